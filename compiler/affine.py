@@ -1,0 +1,76 @@
+"""Integer-affine expressions of index names: what one axis of a tensor is read at."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["Affine"]
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """The sum of `coefficient * name` over `terms`, plus `constant`.
+
+    Terms may be given in any order and may repeat a name; they are kept merged, without zeros and
+    sorted by name, so that equal expressions compare and hash equal.
+
+    >>> axis = Affine((("k", 1), ("y", 2)), -1)
+    >>> print(axis)
+    2*y+k-1
+    >>> axis.evaluate({"y": 3, "k": 0})
+    5
+    """
+
+    terms: tuple[tuple[str, int], ...]
+    constant: int = 0
+
+    def __post_init__(self) -> None:
+        merged: dict[str, int] = {}
+        for name, coefficient in self.terms:
+            merged[name] = merged.get(name, 0) + coefficient
+        terms = tuple(sorted((name, c) for name, c in merged.items() if c != 0))
+        object.__setattr__(self, "terms", terms)
+
+    @classmethod
+    def index(cls, name: str) -> "Affine":
+        """The plain index `name`.
+
+        >>> Affine.index("i")
+        Affine(terms=(('i', 1),), constant=0)
+        """
+        return cls(((name, 1),))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The index names, sorted.
+
+        >>> Affine((("y", 2), ("k", 1))).names
+        ('k', 'y')
+        """
+        return tuple(name for name, _ in self.terms)
+
+    @property
+    def is_index(self) -> bool:
+        """Whether this is one index and nothing else.
+
+        >>> Affine.index("i").is_index, Affine((("i", 2),)).is_index
+        (True, False)
+        """
+        return self.constant == 0 and len(self.terms) == 1 and self.terms[0][1] == 1
+
+    def evaluate(self, values: Mapping[str, int]) -> int:
+        """The value where each index has the value given; raises KeyError if one is missing.
+
+        >>> Affine((("y", 1), ("k", -1))).evaluate({"y": 5, "k": 2})
+        3
+        """
+        return self.constant + sum(c * values[name] for name, c in self.terms)
+
+    def __str__(self) -> str:
+        """As it is written in an equation, the largest coefficient first."""
+        parts = []
+        for name, coefficient in sorted(self.terms, key=lambda term: (-term[1], term[0])):
+            factor = "" if abs(coefficient) == 1 else f"{abs(coefficient)}*"
+            parts.append(f"{'-' if coefficient < 0 else '+'}{factor}{name}")
+        if self.constant or not parts:
+            parts.append(f"{self.constant:+d}")
+        return "".join(parts).removeprefix("+")

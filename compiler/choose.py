@@ -1,0 +1,293 @@
+"""Choose a schedule for a step, and the block sizes for one call of it.
+
+There are two recipes:
+
+``packed``
+    A contraction with long m, n and k groups: both operands are packed into panels, and a
+    register-tiled microkernel runs over them (Goto's algorithm, as in BLIS and TBLIS).
+``streamed``
+    Everything else: a register tile whose operands are read where they are. The lanes run along
+    one index, kept or reduced; the rows, if any, along another one that saves loads or makes a
+    transposition possible in registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import ceil
+
+from .geometry import Geometry
+from .loopnest import Group
+from .machine import Machine
+from .schedule import Pack, Schedule, Split
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A schedule, and which of the step's indices form each of its groups, outermost first."""
+
+    schedule: Schedule
+    members: Mapping[str, tuple[str, ...]]
+    operands: tuple[int, ...]  # the step's operands in the kernel's order
+
+
+def choose(step: Geometry, machine: Machine, worth_packing: int = 1 << 15) -> Choice:
+    """The schedule for a step in canonical form.
+
+    ``worth_packing`` is the number of multiply-adds from which on a microkernel repays its packing.
+    """
+    packed = _packed(step, machine, worth_packing)
+    return packed if packed is not None else _streamed(step, machine)
+
+
+# --- packed --------------------------------------------------------------------------------------
+
+
+def _packed(step: Geometry, machine: Machine, worth_packing: int) -> Choice | None:
+    """The packed recipe, where the step is a contraction that is large enough for it."""
+    if len(step.elements) != 3:
+        return None
+    out = step.strides[-1]
+    order = (0, 1)
+    unit = next((i for i in step.kept if out[i] == 1), None)
+    if unit is not None and unit in step.strides[0] and unit not in step.strides[1]:
+        order = (1, 0)  # the lanes run along n, where the output has neighbours
+    x, y = (step.strides[i] for i in order)
+    members = {
+        "b": tuple(i for i in step.kept if (i in x) == (i in y)),
+        "m": tuple(i for i in step.kept if i in x and i not in y),
+        "n": tuple(i for i in step.kept if i in y and i not in x),
+        "k": step.reduced,
+    }
+    size = {group: step.volume(indices) for group, indices in members.items()}
+    lanes = machine.target.vector_bytes // _plane_bytes(step.accumulator)
+    if min(size["m"], size["n"], size["k"]) < 4 or size["n"] < lanes // 2:
+        return None
+    if size["m"] * size["n"] * size["k"] < worth_packing:
+        return None
+    planes = 2 if step.accumulator[0] == "c" else 1
+    vectors = 2 // planes
+    rows = (machine.target.registers - planes * vectors - planes) // (planes * vectors)
+    rows, width = rows - rows % 2, vectors * lanes
+    batch = (Group("b", True, False),) if members["b"] else ()
+    groups = (
+        *batch,
+        *(Group(g, len(members[g]) > 1, g == "k") for g in ("m", "n", "k")),
+    )
+    outer = (*(g.name for g in batch), "m_task", "n_task", "k_block", "m_block", "n_tile", "m_tile")
+    schedule = Schedule(
+        recipe="packed",
+        elements=(*(step.elements[i] for i in order), step.elements[-1]),
+        accumulator=step.accumulator,
+        groups=groups,
+        strides=_strides(step, order, groups, members),
+        splits=(
+            Split("m", "task", "M_TASK"),
+            Split("m", "block", "M_BLOCK"),
+            Split("m", "tile", rows),
+            Split("n", "task", "N_TASK"),
+            Split("n", "tile", width),
+            Split("k", "block", "K_BLOCK"),
+        ),
+        outer=outer,
+        inner=("k",),
+        parallel=len(batch) + 2,
+        rows="m",
+        lanes="n",
+        row_tile=rows,
+        lane_tile=width,
+        vector_bytes=machine.target.vector_bytes,
+        packs=(
+            Pack("x1", "k_block", "n", width, lanes),
+            Pack("x0", "m_block", "m", rows, lanes),
+        ),
+    )
+    return Choice(schedule, {g.name: members[g.name] for g in groups}, order)
+
+
+# --- streamed ------------------------------------------------------------------------------------
+
+
+def _streamed(step: Geometry, machine: Machine) -> Choice:
+    """The streamed recipe: any number of operands, any indices."""
+    lanes = machine.target.vector_bytes // _plane_bytes(step.accumulator)
+    v = _lane_index(step, lanes)
+    u, row_tile = _row_index(step, v, lanes)
+    reduced_lanes = v in step.reduced
+    members = {
+        "o": tuple(i for i in step.kept if i not in (u, v)),
+        "u": (u,) if u is not None else (),
+        "v": (v,) if v is not None else (),
+        "r": tuple(i for i in step.reduced if i != v),
+    }
+    members = {g: indices for g, indices in members.items() if indices or g == "v"}
+    most = 1 if row_tile >= lanes > 1 else 2 if row_tile > 1 else 4
+    extent = step.extents[v] if v is not None else 1
+    vectors = max(n for n in (1, 2, 4) if n <= most and (n == 1 or n * lanes <= extent))
+    groups = tuple(
+        Group(g, g == "o" or len(members[g]) != 1, g == "r" or (g == "v" and reduced_lanes))
+        for g in members
+    )
+    splits = [
+        Split("o", "block", "O_BLOCK"),
+        Split("u", "block", "U_BLOCK"),
+        Split("u", "tile", row_tile),
+        *(() if reduced_lanes else (Split("v", "block", "V_BLOCK"),)),
+        Split("v", "tile", vectors * lanes),
+        *((Split("r", "block", "R_BLOCK"),) if len(members.get("r", ())) > 1 else ()),
+    ]
+    blocks = [f"{g}_block" for g in ("o", "u", "v") if g in members]
+    tiles = [*(["o"] if "o" in members else []), *(["u_tile"] if u is not None else []), "v_tile"]
+    if reduced_lanes:
+        blocks.remove("v_block")
+        tiles.remove("v_tile")
+    inner = [
+        *(["r_block"] if len(members.get("r", ())) > 1 else []),
+        *(["r"] if "r" in members else []),
+        *(["v_tile"] if reduced_lanes else []),
+    ]
+    order = tuple(range(len(step.elements) - 1))
+    schedule = Schedule(
+        recipe="streamed",
+        elements=step.elements,
+        accumulator=step.accumulator,
+        groups=groups,
+        strides=_strides(step, order, groups, members),
+        splits=tuple(split for split in splits if split.group in members),
+        outer=(*blocks, *tiles),
+        inner=tuple(inner),
+        parallel=len(blocks),
+        rows="u" if u is not None else None,
+        lanes="v",
+        row_tile=row_tile,
+        lane_tile=vectors * lanes,
+        vector_bytes=machine.target.vector_bytes,
+    )
+    return Choice(schedule, members, order)
+
+
+def _lane_index(step: Geometry, lanes: int) -> str | None:
+    """The index along which most elements are neighbours; None for a step on scalars."""
+
+    def cost(index: str) -> float:
+        steps = 0.0
+        for strides in step.strides:
+            elements = step.volume([i for i in step.extents if i in strides])
+            stride = strides.get(index, 0)
+            transposable = 1 in (s for i, s in strides.items() if i != index)
+            factor = 1.0 if stride in (0, 1) else 2.0 if transposable else 8.0
+            steps += factor * elements
+        extent = step.extents[index]
+        waste = ceil(extent / lanes) * lanes / extent
+        gathered = sum(s.get(index, 0) not in (0, 1) for s in step.strides[:-1])
+        work = step.volume(tuple(step.extents)) * (1 + 4 * gathered)
+        reduction = 1.2 if index in step.reduced else 1.0
+        return (steps + work) * waste * reduction
+
+    return min(step.extents, key=cost, default=None)
+
+
+def _row_index(step: Geometry, v: str | None, lanes: int) -> tuple[str | None, int]:
+    """The index of the register tile's rows and their number; None and 1 for a single row."""
+    if v is None:
+        return None, 1
+    for strides in step.strides:
+        if strides.get(v, 0) not in (0, 1):
+            for index in step.kept:
+                if index != v and strides.get(index) == 1 and step.extents[index] >= lanes // 2:
+                    return (index, lanes) if lanes > 1 else (None, 1)
+    if not step.reduced:
+        return None, 1
+    best, saved = None, 0
+    for index in step.kept:
+        reuse = sum(index not in strides for strides in step.strides[:-1])
+        if index != v and reuse and step.extents[index] >= 2 and step.extents[index] > saved:
+            best, saved = index, step.extents[index]
+    return (best, 4) if best is not None else (None, 1)
+
+
+# --- shared ----------------------------------------------------------------------------------------
+
+
+def _plane_bytes(element: str) -> int:
+    return int(element[1:]) // (2 if element[0] == "c" else 1)
+
+
+def _strides(
+    step: Geometry,
+    order: Iterable[int],
+    groups: Iterable[Group],
+    members: Mapping[str, tuple[str, ...]],
+) -> tuple[tuple[str, str, int | None], ...]:
+    """The layout class: for every tensor and group, whether its elements are neighbours."""
+    tensors = [*order, len(step.strides) - 1]
+    names = [*(f"x{i}" for i in range(len(tensors) - 1)), "out"]
+    table: list[tuple[str, str, int | None]] = []
+    for name, tensor in zip(names, tensors, strict=True):
+        strides = step.strides[tensor]
+        for group in groups:
+            indices = members[group.name]
+            if not any(index in strides for index in indices):
+                continue
+            unit = not group.composite and strides[indices[0]] == 1
+            table.append((name, group.name, 1 if unit else None))
+    return tuple(table)
+
+
+def block_sizes(
+    schedule: Schedule, extents: Mapping[str, int], machine: Machine, threads: int
+) -> dict[str, int]:
+    """The run-time block sizes of one call.
+
+    What decides the order of a sum (``K_BLOCK``, ``R_BLOCK``) does not depend on the number of
+    threads, so that the result's bits do not either.
+    """
+    if schedule.recipe == "packed":
+        return _packed_blocks(schedule, extents, machine, threads)
+    lanes = schedule.lane_tile
+    blocks = {"R_BLOCK": 256, "O_BLOCK": 1, "U_BLOCK": schedule.row_tile, "V_BLOCK": lanes}
+    aim = 1 << 15  # elements a tile
+    inner = extents.get("r", 1) * (extents["v"] if schedule.lanes in schedule.inner else 1)
+    v, u, o = extents["v"], extents.get("u", 1), extents.get("o", 1)
+    room = max(1, aim // max(1, inner))
+    blocks["V_BLOCK"] = _round(min(v, max(lanes, room)), lanes)
+    room //= min(v, blocks["V_BLOCK"])
+    blocks["U_BLOCK"] = _round(min(u, max(1, room)), schedule.row_tile)
+    room //= min(u, blocks["U_BLOCK"])
+    blocks["O_BLOCK"] = max(1, min(o, room, 2048))
+    return {name: size for name, size in blocks.items() if name in schedule.blocks}
+
+
+def _packed_blocks(
+    schedule: Schedule, extents: Mapping[str, int], machine: Machine, threads: int
+) -> dict[str, int]:
+    size = int(schedule.accumulator[1:])
+    rows, width = schedule.row_tile, schedule.lane_tile
+    m, n, k = extents["m"], extents["n"], extents["k"]
+    depth = max(8, machine.l1_bytes // 2 // (width * size))
+    if schedule.elements[-1] != schedule.accumulator:
+        depth = k  # the output cannot hold partial sums
+    k_block = _round(ceil(k / ceil(k / depth)), 8)
+    m_block = max(rows, machine.l2_bytes // 2 // (k_block * size) // rows * rows)
+    n_task = max(width, min(4096, (4 << 20) // (k_block * size)) // width * width)
+    m_task = _round(m, rows)
+    n_task = min(n_task, _round(n, width))
+    tasks = extents.get("b", 1) * ceil(n / n_task)
+    if tasks < 2 * threads and threads > 1:
+        pieces = ceil(2 * threads / tasks)
+        if m >= n:
+            m_task = _round(ceil(m / pieces), rows)
+        else:
+            n_task = min(n_task, _round(ceil(n / pieces), width))
+    return {
+        "M_TASK": m_task,
+        "M_BLOCK": min(m_block, m_task),
+        "N_TASK": n_task,
+        "K_BLOCK": k_block,
+    }
+
+
+def _round(value: int, multiple: int) -> int:
+    """``value`` rounded up to a multiple."""
+    return -(-value // multiple) * multiple

@@ -1,0 +1,373 @@
+"""Emit a scheduled loop nest as Numba source that people can read.
+
+The source is a function ``kernel(args, begin, end, scratch)``: ``args`` points to the 64-bit values
+that :func:`.loopnest.parameters` lists, ``begin`` and ``end`` are the range of tiles to run, and
+``scratch`` is the address of the thread's own memory. Loops become loops; the rows and lanes of a
+register tile become one operation of :mod:`.simd` on the whole tile. At an edge, where fewer rows or
+columns are inside, the same operation takes their counts and masks the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from math import gcd
+
+from .affine import Affine
+from .loopnest import (
+    Assign,
+    Kind,
+    Loop,
+    Nest,
+    Ref,
+    Scope,
+    Statement,
+    Tabulate,
+    Term,
+    Tiles,
+    parameters,
+    walk,
+)
+from .schedule import Schedule
+
+
+def emit(nest: Nest, schedule: Schedule) -> str:
+    """The source of a nest that has gone through all passes."""
+    return _Source(nest, schedule).text()
+
+
+def scratch_sizes(nest: Nest) -> list[tuple[str, tuple[int | str, ...]]]:
+    """The scratch buffers in their order in memory: name and the factors of the size in bytes."""
+    return [
+        (b.name, (*b.size, int(b.element[1:]))) for b in nest.buffers if b.scope is Scope.SCRATCH
+    ]
+
+
+SCRATCH_ALIGNMENT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """One side of a register tile: its loop variable, first position, size and count inside."""
+
+    index: str | None
+    start: Affine
+    size: int
+    inside: str | None  # the variable that holds how many are inside; None when all are
+
+
+@dataclass
+class _Source:
+    nest: Nest
+    schedule: Schedule
+    lines: list[str] = field(default_factory=list)
+    depth: int = 0
+    ends: dict[tuple[Affine, ...], str] = field(default_factory=dict)  # bounds that have a name
+
+    def text(self) -> str:
+        self.line("def kernel(args, begin, end, scratch):")
+        self.depth += 1
+        self.prologue()
+        for statement in self.nest.body:
+            self.statement(statement)
+        return "\n".join(self.lines) + "\n"
+
+    def line(self, text: str) -> None:
+        self.lines.append("    " * self.depth + text)
+
+    def prologue(self) -> None:
+        """Name every argument, and lay out the scratch memory."""
+        used = self.used_names()
+        tensors = {tensor.name: tensor.element for tensor in self.nest.tensors}
+        for slot, name in enumerate(parameters(self.nest)):
+            if name in tensors:
+                self.line(f"{name} = operand(args, {slot}, {tensors[name]})")
+            elif name in used:
+                self.line(f"{name} = args[{slot}]")
+        place = "0"
+        for name, size in scratch_sizes(self.nest):
+            element = self.nest.buffer(name).element
+            if place != "0":
+                place = f"({place} + {SCRATCH_ALIGNMENT - 1}) // {SCRATCH_ALIGNMENT}"
+                place = f"{place} * {SCRATCH_ALIGNMENT}"
+            self.line(f"{name} = buffer(scratch, {place}, {element})")
+            self.line(f"{name}_end = {place} + {' * '.join(str(s) for s in size)}")
+            place = f"{name}_end"
+
+    def used_names(self) -> set[str]:
+        """The parameters that the body mentions."""
+        names: set[str] = set()
+        for statement in walk(self.nest.body):
+            match statement:
+                case Loop():
+                    for bound in (statement.start, *statement.stop):
+                        names.update(bound.names)
+                    names.add(str(statement.step))
+                case Tiles():
+                    for _, extent, step in statement.axes:
+                        names.update((extent, str(step)))
+                case Tabulate():
+                    names.add(f"{statement.group}_group")
+                    for bound in (statement.start, *statement.stop):
+                        names.update(bound.names)
+                case Assign():
+                    for ref in (statement.target, *statement.factors):
+                        names.update(str(term.stride) for term in ref.terms)
+        for buffer in self.nest.buffers:
+            names.update(str(s) for s in buffer.size)
+        return names
+
+    # Loops.
+
+    def statement(self, statement: Statement) -> None:
+        match statement:
+            case Tiles():
+                self.tiles(statement)
+            case Loop(kind=Kind.SERIAL):
+                step = "" if statement.step == 1 else f", {statement.step}"
+                start, stop = statement.start, self.stop(statement.stop)
+                self.line(f"for {statement.index} in range({start}, {stop}{step}):")
+                self.body(statement.body, {statement.index})
+            case Tabulate():
+                start, stop = statement.start, self.stop(statement.stop)
+                self.line(
+                    f"tabulate(args, {statement.group}_group, {statement.slot}, {start}, {stop},"
+                    f" {statement.table})"
+                )
+            case _:
+                self.register_tile(statement)
+
+    def body(self, statements: tuple[Statement, ...], indices: set[str]) -> None:
+        """The body of the loops over ``indices``, with names for the ends of their blocks."""
+        self.depth += 1
+        known = dict(self.ends)
+        for inner in walk(statements):
+            if isinstance(inner, Loop | Tabulate) and len(inner.stop) > 1:
+                (index,) = inner.start.names
+                if index in indices and inner.stop not in self.ends:
+                    self.line(f"{index}_end = {self.stop(inner.stop)}")
+                    self.ends[inner.stop] = f"{index}_end"
+        for statement in statements:
+            self.statement(statement)
+        self.ends = known
+        self.depth -= 1
+
+    def stop(self, stops: tuple[Affine, ...]) -> str:
+        """The least of several bounds, by the names that outer loops gave to them."""
+        if stops in self.ends:
+            return self.ends[stops]
+        if len(stops) == 1:
+            return str(stops[0])
+        return f"min({stops[0]}, {self.stop(stops[1:])})"
+
+    def tiles(self, tiles: Tiles) -> None:
+        """One loop over tile numbers; the last axis runs fastest."""
+        counts = []
+        for index, extent, step in tiles.axes[1:]:
+            if step != 1:
+                self.line(f"{index}_count = ({extent} + {step} - 1) // {step}")
+            counts.append(extent if step == 1 else f"{index}_count")
+        self.line("for tile in range(begin, end):")
+        self.depth += 1
+        number = "tile"
+        for i, (index, _, step) in reversed(list(enumerate(tiles.axes))):
+            by = "" if step == 1 else f" * {step}"
+            if i == 0:
+                self.line(f"{index} = {number}{by}")
+                break
+            self.line(f"{index} = {number} % {counts[i - 1]}{by}")
+            rest = f"tile_{i}"
+            self.line(f"{rest} = {number} // {counts[i - 1]}")
+            number = rest
+        self.depth -= 1
+        self.body(tiles.body, {index for index, _, _ in tiles.axes})
+
+    # Register tiles.
+
+    def register_tile(self, statement: Statement) -> None:
+        """Rows and lanes around one assignment: an operation on a whole tile."""
+        rows = lanes = None
+        while isinstance(statement, Loop):
+            if statement.kind is Kind.UNROLLED:
+                rows = statement
+            else:
+                lanes = statement
+            (statement,) = statement.body
+        assert isinstance(statement, Assign)
+        row_axis, row_guard = self.axis(rows, "rows")
+        lane_axis, lane_guard = self.axis(lanes, "columns")
+        touches = [self.in_memory(ref) for ref in (statement.target, *statement.factors)]
+        guards = [guard for guard in (row_guard, lane_guard) if guard and any(touches)]
+        if not guards:
+            self.assign(statement, row_axis, lane_axis, inside=False)
+            return
+        tests = []
+        for axis, guard in ((row_axis, row_guard), (lane_axis, lane_guard)):
+            if guard:
+                self.line(f"{axis.inside} = {guard}")
+                tests.append(f"{axis.inside} == {axis.size}")
+        if isinstance(statement.add, str):
+            # From the second round on, begin with what the output holds already.
+            self.line(f"if {statement.add} > 0:")
+            self.depth += 1
+            again = replace(statement, target=statement.factors[0], factors=(statement.target,))
+            self.assign(replace(again, add=True), row_axis, lane_axis, inside=True)
+            self.depth -= 1
+            statement = replace(statement, add=False)
+        self.line(f"if {' and '.join(tests)}:")
+        self.depth += 1
+        self.assign(statement, row_axis, lane_axis, inside=False)
+        self.depth -= 1
+        self.line("else:")
+        self.depth += 1
+        self.assign(statement, row_axis, lane_axis, inside=True)
+        self.depth -= 1
+
+    def axis(self, loop: Loop | None, word: str) -> tuple[_Axis, str | None]:
+        """A side of the tile that a loop makes, and the expression that counts what is inside."""
+        if loop is None:
+            return _Axis(None, Affine(()), 1, None), None
+        fixed, *others = loop.stop
+        size = fixed.constant - loop.start.constant
+        if not others:
+            return _Axis(loop.index, loop.start, size, None), None
+        guard = f"{self.stop(loop.stop)} - {loop.start}"
+        return _Axis(loop.index, loop.start, size, word), guard
+
+    def in_memory(self, ref: Ref) -> bool:
+        return self.nest.buffer(ref.buffer).scope is Scope.MEMORY
+
+    def assign(self, statement: Assign, rows: _Axis, lanes: _Axis, *, inside: bool) -> None:
+        """One assignment as tile operations; with ``inside``, only on what lies in the tensor."""
+        counts = f", {rows.inside or rows.size}, {lanes.inside or lanes.size}" if inside else ""
+        element = self.schedule.accumulator
+        target = statement.target
+        in_register = self.nest.buffer(target.buffer).scope is Scope.REGISTERS
+        if in_register and not statement.factors:
+            shape = f"{rows.size}, {lanes.size}, {self.lanes(lanes.size)}"
+            self.line(f"{target.buffer} = zeros({element}, {shape})")
+            return
+        values = [self.load(factor, rows, lanes, counts, element) for factor in statement.factors]
+        if in_register and statement.add is True:
+            *first, last = values
+            product = self.product(first)
+            operation = (
+                f"multiply_add({target.buffer}, {product}, {last}{counts})"
+                if first
+                else f"accumulate({target.buffer}, {last}{counts})"
+            )
+            self.line(f"{target.buffer} = {operation}")
+            return
+        value = self.product(values)
+        if statement.total:
+            value = f"total_rows({value})"
+        elif not in_register and not self.fills(statement, rows, lanes):
+            shape = f"{rows.size}, {lanes.size}, {self.lanes(lanes.size)}"
+            value = f"stretch({value}, {shape})"
+        stored = self.nest.buffer(target.buffer).element
+        if stored != element:
+            value = f"convert({value}, {stored})"
+        self.store(target, rows, lanes, counts, value)
+
+    def fills(self, statement: Assign, rows: _Axis, lanes: _Axis) -> bool:
+        """Whether the product has all rows and columns of the tile without being stretched."""
+        sides = [
+            (row_step != "0" or rows.size == 1, lane_step != "0" or lanes.size == 1)
+            for _, row_step, lane_step in (
+                ("", "1", "1") if factor.buffer == "acc" else self.steps(factor, rows, lanes)
+                for factor in statement.factors
+            )
+        ]
+        return any(row for row, _ in sides) and any(lane for _, lane in sides)
+
+    def product(self, values: list[str]) -> str:
+        product = values[0] if values else ""
+        for value in values[1:]:
+            product = f"multiply({product}, {value})"
+        return product
+
+    def load(self, ref: Ref, rows: _Axis, lanes: _Axis, counts: str, element: str) -> str:
+        """Bring a tile into registers; returns the name of the variable that holds it."""
+        buffer = self.nest.buffer(ref.buffer)
+        if buffer.scope is Scope.REGISTERS:
+            return ref.buffer
+        if buffer.scope is Scope.SCRATCH:
+            counts = ""
+        base, row_step, lane_step = self.steps(ref, rows, lanes)
+        r, c = rows.size, lanes.size
+        width = self.lanes(c)
+        p = ref.buffer
+        if row_step == "0":
+            r, counts = 1, counts and f", 1, {lanes.inside or lanes.size}"
+        if lane_step == "0":
+            call = f"load_splat({p}, {base}, {row_step}, {r}{counts})"
+        elif lane_step == "1":
+            call = f"load_rows({p}, {base}, {row_step}, {r}, {c}, {width}{counts})"
+        elif row_step == "1" and r % width == 0 and c % width == 0:
+            call = f"load_columns({p}, {base}, {lane_step}, {r}, {c}, {width}{counts})"
+        else:
+            call = f"load_any({p}, {base}, {row_step}, {lane_step}, {r}, {c}, {width}{counts})"
+        if buffer.element != element:
+            call = f"convert({call}, {element})"
+        name = f"{p}_tile"
+        self.line(f"{name} = {call}")
+        return name
+
+    def store(self, ref: Ref, rows: _Axis, lanes: _Axis, counts: str, value: str) -> None:
+        base, row_step, lane_step = self.steps(ref, rows, lanes)
+        if self.nest.buffer(ref.buffer).scope is Scope.SCRATCH:
+            counts = ""
+        width = self.lanes(lanes.size)
+        p = ref.buffer
+        square = rows.size % width == 0 and lanes.size % width == 0
+        if lane_step in ("0", "1"):
+            self.line(f"store_rows({p}, {base}, {row_step}, {value}{counts})")
+        elif row_step == "1" and square and width > 1:
+            self.line(f"store_columns({p}, {base}, {lane_step}, {value}{counts})")
+        else:
+            self.line(f"store_any({p}, {base}, {row_step}, {lane_step}, {value}{counts})")
+
+    def lanes(self, columns: int) -> int:
+        """Lanes of the vectors that make up a row of this many columns."""
+        plane = int(self.schedule.accumulator[1:]) // (2 if self.schedule.accumulator[0] == "c" else 1)
+        return gcd(columns, self.schedule.vector_bytes // plane)
+
+    def steps(self, ref: Ref, rows: _Axis, lanes: _Axis) -> tuple[str, str, str]:
+        """The offset of the tile's first element, and the steps from row to row and lane to lane."""
+        starts = {axis.index: axis.start for axis in (rows, lanes) if axis.index is not None}
+        base: list[str] = []
+        steps = {rows.index: "0", lanes.index: "0"}
+        for term in ref.terms:
+            along = [i for i in starts if i in term.position.names]
+            first = _substitute(term.position, starts)
+            if not along:
+                base.append(_offset(term, first))
+            elif term.table is not None:
+                place = str(first)
+                steps[along[0]] = term.table if place == "0" else f"advance({term.table}, {place})"
+            else:
+                steps[along[0]] = str(term.stride)
+                base.append(_offset(term, first))
+        offset = " + ".join(part for part in base if part != "0") or "0"
+        return offset, steps[rows.index], steps[lanes.index]
+
+
+def _offset(term: Term, position: Affine) -> str:
+    if term.table is not None:
+        return f"peek({term.table}, {position})"
+    text = str(position)
+    if text == "0" or term.stride == 1:
+        return text
+    return f"{text} * {term.stride}" if position.is_index else f"({text}) * {term.stride}"
+
+
+def _substitute(position: Affine, values: dict[str, Affine]) -> Affine:
+    """An affine position with some of its names replaced by affine positions."""
+    terms: list[tuple[str, int]] = []
+    constant = position.constant
+    for name, coefficient in position.terms:
+        if name in values:
+            terms += [(n, coefficient * c) for n, c in values[name].terms]
+            constant += coefficient * values[name].constant
+        else:
+            terms.append((name, coefficient))
+    return Affine(tuple(terms), constant)

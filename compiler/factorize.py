@@ -1,0 +1,260 @@
+"""Split a product of many factors into steps, along a contraction path.
+
+    out[i,l] = sum_{j,k} a[i,j] * b[j,k] * c[k,l]
+
+along the path `[(0, 1), (0, 1)]` becomes
+
+    t0[i,k] = sum_j a[i,j] * b[j,k]
+    out[i,l] = sum_k t0[i,k] * c[k,l]
+
+A path is a list of contractions, each the positions of the factors that it takes from the list of
+those that are left; its result goes to the end of that list. opt_einsum and, for large networks,
+cotengra propose paths by counting operations; the one with the least predicted time is taken.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from .affine import Affine
+from .cost import Cost, program_cost
+from .errors import EinsumError
+from .machine import Machine
+from .program import Access, Program, Statement
+from .simplify import simplify
+
+__all__ = ["Factorization", "Path", "factorize", "follow"]
+
+Path = tuple[tuple[int, ...], ...]
+"""The positions of the factors that each contraction takes."""
+
+_Search = Callable[..., Iterable[Iterable[int]]]
+"""opt_einsum's protocol: (sets of indices, set of the output, extents, memory limit) -> path."""
+
+MOST_FACTORS = 8
+"""Of one statement, unless asked for: a loop nest keeps a pointer and strides for each."""
+
+AUTO = 14
+"""Factors up to which opt_einsum's "auto" looks at more than "greedy" does."""
+
+RANDOM = 12
+"""Factors beyond which a random search finds what the others miss."""
+
+TRIALS = 1500
+"""Of the random search, divided by the number of factors: about a tenth of a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Factorization:
+    """The program chosen, and what there was to choose from.
+
+    `candidates` are names and costs in the order in which they were tried, `chosen` is one of the
+    names.
+    """
+
+    program: Program
+    candidates: tuple[tuple[str, Cost], ...]
+    chosen: str
+
+    @property
+    def cost(self) -> Cost:
+        """The predicted cost of the program."""
+        return dict(self.candidates)[self.chosen]
+
+
+def factorize(program: Program, optimize: Any, machine: Machine, itemsize: int) -> Factorization:
+    """Split a program of one statement into steps.
+
+    Args:
+        program: an equation.
+        optimize: how to choose the path.
+
+            - True: the cheapest of several candidates, of which the unsplit statement is one.
+            - False or None: do not split.
+            - a name of opt_einsum's, such as "greedy" or "optimal", or a pair of one and the most
+              elements that an intermediate may have (negative for any number).
+            - a path, `[(0, 1), (0, 1)]` or NumPy's `["einsum_path", (0, 1), (0, 1)]`: followed
+              exactly.
+            - a callable such as opt_einsum's `PathOptimizer`: called with a list of sets of
+              characters, the set of the output, the extents as a dict, and None.
+        machine: what the costs are for.
+        itemsize: bytes of an element.
+
+    Raises:
+        EinsumError: (a ValueError) there is no such name, or the path does not fit the operands.
+
+    >>> from .machine import TARGETS
+    >>> from .program import from_expression
+    >>> from .subscripts import parse, resolve
+    >>> program = from_expression(resolve(parse("ij,jk,kl->il"), [(90, 90), (90, 90), (90, 2)]))
+    >>> chain = factorize(program, True, Machine(TARGETS["x86-64-v3"]), itemsize=8)
+    >>> print(chain.program)
+    t0[j,l] = sum_k b[j,k] * c[k,l]
+    out[i,l] = sum_j a[i,j] * t0[j,l]
+    >>> [name for name, _ in chain.candidates], chain.chosen
+    (['unsplit', 'left to right', 'opt_einsum greedy', 'opt_einsum auto'], 'opt_einsum auto')
+    """
+    exact = _exact_path(optimize, len(program.statements[-1].factors))
+    if exact is not None:
+        proposals: Iterable[tuple[str, Path]] = [exact]
+    else:
+        program = simplify(program, machine, itemsize)
+        proposals = _propose(program.statements[-1], program.sizes, optimize)
+    made: dict[Path, tuple[Program, Cost]] = {}
+    candidates: dict[str, tuple[Program, Cost]] = {}
+    for name, path in proposals:
+        if path not in made:
+            split = follow(program, path)
+            made[path] = split, program_cost(split, itemsize, machine)
+        candidates[name] = made[path]
+    chosen = min(candidates, key=lambda name: candidates[name][1].seconds)  # the first, if equal
+    costs = tuple((name, cost) for name, (_, cost) in candidates.items())
+    return Factorization(candidates[chosen][0], costs, chosen)
+
+
+# --- proposals ------------------------------------------------------------------------------------
+
+
+def _exact_path(optimize: Any, factors: int) -> tuple[str, Path] | None:
+    """What `optimize` leaves no choice about, and its name; None if a path is to be searched."""
+    if optimize is None or optimize is False:
+        return "unsplit", _all_at_once(factors)
+    if optimize is True or isinstance(optimize, str) or callable(optimize):
+        return None
+    first, *rest = optimize or [()]
+    if not isinstance(first, str):
+        return "path", _path(optimize)
+    return ("path", _path(rest)) if first == "einsum_path" else None
+
+
+def _propose(
+    statement: Statement, extents: Mapping[str, int], optimize: Any
+) -> Iterator[tuple[str, Path]]:
+    """The paths that `optimize` asks to choose from, each with a name."""
+    factors = len(statement.factors)
+    if optimize is not True:
+        yield _search(statement, extents, *_named_search(optimize))
+        return
+    if factors <= MOST_FACTORS:
+        yield "unsplit", _all_at_once(factors)
+    if factors > 2:
+        yield "left to right", ((0, 1), *((0, left) for left in range(factors - 2, 0, -1)))
+        yield _search(statement, extents, *_named_search("greedy"))
+    if 2 < factors <= AUTO:
+        yield _search(statement, extents, *_named_search("auto"))
+    if factors > RANDOM and find_spec("cotengra"):
+        yield _search(statement, extents, "cotengra", _cotengra)
+
+
+def _all_at_once(factors: int) -> Path:
+    return (tuple(range(factors)),)
+
+
+def _named_search(optimize: Any) -> tuple[str, _Search, int | None]:
+    """The name, the function and the memory limit that `optimize` stands for."""
+    if callable(optimize):
+        return getattr(optimize, "__name__", type(optimize).__name__), optimize, None
+    from opt_einsum import paths  # here, since only planning needs it
+
+    name, limit = (optimize, -1) if isinstance(optimize, str) else optimize
+    try:
+        search = paths.get_path_fn(name)
+    except KeyError:
+        raise EinsumError(f"opt_einsum has no path search called {name!r}") from None
+    return f"opt_einsum {name}", search, int(limit) if 0 <= limit < math.inf else None
+
+
+def _search(
+    statement: Statement,
+    extents: Mapping[str, int],
+    name: str,
+    search: _Search,
+    memory_limit: int | None = None,
+) -> tuple[str, Path]:
+    """The path that a search finds, under the name of the search."""
+    from opt_einsum import get_symbol
+
+    symbols = {index: get_symbol(n) for n, index in enumerate(statement.indices)}
+    inputs = [frozenset(symbols[index] for index in f.names) for f in statement.factors]
+    output = frozenset(symbols[index] for index in statement.kept)
+    sizes = {symbol: extents[index] for index, symbol in symbols.items()}
+    return name, _path(search(inputs, output, sizes, memory_limit))
+
+
+def _cotengra(
+    inputs: Iterable[frozenset[str]], output: frozenset[str], sizes: dict[str, int], _: int | None
+) -> Iterable[Iterable[int]]:
+    """The random greedy search of cotengra, bounded by trials instead of time and without
+    accelerators, so that it finds the same path everywhere.
+    """
+    from cotengra import RandomGreedyOptimizer
+
+    terms = [sorted(term) for term in inputs]
+    trials = max(TRIALS // len(terms), 1)
+    search = RandomGreedyOptimizer(max_repeats=trials, seed=0, accel=False, parallel=False)
+    path: Iterable[Iterable[int]] = search(terms, sorted(output), sizes)
+    return path
+
+
+def _path(steps: Iterable[Iterable[int]]) -> Path:
+    """A path in its one form."""
+    return tuple(tuple(sorted(map(int, step))) for step in steps)
+
+
+# --- a path followed ------------------------------------------------------------------------------
+
+
+def follow(program: Program, path: Path) -> Program:
+    """Split the last statement of a program along a path; raises EinsumError if it does not fit.
+
+    A contraction keeps the indices that are needed later. They are ordered for the step that reads
+    them: first those that several of its factors have, then those of one factor after the other,
+    and last the index along which the elements of the result are neighbours.
+
+    >>> from .program import from_expression
+    >>> from .subscripts import parse, resolve
+    >>> program = from_expression(resolve(parse("bij,bjk,bk->bi"), [(2, 3, 4), (2, 4, 5), (2, 5)]))
+    >>> print(follow(program, ((1, 2), (0, 1))))
+    t0[b,j] = sum_k b[b,j,k] * c[b,k]
+    out[b,i] = sum_j a[b,i,j] * t0[b,j]
+    """
+    *before, statement = program.statements
+    _check(path, len(statement.factors))
+    if not path:
+        return program
+    names, unit = program.fresh_names(), statement.kept[-1:]
+    # The factors that are left, each with the first of the operands in it: steps read from left to
+    # right as the equation does.
+    left = list(enumerate(statement.factors))
+    uses = Counter(index for factor in statement.factors for index in factor.names)
+    uses.update(statement.kept)
+    steps = []
+    for number, positions in enumerate(path, start=1):
+        taken = sorted((left[position] for position in positions), key=lambda item: item[0])
+        left = [item for position, item in enumerate(left) if position not in positions]
+        shared = Counter(index for _, factor in taken for index in factor.names)
+        uses.subtract(shared)
+        target = statement.target
+        if number < len(path):
+            kept = [index for index in shared if uses[index]]
+            kept.sort(key=lambda index: (index in unit, shared[index] == 1))
+            target = Access(next(names), tuple(map(Affine.index, kept)))
+            uses.update(kept)
+        left.append((taken[0][0], target))
+        steps.append(Statement(target, tuple(factor for _, factor in taken)))
+    return program.with_statements([*before, *steps])
+
+
+def _check(path: Path, factors: int) -> None:
+    """Raise EinsumError if a path does not contract so many factors to one."""
+    left = factors
+    for step in path:
+        if not step or len({*step}) < len(step) or not 0 <= min(step) <= max(step) < left:
+            operands = "1 operand is" if left == 1 else f"{left} operands are"
+            raise EinsumError(f"invalid path {list(path)}: at step {step}, {operands} left")
+        left += 1 - len(step)
+    if left > 1:
+        raise EinsumError(f"invalid path {list(path)}: it leaves {left} operands uncontracted")

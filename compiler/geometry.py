@@ -1,0 +1,87 @@
+"""One contraction step on concrete sizes and strides, and its canonical form.
+
+Canonicalisation makes equal what differs only in spelling: axes of extent 1 are dropped, indices
+that are adjacent in every tensor are merged into one (``abc,abc->abc`` on contiguous arrays is one
+loop), and names are gone. What is left decides the schedule, and with it the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """A step ``out = sum of products`` by its extents and strides.
+
+    ``elements`` are the tensors' element types, the output last; ``strides[t][i]`` is tensor t's
+    stride along index i in elements, and the tensor does not depend on the index where it has no
+    entry. An affine access needs nothing more: its address is linear in the indices.
+    """
+
+    elements: tuple[str, ...]
+    accumulator: str
+    extents: Mapping[str, int]
+    strides: tuple[Mapping[str, int], ...]
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The indices of the output, those with the largest strides first."""
+        return tuple(i for i in self.extents if i in self.strides[-1])
+
+    @property
+    def reduced(self) -> tuple[str, ...]:
+        """The indices that are summed over."""
+        return tuple(i for i in self.extents if i not in self.strides[-1])
+
+    def volume(self, indices: Sequence[str]) -> int:
+        """The product of some indices' extents."""
+        product = 1
+        for index in indices:
+            product *= self.extents[index]
+        return product
+
+
+def canonical(geometry: Geometry) -> Geometry:
+    """The same step without axes of extent 1 and with adjacent indices merged.
+
+    Indices are ordered for traversal: the output's axes by falling stride, then the reduced ones
+    by falling stride in the operands, so that the innermost index has the smallest step.
+    """
+    extents = {i: n for i, n in geometry.extents.items() if n != 1}
+    strides = [{i: s for i, s in t.items() if i in extents} for t in geometry.strides]
+
+    def weight(index: str) -> tuple[bool, int, int]:
+        steps = [abs(t[index]) for t in strides if index in t]
+        out = abs(strides[-1].get(index, 0))
+        return (index not in strides[-1], -out, -max(steps, default=0))
+
+    order = sorted(extents, key=weight)
+    merged = True
+    while merged:
+        merged = False
+        for outer in order:
+            inner = next((i for i in order if i != outer and _adjacent(strides, extents, outer, i)), None)
+            if inner is not None:
+                extents[inner] *= extents.pop(outer)
+                strides = [{i: s for i, s in t.items() if i != outer} for t in strides]
+                order.remove(outer)
+                merged = True
+                break
+    return Geometry(
+        geometry.elements,
+        geometry.accumulator,
+        {i: extents[i] for i in order},
+        tuple({i: t[i] for i in order if i in t} for t in strides),
+    )
+
+
+def _adjacent(
+    strides: Sequence[Mapping[str, int]], extents: Mapping[str, int], outer: str, inner: str
+) -> bool:
+    """Whether a step along ``outer`` equals a whole run along ``inner`` in every tensor."""
+    return all(
+        (outer in t) == (inner in t) and t.get(outer, 0) == t.get(inner, 0) * extents[inner]
+        for t in strides
+    )

@@ -1,0 +1,29 @@
+"""The passes, in the order in which they run: each is one file and one rewrite.
+
+Every pass is a function ``(nest, schedule) -> nest`` that leaves a valid nest (:mod:`..verify`)
+which computes the same (:mod:`..interpret`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..loopnest import Nest
+from ..schedule import Schedule
+from .pack import pack
+from .parallelize import parallelize
+from .reorder import reorder
+from .tabulate import tabulate
+from .tile import tile
+from .vectorize import vectorize
+
+Pass = Callable[[Nest, Schedule], Nest]
+
+PASSES: tuple[tuple[str, Pass], ...] = (
+    ("tile", tile),
+    ("reorder", reorder),
+    ("pack", pack),
+    ("vectorize", vectorize),
+    ("parallelize", parallelize),
+    ("tabulate", tabulate),
+)

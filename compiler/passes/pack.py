@@ -1,0 +1,108 @@
+"""Pack: copy a block of an operand into a panel that the microkernel reads in order.
+
+Before::
+
+    for m_block:
+        for n_tile: for m_tile:
+            for k: for m: for n: acc[m, n] += x0[m, k] * x1[k, n]
+
+after packing ``x0`` inside ``m_block``, panels being 6 positions of ``m`` wide::
+
+    for m_block:
+        for m_tile: for k_tile:
+            for k: for m: x0_panel[m_tile, k, m] = x0[m, k]
+        for n_tile: for m_tile:
+            for k: for m: for n: acc[m, n] += x0_panel[m_tile, k, m] * x1[k, n]
+
+The copy reads the operand with whatever strides it has, so no operand is ever transposed first
+(as in GETT and TBLIS). Panels live in the thread's scratch memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..affine import Affine
+from ..loopnest import (
+    Assign,
+    Buffer,
+    Loop,
+    Nest,
+    Ref,
+    Scope,
+    Statement,
+    Term,
+    at,
+    nested,
+    walk,
+    with_body,
+)
+from ..schedule import Pack, Schedule
+
+
+def pack(nest: Nest, schedule: Schedule) -> Nest:
+    """Carry out every pack of the schedule."""
+    for job in schedule.packs:
+        nest = _pack(nest, schedule, job)
+    return nest
+
+
+def _pack(nest: Nest, schedule: Schedule, job: Pack) -> Nest:
+    loops = {s.index: s for s in walk(nest.body) if isinstance(s, Loop)}
+    accesses = [f for s in walk(nest.body) if isinstance(s, Assign) for f in s.factors]
+    access = next(f for f in accesses if f.buffer == job.operand)
+    panel = Buffer(
+        f"{job.operand}_panel",
+        schedule.accumulator,
+        Scope.SCRATCH,
+        (_block(schedule, job.group), _block(schedule, "k")),
+    )
+    width, tile = job.group, f"{job.group}_tile"
+    slot = Ref(
+        panel.name,
+        (
+            Term(at(tile, f"-{_outermost(schedule, job)}"), _block(schedule, "k")),
+            Term(at("k", "-k_block"), job.width),
+            Term(at(width, f"-{tile}"), 1),
+        ),
+    )
+    k_tile = replace(loops["k"], index="k_tile", step=job.depth)
+    k_stop = Affine((("k_tile", 1),), job.depth)
+    copy = nested(
+        [
+            loops[tile],
+            k_tile,
+            replace(loops["k"], start=at("k_tile"), stop=(k_stop, *loops["k"].stop)),
+            loops[width],
+        ],
+        (Assign(slot, (access,)),),
+    )
+    body = tuple(_rewrite(s, job, copy, access, slot) for s in nest.body)
+    return replace(nest, body=body, buffers=(*nest.buffers, panel))
+
+
+def _rewrite(
+    statement: Statement, job: Pack, copy: tuple[Statement, ...], access: Ref, slot: Ref
+) -> Statement:
+    """Put ``copy`` at the head of the loop ``job.inside`` and read ``slot`` instead of ``access``."""
+    if isinstance(statement, Assign):
+        factors = tuple(slot if f == access else f for f in statement.factors)
+        return replace(statement, factors=factors)
+    if not isinstance(statement, Loop):
+        return statement
+    body = tuple(_rewrite(s, job, copy, access, slot) for s in statement.body)
+    if statement.index == job.inside:
+        body = (*copy, *body)
+    return with_body(statement, body)
+
+
+def _outermost(schedule: Schedule, job: Pack) -> str:
+    """The loop over ``job.group`` whose position the panel is counted from."""
+    around = [s.index for s in schedule.split_of(job.group) if s.index != f"{job.group}_tile"]
+    enclosing = schedule.outer[: schedule.outer.index(job.inside) + 1]
+    return [index for index in around if index in enclosing][-1]
+
+
+def _block(schedule: Schedule, group: str) -> str:
+    """The run-time size of the innermost block that is larger than a register tile."""
+    return [s.step for s in schedule.split_of(group) if isinstance(s.step, str)][-1]

@@ -1,0 +1,100 @@
+"""Tabulate: reach tensors through tables of offsets where a group has several indices.
+
+Before (``m`` stands for several indices, so ``x0`` has no single stride along it)::
+
+    for m_block in 0..M by M_BLOCK:
+        ... x0[m * x0_m + ...]
+
+after: the offsets of the block's positions are computed once and looked up::
+
+    for m_block in 0..M by M_BLOCK:
+        tabulate x0_m_at = offsets of x0 at m_block..min(m_block+M_BLOCK, M)
+        ... x0[x0_m_at[m - m_block] + ...]
+
+TBLIS calls such a table a *scatter vector*. It lets one kernel serve any number of indices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..affine import Affine
+from ..loopnest import (
+    Assign,
+    Buffer,
+    Group,
+    Loop,
+    Nest,
+    Ref,
+    Scope,
+    Statement,
+    Tabulate,
+    Term,
+    Tiles,
+    at,
+)
+from ..schedule import Schedule
+
+
+def tabulate(nest: Nest, schedule: Schedule) -> Nest:
+    """Give every composite group of every tensor a table, filled at the head of a block loop."""
+    for group in nest.groups:
+        if group.composite:
+            for slot, tensor in enumerate(nest.tensors):
+                if nest.stride(tensor.name, group.name) is not None:
+                    nest = _tabulate(nest, schedule, group, slot, tensor.name)
+    return nest
+
+
+def _tabulate(nest: Nest, schedule: Schedule, group: Group, slot: int, tensor: str) -> Nest:
+    name = f"{tensor}_{group.name}_at"
+    block, size = _block(schedule, group, tensor)
+    end = Affine(((block, 1), (size, 1))) if isinstance(size, str) else Affine(((block, 1),), size)
+    fill = Tabulate(name, group.name, slot, at(block), (end, at(group.extent)))
+
+    def rewritten(ref: Ref) -> Ref:
+        if ref.buffer != tensor:
+            return ref
+        position = at(group.name, f"-{block}") if block != group.name else Affine(())
+        terms = tuple(
+            Term(position, table=name) if group.name in t.position.names else t for t in ref.terms
+        )
+        return replace(ref, terms=terms)
+
+    def rewrite(statement: Statement) -> Statement:
+        if isinstance(statement, Assign):
+            return replace(
+                statement,
+                target=rewritten(statement.target),
+                factors=tuple(rewritten(f) for f in statement.factors),
+            )
+        if isinstance(statement, Loop | Tiles):
+            body = tuple(rewrite(s) for s in statement.body)
+            return replace(statement, body=(fill, *body) if _runs(statement, block) else body)
+        return statement
+
+    return replace(
+        nest,
+        body=tuple(rewrite(s) for s in nest.body),
+        buffers=(*nest.buffers, Buffer(name, "i8", Scope.SCRATCH, (size,))),
+    )
+
+
+def _runs(statement: Loop | Tiles, index: str) -> bool:
+    """Whether this is the loop over ``index``."""
+    if isinstance(statement, Tiles):
+        return any(axis == index for axis, _, _ in statement.axes)
+    return statement.index == index
+
+
+def _block(schedule: Schedule, group: Group, tensor: str) -> tuple[str, int | str]:
+    """The innermost block loop over the group that encloses every use of the tensor, and its step.
+
+    A group that is not split into blocks has one position at a time, and a table of one entry.
+    """
+    blocks = [(s.index, s.step) for s in schedule.split_of(group.name) if isinstance(s.step, str)]
+    for pack in schedule.packs:
+        if pack.operand == tensor:
+            enclosing = schedule.outer[: schedule.outer.index(pack.inside) + 1]
+            blocks = [(index, step) for index, step in blocks if index in enclosing]
+    return blocks[-1] if blocks else (group.name, 1)

@@ -1,0 +1,123 @@
+"""The compiler, top to bottom.
+
+An equation becomes a program of one statement, the program is factorized into steps, and every step
+becomes a kernel::
+
+    subscripts  text and shapes -> checked expression
+    program     expression -> statements
+    simplify    statements -> fewer, cheaper statements
+    factorize   statements -> pairwise (or deliberately n-ary) steps
+    geometry    a step on concrete strides -> its canonical form
+    choose      canonical form -> schedule
+    lower       schedule -> loop nest
+    passes      loop nest -> scheduled loop nest
+    emit        scheduled loop nest -> Numba source
+    build       source -> machine code
+    image       machine code -> what the store keeps
+
+What comes before the schedule depends on sizes and is cheap; what comes after depends on the
+schedule alone, is stored, and is done once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, is_dataclass
+from functools import lru_cache
+from typing import Any
+
+from .emit import emit, scratch_sizes
+from .loopnest import Nest, Tiles, parameters
+from .lower import lower
+from .machine import Target
+from .passes import PASSES
+from .schedule import Schedule
+from .verify import verify
+
+GENERATOR = "1"
+"""The version of everything between a schedule and its machine code. Part of every key: raise it
+with any change that changes generated code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Every form that a kernel takes on its way, by the name of the stage that made it."""
+
+    nests: tuple[tuple[str, Nest], ...]
+    source: str
+
+    @property
+    def final(self) -> Nest:
+        """The nest after the last pass."""
+        return self.nests[-1][1]
+
+
+@lru_cache(maxsize=256)
+def stages(schedule: Schedule) -> Stages:
+    """Lower a schedule, run all passes over the nest, and emit its source."""
+    nest = lower(schedule)
+    verify(nest)
+    nests = [("lower", nest)]
+    for name, run in PASSES:
+        nest = run(nest, schedule)
+        verify(nest, after=name)
+        nests.append((name, nest))
+    return Stages(tuple(nests), emit(nest, schedule))
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a caller must know of a kernel: how to fill its arguments and how many tiles it has.
+
+    ``parameters`` names the arguments in order (see :func:`.loopnest.parameters`), ``tiles`` are the
+    (extent, step) of the parallel loop's axes, ``scratch`` the factors of every scratch buffer's
+    size in bytes. Names stand for arguments.
+    """
+
+    parameters: tuple[str, ...]
+    tiles: tuple[tuple[str, int | str], ...]
+    scratch: tuple[tuple[int | str, ...], ...]
+
+
+def signature(schedule: Schedule) -> Signature:
+    """The calling convention of a schedule's kernel."""
+    nest = stages(schedule).final
+    (tiles,) = nest.body
+    assert isinstance(tiles, Tiles)
+    return Signature(
+        parameters=parameters(nest),
+        tiles=tuple((extent, step) for _, extent, step in tiles.axes),
+        scratch=tuple(size for _, size in scratch_sizes(nest)),
+    )
+
+
+def describe(schedule: Schedule) -> str:
+    """A schedule as text: equal texts, equal kernels. This is what a key is made from."""
+    return _describe(schedule)
+
+
+def _describe(value: Any) -> str:
+    if is_dataclass(value):
+        parts = (f"{f.name}={_describe(getattr(value, f.name))}" for f in fields(value))
+        return f"{type(value).__name__}({', '.join(parts)})"
+    if isinstance(value, tuple):
+        return f"[{', '.join(_describe(item) for item in value)}]"
+    return repr(value)
+
+
+def compile_kernel(schedule: Schedule, target: Target) -> tuple[bytes, dict[str, Any]]:
+    """Machine code for a schedule: the image's bytes and its header fields.
+
+    This is the step that needs Numba; nothing before it does.
+    """
+    from .build import builder
+    from .image import link
+
+    image = link(builder(target).object_code(stages(schedule).source))
+    return image.code, image.header()
+
+
+def assembly(schedule: Schedule, target: Target) -> str:
+    """The assembler text of a schedule's kernel."""
+    from .build import builder
+
+    return builder(target).assembly(stages(schedule).source)

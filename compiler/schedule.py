@@ -1,0 +1,87 @@
+"""A schedule: every decision about how one contraction step is executed, as plain data.
+
+:mod:`.lower` and the passes only carry out what a schedule says; choosing one is the business of
+:mod:`.choose`. A schedule names no extents and no strides but those that are part of the layout
+class, so the kernel that it leads to can be shared by every step with the same schedule.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .loopnest import Group
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Cut the loop over ``group`` into ``group_suffix`` loops of the given step."""
+
+    group: str
+    suffix: str
+    step: int | str
+
+    @property
+    def index(self) -> str:
+        """The name of the loop that the split makes."""
+        return f"{self.group}_{self.suffix}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Copy what a tile of ``operand`` needs into scratch, at the head of the loop ``inside``.
+
+    The panel holds ``width`` positions of ``group`` side by side, for one position of the reduced
+    group ``k`` after the other: the order in which the microkernel reads them.
+    """
+
+    operand: str
+    inside: str
+    group: str
+    width: int
+    depth: int  # positions of k that are moved at once, as the rows of a register tile
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How to run one step. See :mod:`.choose` for the recipes that fill it in.
+
+    ``strides`` lists (tensor, group, stride) for every group that a tensor depends on, where a
+    number is a stride known to the layout class (1, mostly) and None one that is known at run time.
+    ``outer`` are the loops around a register tile, outermost first, of which the first
+    ``parallel`` ones are split over threads; ``inner`` are the loops between the clearing of
+    the register tile and its storing. ``rows`` and ``lanes`` name the groups of the tile.
+    """
+
+    recipe: str
+    elements: tuple[str, ...]  # operands, then output
+    accumulator: str
+    groups: tuple[Group, ...]
+    strides: tuple[tuple[str, str, int | None], ...]
+    splits: tuple[Split, ...]
+    outer: tuple[str, ...]
+    inner: tuple[str, ...]
+    parallel: int
+    rows: str | None
+    lanes: str
+    row_tile: int
+    lane_tile: int
+    vector_bytes: int
+    packs: tuple[Pack, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors' names in the kernel: ``x0, x1, ..., out``."""
+        return (*(f"x{i}" for i in range(len(self.elements) - 1)), "out")
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """The run-time block sizes, in order of use."""
+        return tuple(dict.fromkeys(s.step for s in self.splits if isinstance(s.step, str)))
+
+    def split_of(self, group: str) -> list[Split]:
+        """The splits of one group, outermost first."""
+        return [split for split in self.splits if split.group == group]
+
+    def group_of(self, index: str) -> str:
+        """The group that a loop walks, whole or in blocks."""
+        return next((s.group for s in self.splits if s.index == index), index)

@@ -1,0 +1,570 @@
+"""From the text of an einsum and the shapes of its operands to a checked expression.
+
+The grammar is NumPy's: one letter an index, commas between operands, `...` for axes that broadcast,
+an output after `->` or NumPy's implicit one; spaces mean nothing. To this are added
+
+- any Unicode letter, and whatever other symbol opt_einsum's `get_symbol` makes, as an index;
+- an index repeated in the output, `i->ii`: the diagonal is written, the rest is zero;
+- an ellipsis that the output does not have: its axes are summed, as in opt_einsum, torch and NumPy
+  with `optimize=True`;
+- whitespace of any ASCII kind, so that an equation may take several lines;
+- names of several characters, by the following rule.
+
+**Names.** A term is spaced if whitespace stands between two of its indices.
+
+1. If a spaced term has an index of several characters, then in the whole equation whatever stands
+   between whitespace is one name: `batch q d, batch k d -> batch q k`. A name is a letter or `_`,
+   then letters, digits and `_`.
+2. Otherwise each character is an index: `ij, jk -> ik` and `i j, jk -> ik` are both `ij,jk->ik`.
+3. But what NumPy accepts keeps NumPy's meaning. To NumPy `ab cd, cd -> ab` is `abcd,cd->ab`, and so
+   it is here if the operands have four axes and two. If they have two axes and one, which NumPy
+   refuses, `ab` and `cd` are names. Only `...` can make both readings fit: NumPy's is taken.
+
+The arithmetic of an affine axis, `y+k` or `2*y`, calls for names just as rule 1 does.
+"""
+
+import operator
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .affine import Affine
+from .errors import (
+    EinsumError,
+    EinsumTypeError,
+    Span,
+    operand_count,
+    rank_mismatch,
+    size_mismatch,
+)
+
+__all__ = [
+    "Axis",
+    "Expression",
+    "Subscripts",
+    "Term",
+    "from_call",
+    "from_interleaved",
+    "parse",
+    "parse_axis",
+    "resolve",
+]
+
+# Only ASCII whitespace separates: opt_einsum's symbols run through the other kinds.
+_SPACE = r"[ \t\n\r\f\v]"
+_ELLIPSIS = re.compile(rf"\.{_SPACE}*\.{_SPACE}*\.")
+_ARROW = re.compile(rf"-{_SPACE}*>")
+_PIECE = re.compile(rf"{_ELLIPSIS.pattern}|\.|[^ \t\n\r\f\v.]+")
+_WORD = re.compile(r"[^ \t\n\r\f\v]+")
+_NUMPY = re.compile(r"[A-Za-z ,.>-]*")
+_SUM = re.compile(r"[+-]?[^+-]+(?:[+-][^+-]+)*")
+_SUMMAND = re.compile(r"([+-]?)(?:([0-9]{1,18})\*)?([^+-]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One axis of a term as written, and where."""
+
+    index: Affine
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """The axes of one operand, or of the output.
+
+    `ellipsis` is the number of axes written before the `...`, or None if there is none.
+    """
+
+    axes: tuple[Axis, ...]
+    ellipsis: int | None
+    span: Span
+    ellipsis_span: Span = (0, 0)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The index names of all axes, in order and as often as they occur."""
+        return tuple(name for axis in self.axes for name in axis.index.names)
+
+
+@dataclass(frozen=True, slots=True)
+class Subscripts:
+    """An equation whose syntax is right; nothing is known of the shapes yet.
+
+    `output` is None if it is implicit. `numpy` is NumPy's reading of the text where that is another
+    one (rule 3 above); `resolve` chooses.
+    """
+
+    text: str
+    inputs: tuple[Term, ...]
+    output: Term | None
+    numpy: "Subscripts | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """An equation checked against the shapes of its operands.
+
+    `inputs` has an expression for each axis of each operand, or None where an axis of extent 1 is
+    broadcast against a larger (or empty) one. `extents` are in the order in which the indices first
+    appear. The axes of `...` are indices called `...0`, `...1` and so on, counted from the left of
+    the shape they broadcast to. `text` is the equation in a standard form, with its output.
+
+    >>> expression = resolve(parse("b i j, ...jk"), [(7, 2, 3), (7, 3, 4)])
+    >>> print(expression)
+    bij,...jk->...bik
+    >>> expression.sizes
+    {'b': 7, 'i': 2, 'j': 3, '...0': 7, 'k': 4}
+    >>> [str(axis) for axis in expression.inputs[1]], expression.output_shape
+    (['...0', 'j', 'k'], (7, 7, 2, 4))
+    """
+
+    inputs: tuple[tuple[Affine | None, ...], ...]
+    output: tuple[Affine, ...]
+    extents: tuple[tuple[str, int], ...]
+    text: str
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The extent of each index."""
+        return dict(self.extents)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The shape of the result."""
+        sizes = self.sizes
+        return tuple(sizes[axis.names[0]] for axis in self.output)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+# --- text -> subscripts ---------------------------------------------------------------------------
+
+
+def parse(text: str) -> Subscripts:
+    """Read an equation; raises EinsumError if its syntax is wrong.
+
+    >>> subscripts = parse("batch q d, batch k d -> batch q k")
+    >>> [term.names for term in subscripts.inputs]
+    [('batch', 'q', 'd'), ('batch', 'k', 'd')]
+    >>> parse("ij,jk->iz")  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    EinsumError: output index 'z' is in no operand's term
+        ij,jk->iz
+                ^
+    """
+    if not isinstance(text, str):
+        raise EinsumTypeError(f"the equation must be a str, not {type(text).__name__}")
+    inputs, output = _split(text)
+    if not _has_names(text, inputs if output is None else [*inputs, output]):
+        return _read(text, inputs, output, _letters)
+    numpy = _read_as_numpy(text, inputs, output)
+    try:
+        return replace(_read(text, inputs, output, _name), numpy=numpy)
+    except EinsumError:
+        if numpy is None:
+            raise
+        return numpy
+
+
+def _split(text: str) -> tuple[list[Span], Span | None]:
+    """Where the terms of the operands are, and that of the output."""
+    arrows = [match.span() for match in _ARROW.finditer(text)]
+    if len(arrows) > 1:
+        raise EinsumError("there is more than one '->'", text, arrows[1])
+    arrow = arrows[0] if arrows else (len(text), len(text))
+    for match in re.finditer(">", text):
+        if not arrows or match.end() != arrow[1]:
+            raise EinsumError("'>' without '-': the arrow is '->'", text, match.span())
+    comma = text.find(",", arrow[1])
+    if comma >= 0:
+        raise EinsumError("there is more than one output", text, (comma, comma + 1))
+    commas = [match.start() for match in re.finditer(",", text)]
+    inputs = list(zip([0, *(comma + 1 for comma in commas)], [*commas, arrow[0]], strict=True))
+    return inputs, (arrow[1], len(text)) if arrows else None
+
+
+def _has_names(text: str, spans: Iterable[Span]) -> bool:
+    """Whether what stands between whitespace is a name: rule 1, or an affine axis."""
+    for start, end in spans:
+        words = _WORD.findall(_ELLIPSIS.sub("", text[start:end]))
+        if len(words) > 1 and any(len(word) > 1 for word in words):
+            return True
+    # A '-' means a difference only where there is an arrow: else it is more likely half of one.
+    return bool(re.search(r"[+*]", text) or ("->" in text and re.search(r"\w-\w", text)))
+
+
+def _read_as_numpy(text: str, inputs: Iterable[Span], output: Span | None) -> Subscripts | None:
+    """NumPy's reading, if it has one."""
+    if not _NUMPY.fullmatch(text):
+        return None
+    try:
+        numpy = _read(text, inputs, output, _letters)
+    except EinsumError:
+        return None
+    names = numpy.output.names if numpy.output is not None else ()
+    return numpy if len(set(names)) == len(names) else None
+
+
+_Reader = Callable[[str, Span], list[Axis]]
+"""Makes axes of a piece of the text without whitespace and dots."""
+
+
+def _read(text: str, inputs: Iterable[Span], output: Span | None, reader: _Reader) -> Subscripts:
+    terms = tuple(_read_term(text, span, reader) for span in inputs)
+    return _checked(
+        Subscripts(text, terms, _read_term(text, output, reader) if output is not None else None)
+    )
+
+
+def _read_term(text: str, span: Span, reader: _Reader) -> Term:
+    axes: list[Axis] = []
+    ellipsis: int | None = None
+    ellipsis_span = (0, 0)
+    pieces = [match.span() for match in _PIECE.finditer(text, *span)]
+    for piece in pieces:
+        if text[piece[0]] != ".":
+            axes += reader(text, piece)
+        elif piece[1] - piece[0] == 1:
+            raise EinsumError("a '.' is not part of an ellipsis '...'", text, piece)
+        elif ellipsis is not None:
+            raise EinsumError("a term may have only one ellipsis '...'", text, piece)
+        else:
+            ellipsis, ellipsis_span = len(axes), piece
+    span = (pieces[0][0], pieces[-1][1]) if pieces else (span[0], span[0])
+    return Term(tuple(axes), ellipsis, span, ellipsis_span)
+
+
+def _letters(text: str, span: Span) -> list[Axis]:
+    """An axis for each character."""
+    axes = []
+    for place in range(*span):
+        char, here = text[place], (place, place + 1)
+        if char == "-":
+            raise EinsumError("'-' without '>': the arrow is '->'", text, here)
+        if not _is_symbol(char):
+            hint = ""
+            if char in "_0123456789":
+                hint = "; a name of several characters needs a term with spaces, as in 'q1 k1'"
+            raise EinsumError(f"unexpected character {char!r}{hint}", text, here)
+        axes.append(Axis(Affine.index(char), here))
+    return axes
+
+
+def _is_symbol(char: str) -> bool:
+    # opt_einsum.get_symbol goes from 'À' through all of Unicode but the surrogates.
+    return char.isalpha() or (char >= "À" and not "\ud800" <= char <= "\udfff")
+
+
+def _name(text: str, span: Span) -> list[Axis]:
+    """One axis, named."""
+    axis = parse_axis(text, span)
+    if not axis.is_index:
+        # To allow them: drop this check, and have `resolve` take extents from plain axes only.
+        raise EinsumError(
+            f"the affine axis {text[slice(*span)]!r} is not supported yet", text, span
+        )
+    return [Axis(axis, span)]
+
+
+def parse_axis(text: str, span: Span) -> Affine:
+    """Read the affine expression at a place of a text.
+
+    >>> parse_axis("2*y+k-1", (0, 7))
+    Affine(terms=(('k', 1), ('y', 2)), constant=-1)
+    """
+    if not _SUM.fullmatch(text, *span):
+        raise EinsumError(f"{text[slice(*span)]!r} is not an index name", text, span)
+    terms: list[tuple[str, int]] = []
+    constant = 0
+    for match in _SUMMAND.finditer(text, *span):
+        sign, factor, rest = match.groups()
+        if rest.isidentifier():
+            terms.append((rest, int(f"{sign}{factor or 1}")))
+        elif factor is None and re.fullmatch("[0-9]{1,18}", rest):
+            constant += int(f"{sign}{rest}")
+        else:
+            raise EinsumError(f"{match[0]!r} is not an index name", text, match.span())
+    return Affine(tuple(terms), constant)
+
+
+def _checked(subscripts: Subscripts) -> Subscripts:
+    """The same, once every index of the output is known to be in an input."""
+    known = {name for term in subscripts.inputs for name in term.names}
+    for axis in subscripts.output.axes if subscripts.output is not None else ():
+        for name in axis.index.names:
+            if name not in known:
+                message = f"output index {name!r} is in no operand's term"
+                raise EinsumError(message, subscripts.text, axis.span)
+    return subscripts
+
+
+# --- the arguments of a call -> subscripts --------------------------------------------------------
+
+
+def from_call(args: Sequence[Any]) -> tuple[Subscripts, tuple[Any, ...]]:
+    """The subscripts and operands of a call in any of the forms of NumPy, opt_einsum and torch:
+    `(text, a, b)`, torch's `(text, [a, b])`, or interleaved, `(a, [0, 1], b, [1, 2], [0, 2])`.
+
+    >>> subscripts, operands = from_call(["ij,jk->ik", ["a", "b"]])
+    >>> operands
+    ('a', 'b')
+    """
+    if not args or not isinstance(args[0], (str, bytes)):
+        return from_interleaved(args)
+    text: Any = args[0]
+    subscripts, operands = parse(text), tuple(args[1:])
+    if len(operands) == 1 and isinstance(operands[0], list | tuple):
+        listed = tuple(operands[0])
+        # With one term NumPy takes the list for an array; it is torch's only if that cannot be.
+        if len(subscripts.inputs) > 1 or (
+            len(listed) == 1
+            and subscripts.inputs[0].ellipsis is None
+            and len(getattr(listed[0], "shape", "")) == len(subscripts.inputs[0].axes)
+        ):
+            return subscripts, listed
+    return subscripts, operands
+
+
+def from_interleaved(args: Sequence[Any]) -> tuple[Subscripts, tuple[Any, ...]]:
+    """The subscripts and operands of a call like `einsum(a, [0, 1], b, [1, 2], [0, 2])`.
+
+    Labels are the integers from 0 to 51, or, as in opt_einsum, anything that can be hashed and
+    sorted; a list may hold one Ellipsis. As in NumPy 0 is `A` and 26 is `a`. Labels that are names
+    keep them; others are lettered in their order.
+
+    >>> subscripts, operands = from_interleaved(["a", [0, 1], "b", [1, 2], [0, 2]])
+    >>> subscripts.text, operands
+    ('AB,BC->AC', ('a', 'b'))
+    """
+    if len(args) < 2:
+        raise EinsumError("there must be an equation and its operands, or an operand and its list")
+    operands = tuple(args[: len(args) // 2 * 2 : 2])
+    lists = [_labels(labels, f"operand {n}") for n, labels in enumerate(args[1::2])]
+    output = _labels(args[-1], "the output") if len(args) % 2 else None
+    names = _label_names(lists if output is None else [*lists, output], len(lists))
+
+    def indices(labels: list[Any]) -> list[Affine | None]:
+        return [None if label is ... else Affine.index(names[label]) for label in labels]
+
+    inputs = [indices(labels) for labels in lists]
+    return _checked(_compose(inputs, None if output is None else indices(output))), operands
+
+
+def _labels(labels: Any, owner: str) -> list[Any]:
+    """The labels of one operand or of the output, which `owner` tells, as a list."""
+    if hasattr(labels, "tolist") and len(labels.shape) == 1:  # an array of labels
+        labels = labels.tolist()
+    if not isinstance(labels, Sequence) or isinstance(labels, str | bytes):
+        kind = type(labels).__name__
+        raise EinsumTypeError(f"{owner} needs a list or tuple of indices, not {kind}")
+    ellipses = [place for place, label in enumerate(labels) if label is ...]
+    if len(ellipses) > 1:
+        message = f"{owner} may have only one ellipsis"
+        raise EinsumError(message, *_in_list(labels, ellipses[1]))
+    return list(labels)
+
+
+_NO_LABEL = (bool, float, complex, type(None))  # hashable, but surely a mistake
+
+
+def _label_names(lists: Sequence[Sequence[Any]], operands: int) -> dict[Any, str]:
+    """A name for each label, such that names sort as the labels do."""
+    labels: set[Any] = set()
+    for n, listed in enumerate(lists):
+        owner = f"operand {n}" if n < operands else "the output"
+        for place, label in enumerate(listed):
+            if isinstance(label, _NO_LABEL) or not getattr(label, "__hash__", None):
+                message = f"{owner} has an index of type {type(label).__name__}"
+                raise EinsumTypeError(message, *_in_list(listed, place))
+            if _is_integer(label) and not 0 <= label < 52:
+                message = f"{owner} has index {label}, which is not from 0 to 51"
+                raise EinsumError(message, *_in_list(listed, place))
+            labels.add(label)
+    labels.discard(...)
+    if all(_is_integer(label) for label in labels):
+        return {label: _symbol(label) for label in labels}
+    if all(isinstance(label, str) and label.isidentifier() for label in labels):
+        return {label: label for label in labels}
+    try:
+        return {label: _symbol(place) for place, label in enumerate(sorted(labels))}
+    except TypeError:
+        kinds = " and ".join(sorted({type(label).__name__ for label in labels}))
+        raise EinsumTypeError(f"the indices cannot be sorted: they are of types {kinds}") from None
+
+
+def _is_integer(label: Any) -> bool:
+    try:
+        operator.index(label)
+    except TypeError:
+        return False
+    return True
+
+
+def _symbol(number: int) -> str:
+    """The letters in ASCII order, as NumPy numbers them, then opt_einsum's symbols."""
+    if number < 52:
+        return chr(number + (65 if number < 26 else 71))
+    return chr(number + (140 if number < 55296 else 2188))
+
+
+def _in_list(labels: Iterable[Any], place: int) -> tuple[str, Span]:
+    """A list as text, and where one of its items is."""
+    items = ["..." if label is ... else repr(label) for label in labels]
+    start = sum(len(item) + 2 for item in items[:place]) + 1
+    return f"[{', '.join(items)}]", (start, start + len(items[place]))
+
+
+def _compose(
+    inputs: Sequence[Sequence[Affine | None]], output: Sequence[Affine | None] | None
+) -> Subscripts:
+    """Write an equation in its standard form; None stands for the ellipsis."""
+    written = [axis for term in [*inputs, output or ()] for axis in term if axis is not None]
+    spaced = any(len(str(axis)) > 1 for axis in written)
+    text = ""
+    terms = []
+    for n, items in enumerate(inputs if output is None else [*inputs, output]):
+        if n:
+            text += (" -> " if spaced else "->") if n == len(inputs) else ", " if spaced else ","
+        start = len(text)
+        axes: list[Axis] = []
+        ellipsis: int | None = None
+        ellipsis_span = (0, 0)
+        for place, axis in enumerate(items):
+            text += " " if spaced and place else ""
+            span = (len(text), len(text) + (3 if axis is None else len(str(axis))))
+            if axis is None:
+                ellipsis, ellipsis_span = len(axes), span
+                text += "..."
+            else:
+                axes.append(Axis(axis, span))
+                text += str(axis)
+        terms.append(Term(tuple(axes), ellipsis, (start, len(text)), ellipsis_span))
+    if output is None:
+        return Subscripts(text, tuple(terms), None)
+    return Subscripts(text.rstrip(), tuple(terms[:-1]), terms[-1])
+
+
+# --- subscripts and shapes -> expression ----------------------------------------------------------
+
+
+def resolve(subscripts: Subscripts, shapes: Sequence[Sequence[int]]) -> Expression:
+    """Check an equation against the shapes of its operands.
+
+    An axis of extent 1 broadcasts against any other extent of its index, as in NumPy, unless the
+    index is repeated within the operand: those axes must be equal. Raises EinsumError.
+
+    >>> resolve(parse("ij,jk->ik"), [(2, 3), (4, 5)])  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    EinsumError: index 'j' has size 3 in operand 0 (axis 1) but 4 in operand 1 (axis 0)
+        ij,jk->ik
+           ^
+    """
+    shapes = [tuple(int(extent) for extent in shape) for shape in shapes]
+    _check_count(subscripts, len(shapes))
+    if subscripts.numpy is not None and _misfit(subscripts.numpy, shapes) is None:
+        subscripts = subscripts.numpy
+    misfit = _misfit(subscripts, shapes)
+    if misfit is not None:
+        term, shape = subscripts.inputs[misfit], shapes[misfit]
+        names = [str(axis.index) for axis in term.axes]
+        ellipsis = term.ellipsis is not None
+        raise rank_mismatch(subscripts.text, term.span, misfit, shape, names, ellipsis)
+
+    broadcast = max(  # how many axes `...` stands for, in the operand that has most
+        (
+            len(shape) - len(term.axes)
+            for term, shape in zip(subscripts.inputs, shapes, strict=True)
+            if term.ellipsis is not None
+        ),
+        default=0,
+    )
+    operands = [
+        _expand(term, len(shape) - len(term.axes), broadcast)
+        for term, shape in zip(subscripts.inputs, shapes, strict=True)
+    ]
+    sizes = _extents(subscripts.text, operands, shapes)
+    inputs = tuple(
+        tuple(
+            axis.index if extent == sizes[axis.index.names[0]] else None
+            for axis, extent in zip(axes, shape, strict=True)
+        )
+        for axes, shape in zip(operands, shapes, strict=True)
+    )
+    output = subscripts.output or _implicit_output(subscripts.inputs)
+    return Expression(
+        inputs,
+        tuple(axis.index for axis in _expand(output, broadcast, broadcast)),
+        tuple(sizes.items()),
+        _compose([_items(term) for term in subscripts.inputs], _items(output)).text,
+    )
+
+
+def _check_count(subscripts: Subscripts, operands: int) -> None:
+    """As many operands as terms; the caret is under the first term left over, or the last term."""
+    terms = subscripts.inputs
+    if len(terms) != operands:
+        span = terms[min(operands, len(terms) - 1)].span
+        raise operand_count(subscripts.text, span, len(terms), operands)
+
+
+def _misfit(subscripts: Subscripts, shapes: Sequence[Sequence[int]]) -> int | None:
+    """The first operand whose rank does not fit its term."""
+    for n, (term, shape) in enumerate(zip(subscripts.inputs, shapes, strict=True)):
+        spare = len(shape) - len(term.axes)
+        if spare < 0 or (spare > 0 and term.ellipsis is None):
+            return n
+    return None
+
+
+def _expand(term: Term, count: int, broadcast: int) -> list[Axis]:
+    """The axes of a term whose ellipsis stands for the last `count` of `broadcast` axes."""
+    if term.ellipsis is None:
+        return list(term.axes)
+    axes = (
+        Axis(Affine.index(f"...{n}"), term.ellipsis_span)
+        for n in range(broadcast - count, broadcast)
+    )
+    return [*term.axes[: term.ellipsis], *axes, *term.axes[term.ellipsis :]]
+
+
+def _extents(
+    text: str, operands: Sequence[Sequence[Axis]], shapes: Sequence[Sequence[int]]
+) -> dict[str, int]:
+    """The extent of each index: that of its axes which is not 1, if there is one."""
+    sizes: dict[str, tuple[int, int, int]] = {}  # extent, and the operand and axis that has it
+    for n, (axes, shape) in enumerate(zip(operands, shapes, strict=True)):
+        within: dict[str, tuple[int, int, int]] = {}
+        for number, (axis, extent) in enumerate(zip(axes, shape, strict=True)):
+            name = axis.index.names[0]
+            here = (extent, n, number)
+            there = within.setdefault(name, here)
+            if there[0] == extent:
+                there = sizes.setdefault(name, here)
+                if there[0] == 1:
+                    sizes[name] = here
+                if extent == 1 or there[0] in (1, extent):
+                    continue
+            index = f"axis {name[3:]} of '...'" if name.startswith("...") else f"index {name!r}"
+            raise size_mismatch(text, axis.span, index, there, here)
+    return {name: extent for name, (extent, _, _) in sizes.items()}
+
+
+def _implicit_output(inputs: Iterable[Term]) -> Term:
+    """NumPy's output where none is written: `...`, then each index that occurs once, sorted."""
+    inputs = tuple(inputs)
+    count = Counter(name for term in inputs for name in term.names)
+    once = sorted(name for name, times in count.items() if times == 1)
+    ellipsis = 0 if any(term.ellipsis is not None for term in inputs) else None
+    return Term(tuple(Axis(Affine.index(name), (0, 0)) for name in once), ellipsis, (0, 0))
+
+
+def _items(term: Term) -> list[Affine | None]:
+    """The axes of a term, and None for its ellipsis."""
+    items: list[Affine | None] = [axis.index for axis in term.axes]
+    if term.ellipsis is not None:
+        items.insert(term.ellipsis, None)
+    return items

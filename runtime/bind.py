@@ -1,0 +1,50 @@
+"""Bind a schedule to one call's layouts: the values that a kernel finds in its argument array."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..compiler.choose import Choice, block_sizes
+from ..compiler.geometry import Geometry
+from ..compiler.machine import Machine
+
+Array = np.ndarray[Any, Any]
+
+
+def argument_values(
+    choice: Choice, step: Geometry, host: Machine, count: int
+) -> dict[str, int]:
+    """The extents, block sizes and strides of a call, by parameter name."""
+    extents = {group: step.volume(members) for group, members in choice.members.items()}
+    values = {group.upper(): extent for group, extent in extents.items()}
+    values.update(block_sizes(choice.schedule, extents, host, count))
+    tensors = (*choice.operands, len(step.strides) - 1)
+    for tensor, strides in zip(choice.schedule.names, (step.strides[i] for i in tensors), strict=True):
+        for group, members in choice.members.items():
+            if len(members) == 1 and members[0] in strides:
+                values[f"{tensor}_{group}"] = strides[members[0]]
+    return values
+
+
+def argument_array(
+    parameters: Sequence[str], choice: Choice, step: Geometry, values: Mapping[str, int]
+) -> Array:
+    """The argument array of a kernel with these parameters, with zeros for the addresses."""
+    tensors = [step.strides[i] for i in (*choice.operands, len(step.strides) - 1)]
+    arguments: list[int] = []
+    descriptions: list[int] = []
+    for name in parameters:
+        if name in choice.schedule.names:
+            arguments.append(0)
+        elif name.endswith("_group"):
+            members = choice.members[name.removesuffix("_group")]
+            arguments.append(len(parameters) + len(descriptions))
+            descriptions += [len(members), *(step.extents[i] for i in members)]
+            for strides in tensors:
+                descriptions += [strides.get(i, 0) for i in members]
+        else:
+            arguments.append(values[name])
+    return np.array(arguments + descriptions, dtype=np.int64)

@@ -1,0 +1,186 @@
+"""Bind an expression to the layouts of its operands, and run it.
+
+Preparing factorizes the expression, chooses a schedule for each step, obtains the kernels and lays
+out every argument but the addresses. What is prepared may then be called with any arrays of the
+same dtypes, shapes and strides, from any number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ..compiler.choose import Choice, choose
+from ..compiler.factorize import Factorization, factorize
+from ..compiler.geometry import Geometry, canonical
+from ..compiler.machine import TARGETS, Machine
+from ..compiler.program import Access, Program, Statement, from_expression
+from ..compiler.subscripts import Expression
+from . import settings, target, threads
+from .bind import argument_array, argument_values
+from .kernels import Kernel, kernel
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One statement of a factorized program, bound to layouts: a kernel and its arguments."""
+
+    statement: Statement
+    geometry: Geometry
+    choice: Choice
+    kernel: Kernel
+    operands: tuple[str, ...]  # tensors in the kernel's order, the output last
+    arguments: Array  # int64; the addresses at its head are filled in for each call
+    tiles: int
+    scratch_bytes: int
+    work_ns: float
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """A prepared expression. Calling it writes the result into ``out``."""
+
+    program: Program
+    factorization: Factorization
+    temporaries: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
+    steps: tuple[Step, ...]
+
+    def __call__(self, operands: Sequence[Array], out: Array) -> None:
+        """Compute into ``out``; the arrays have the layouts that were prepared for."""
+        arrays = dict(zip(self.program.inputs, operands, strict=False))
+        arrays[self.program.result] = out
+        for name, (shape, dtype) in self.temporaries.items():
+            arrays[name] = np.empty(shape, dtype)
+        for step in self.steps:
+            arguments = step.arguments.copy()
+            for place, name in enumerate(step.operands):
+                arguments[place] = arrays[name].__array_interface__["data"][0]
+            threads.run(
+                step.kernel.address,
+                arguments.__array_interface__["data"][0],
+                step.tiles,
+                step.scratch_bytes,
+                work_ns=step.work_ns,
+            )
+
+
+def prepare(
+    expression: Expression, operands: Sequence[Array], out: Array, optimize: Any = True
+) -> Execution:
+    """Plan an expression for operands and an output of these layouts, and obtain its kernels.
+
+    All operands are of one dtype, aligned and in native byte order; ``out`` has that dtype, is
+    writable and overlaps no operand. No extent is zero.
+    """
+    host = machine()
+    program = from_expression(expression, same=_same(operands))
+    item = operands[0].dtype.itemsize
+    factorization = factorize(program, optimize, host, item)
+    program = factorization.program
+    dtype = operands[0].dtype
+    wide = np.dtype("f4") if dtype == np.float16 else dtype
+    layouts = {
+        name: (array.strides, array.dtype)
+        for name, array in zip(program.inputs, operands, strict=False)
+    }
+    layouts[program.result] = (out.strides, out.dtype)
+    temporaries = {}
+    for tensor in program.tensors:
+        if tensor.name not in layouts:
+            temporaries[tensor.name] = (tensor.axes, wide)
+            layouts[tensor.name] = (_c_strides(tensor.axes, wide.itemsize), wide)
+    extents = dict(program.extents)
+    steps = tuple(
+        _step(statement, layouts, extents, wide, host) for statement in program.statements
+    )
+    return Execution(program, factorization, temporaries, steps)
+
+
+def _step(
+    statement: Statement,
+    layouts: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]],
+    extents: Mapping[str, int],
+    accumulator: np.dtype[Any],
+    host: Machine,
+) -> Step:
+    accesses = (*statement.factors, statement.target)
+    step = canonical(
+        Geometry(
+            elements=tuple(element(layouts[a.tensor][1]) for a in accesses),
+            accumulator=element(accumulator),
+            extents={i: extents[i] for i in statement.indices},
+            strides=tuple(_strides(a, *layouts[a.tensor]) for a in accesses),
+        )
+    )
+    choice = choose(step, host)
+    code = kernel(choice.schedule, host.target)
+    count = threads.get_num_threads()
+    values = argument_values(choice, step, host, count)
+    names = tuple(accesses[i].tensor for i in (*choice.operands, len(accesses) - 1))
+    volume = step.volume(tuple(step.extents))
+    return Step(
+        statement=statement,
+        geometry=step,
+        choice=choice,
+        kernel=code,
+        operands=names,
+        arguments=argument_array(code.parameters, choice, step, values),
+        tiles=code.tile_count(values),
+        scratch_bytes=code.scratch_bytes(values),
+        work_ns=volume * 0.1,
+    )
+
+
+def element(dtype: np.dtype[Any]) -> str:
+    """A dtype's name in kernels: ``f4``, ``c16``, ``b1``."""
+    return f"{dtype.kind}{dtype.itemsize}"
+
+
+def _strides(access: Access, strides: Sequence[int], dtype: np.dtype[Any]) -> dict[str, int]:
+    """An access's stride along every index, in elements: its address is linear in the indices."""
+    total: dict[str, int] = {}
+    for subscript, stride in zip(access.subscripts, strides, strict=True):
+        for name, coefficient in subscript.terms:
+            total[name] = total.get(name, 0) + coefficient * (stride // dtype.itemsize)
+    return total
+
+
+def _c_strides(shape: Sequence[int], item: int) -> tuple[int, ...]:
+    strides = [item]
+    for extent in reversed(shape[1:]):
+        strides.append(strides[-1] * extent)
+    return tuple(reversed(strides)) if shape else ()
+
+
+def _same(operands: Sequence[Array]) -> list[int]:
+    """For every operand the first one that is the same array: its memory, layout and dtype."""
+    seen: dict[Any, int] = {}
+    same = []
+    for position, array in enumerate(operands):
+        identity = (array.__array_interface__["data"][0], array.shape, array.strides)
+        same.append(seen.setdefault(identity, position))
+    return same
+
+
+@lru_cache(maxsize=8)
+def _machine(name: str) -> Machine:
+    level = (target.host_level() or "x86-64-v1") if name == "native" else name
+    facts = target.host()
+    return Machine(
+        TARGETS.get(level, TARGETS["x86-64-v2"]),
+        cores=facts.cores,
+        l1_bytes=facts.l1d or 32 << 10,
+        l2_bytes=facts.l2 or 512 << 10,
+        l3_bytes=facts.l3 or 8 << 20,
+    )
+
+
+def machine() -> Machine:
+    """The machine that kernels are made for: the host, or its part that EINSUMC_TARGET names."""
+    return _machine(settings.current().target)

@@ -1,0 +1,192 @@
+"""From a schedule to callable machine code: memory first, then the stores, then the compiler.
+
+However many threads ask for a kernel at once, one of them loads or compiles it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from . import settings
+from .key import KernelFields, text_digest
+from .load import LoadedImage, load
+from .store import StoredKernel, default_stores
+
+if TYPE_CHECKING:
+    from ..compiler.machine import Target
+    from ..compiler.schedule import Schedule
+
+ENTRY = "einsumc_kernel"
+_ALIGNMENT = 64  # of every scratch buffer
+
+
+class KernelMissing(RuntimeError):
+    """A kernel is in no store, and ``EINSUMC_COMPILE=never`` forbids compiling it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A kernel in memory and its calling convention (see ``compiler.pipeline.Signature``)."""
+
+    key: str
+    address: int
+    parameters: tuple[str, ...]
+    tiles: tuple[tuple[str, int | str], ...]
+    scratch: tuple[tuple[int | str, ...], ...]
+    origin: str  # "stored" or "compiled"
+
+    def tile_count(self, values: dict[str, int]) -> int:
+        """The number of tiles of a call with these arguments."""
+        sizes = ((values[extent], _value(step, values)) for extent, step in self.tiles)
+        return prod(-(-extent // step) for extent, step in sizes)
+
+    def scratch_bytes(self, values: dict[str, int]) -> int:
+        """The scratch memory that each thread of such a call needs."""
+        total = 0
+        for factors in self.scratch:
+            total = -(-total // _ALIGNMENT) * _ALIGNMENT
+            total += prod(_value(factor, values) for factor in factors)
+        return total
+
+
+def _value(factor: int | str, values: dict[str, int]) -> int:
+    return factor if isinstance(factor, int) else values[factor]
+
+
+@dataclass
+class Counts:
+    """How kernels came to be in this process."""
+
+    compiled: int = 0
+    stored: int = 0
+
+
+counts = Counts()
+_kernels: dict[tuple[Any, Any], Kernel] = {}
+_locks: dict[tuple[Any, Any], threading.Lock] = {}
+_guard = threading.Lock()
+
+
+def kernel(schedule: Schedule, target: Target) -> Kernel:
+    """The kernel for a schedule, loaded or compiled when it is first asked for.
+
+    Raises:
+        KernelMissing: it is in no store and compiling is forbidden.
+    """
+    name = (schedule, target)
+    found = _kernels.get(name)
+    if found is not None:
+        return found
+    with _guard:
+        lock = _locks.setdefault(name, threading.Lock())
+    with lock:
+        found = _kernels.get(name)
+        if found is None:
+            found = _kernels[name] = _obtain(schedule, target)
+    return found
+
+
+def fields(schedule: Schedule, target: Target) -> KernelFields:
+    """What makes a schedule's kernel what it is."""
+    from ..compiler.pipeline import GENERATOR, describe
+
+    text = describe(schedule)
+    return KernelFields(
+        text=text_digest(text),
+        dtypes=schedule.elements,
+        layout=", ".join(f"{t}[{g}]={s or 'any'}" for t, g, s in schedule.strides),
+        options={"accumulator": schedule.accumulator, "recipe": schedule.recipe},
+        generator=GENERATOR,
+        llvm=toolchain(),
+        target=target.name,
+        features=(),
+    )
+
+
+_toolchain: list[str] = []
+
+
+def toolchain() -> str:
+    """The versions of the packages that turn source into machine code, found without importing.
+
+    They are read off the names of the packages' metadata folders; "none" where they are not
+    installed.
+    """
+    if not _toolchain:
+        spec = find_spec("llvmlite")
+        folders = [os.path.dirname(p) for p in spec.submodule_search_locations or ()] if spec else []
+        found = [
+            entry.removesuffix(".dist-info").replace("-", " ")
+            for folder in folders
+            for entry in sorted(os.listdir(folder))
+            if entry.startswith(("llvmlite-", "numba-")) and entry.endswith(".dist-info")
+        ]
+        _toolchain.append(", ".join(found) or "none")
+    return _toolchain[0]
+
+
+def _obtain(schedule: Schedule, target: Target) -> Kernel:
+    from ..compiler.pipeline import describe, signature
+
+    identity = fields(schedule, target)
+    key = identity.key()
+
+    def header() -> dict[str, Any]:
+        called = signature(schedule)
+        return {
+            "kind": "kernel",
+            "fields": identity.fields(),
+            "schedule": describe(schedule),
+            "parameters": list(called.parameters),
+            "tiles": [list(axis) for axis in called.tiles],
+            "scratch": [list(factors) for factors in called.scratch],
+        }
+
+    def build() -> tuple[bytes, dict[str, Any]]:
+        from ..compiler.pipeline import compile_kernel
+
+        if settings.current().compile == "never":
+            raise KernelMissing(
+                f"kernel {key[:12]} is in no store and EINSUMC_COMPILE=never: "
+                f"{schedule.recipe}, {', '.join(schedule.elements)}, {identity.layout}"
+            )
+        code, image = compile_kernel(schedule, target)
+        return code, {**header(), "image": image}
+
+    stored, origin = stored_or_built(key, build)
+    image = loaded(stored)
+    head = stored.header
+    return Kernel(
+        key=key,
+        address=image.entries[ENTRY],
+        parameters=tuple(head["parameters"]),
+        tiles=tuple((extent, step) for extent, step in head["tiles"]),
+        scratch=tuple(tuple(factors) for factors in head["scratch"]),
+        origin=origin,
+    )
+
+
+def stored_or_built(
+    key: str, build: Callable[[], tuple[bytes, dict[str, Any]]]
+) -> tuple[StoredKernel, str]:
+    """What the stores hold under ``key``; where they hold nothing, what ``build`` makes."""
+    stores = default_stores()
+    stored = stores.get(key)
+    if stored is not None:
+        counts.stored += 1
+        return stored, "stored"
+    code, header = build()
+    counts.compiled += 1
+    stores.put(key, header, code)
+    return StoredKernel(key, header, code), "compiled"
+
+
+def loaded(stored: StoredKernel) -> LoadedImage:
+    """Stored code, executable."""
+    return load(stored.image, **stored.header["image"], label=stored.key[:12])

@@ -1,0 +1,150 @@
+"""Every `EINSUMC_` environment variable: its name, what it may be, and what it means.
+
+`VARIABLES` is the table. Values are read when somebody asks, not when einsumc is imported, so a
+program may set them in `os.environ` at any time. An empty variable counts as unset.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+__all__ = ["VARIABLES", "Settings", "SettingsError", "Variable", "current"]
+
+COMPILE_CHOICES = ("auto", "never")
+SHOW_CHOICES = ("program", "tree", "loops", "source", "asm")
+TARGET_CHOICES = ("native", "x86-64-v2", "x86-64-v3", "x86-64-v4")
+
+
+class SettingsError(ValueError):
+    """An `EINSUMC_` variable holds something it may not; the message names the variable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The environment's wishes, checked.
+
+    Attributes:
+        cache_dir: the store directory asked for, absolute, or None; see `store_dir`.
+        compile: "auto" compiles what no store holds, "never" raises instead.
+        num_threads: threads to use, or None for one a core.
+        show: the stages to print as they happen, in pipeline order.
+        target: "native", or the instruction set level to compile for.
+    """
+
+    cache_dir: str | None = None
+    compile: str = "auto"
+    num_threads: int | None = None
+    show: tuple[str, ...] = ()
+    target: str = "native"
+
+    @property
+    def store_dir(self) -> str:
+        """The store directory: `cache_dir`, else the user's cache directory of this system."""
+        if self.cache_dir is not None:
+            return self.cache_dir
+        import platformdirs  # slow to import, and needed by nobody who sets EINSUMC_CACHE_DIR
+
+        return str(platformdirs.user_cache_path("einsumc"))
+
+
+class Variable(NamedTuple):
+    """One row of `VARIABLES`."""
+
+    name: str
+    field: str
+    parse: Callable[[str], Any]
+    meaning: str
+
+
+def _directory(text: str) -> str:
+    # A relative path is taken from the working directory of the first reading (see `_parse`):
+    # a later chdir does not move the store.
+    return os.path.abspath(os.path.expanduser(text))
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0):
+        raise ValueError("expected a positive whole number")
+    return int(text)
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"expected {' or '.join(choices)}")
+        return text
+
+    return parse
+
+
+def _some_of(choices: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
+    def parse(text: str) -> tuple[str, ...]:
+        words = {word.strip() for word in text.split(",")} - {""}
+        if unknown := sorted(words.difference(choices)):
+            raise ValueError(f"{unknown[0]!r} is none of {','.join(choices)}")
+        return tuple(choice for choice in choices if choice in words)
+
+    return parse
+
+
+VARIABLES = (
+    Variable(
+        "EINSUMC_CACHE_DIR",
+        "cache_dir",
+        _directory,
+        "directory of the kernel store (default: einsumc in the user's cache directory)",
+    ),
+    Variable(
+        "EINSUMC_COMPILE",
+        "compile",
+        _one_of(COMPILE_CHOICES),
+        "auto: compile what no store holds (default); never: raise instead",
+    ),
+    Variable(
+        "EINSUMC_NUM_THREADS",
+        "num_threads",
+        _count,
+        "number of threads (default: one for each core this process may use)",
+    ),
+    Variable(
+        "EINSUMC_SHOW",
+        "show",
+        _some_of(SHOW_CHOICES),
+        f"stages to print as they happen, with commas between: {','.join(SHOW_CHOICES)}",
+    ),
+    Variable(
+        "EINSUMC_TARGET",
+        "target",
+        _one_of(TARGET_CHOICES),
+        f"what to compile for: {', '.join(TARGET_CHOICES)} (default: native)",
+    ),
+)
+
+_NAMES = tuple(variable.name for variable in VARIABLES)
+
+
+def current() -> Settings:
+    """Return the settings of this moment's environment.
+
+    Unless a variable has changed since the last time, this is five look-ups, some microseconds:
+    nothing beside a compilation, but something beside a small contraction.
+
+    Raises:
+        SettingsError: a variable holds something it may not.
+    """
+    return _parse(tuple(map(os.environ.get, _NAMES)))
+
+
+@lru_cache(maxsize=8)
+def _parse(texts: tuple[str | None, ...]) -> Settings:
+    values: dict[str, Any] = {}
+    for variable, text in zip(VARIABLES, texts, strict=True):
+        if text is None or not text.strip():
+            continue
+        try:
+            values[variable.field] = variable.parse(text.strip())
+        except ValueError as problem:
+            raise SettingsError(f"{variable.name}={text!r}: {problem}") from None
+    return Settings(**values)

@@ -1,0 +1,148 @@
+"""The benchmark cases are what their files say, shrink without changing character, and compute."""
+
+import importlib
+import itertools
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+sys.path.insert(0, str(BENCHMARKS))  # scripts beside each other, not a package
+try:
+    cases = importlib.import_module("cases")
+    peers = importlib.import_module("peers")
+finally:
+    sys.path.remove(str(BENCHMARKS))
+
+ALL = cases.load_all()
+LIMITS = [(1e9, 128 * 2**20), (5e7, 8 * 2**20)]
+
+
+def named(case):
+    return case.name
+
+
+def rows(suite):
+    return json.loads((BENCHMARKS / "cases" / f"{suite}.json").read_text(encoding="utf-8"))
+
+
+def miniature(case):
+    """The case with every extent so small that plain loops can compute it."""
+    return case.with_extents({index: min(extent, 2) for index, extent in case.extents.items()})
+
+
+def by_loops(case, operands):
+    """The definition: loop over every index, read out of range as zero."""
+    indices = case.expression.indices
+    result = np.zeros(case.output_shape)
+    for point in itertools.product(*(range(case.extents[index]) for index in indices)):
+        at = dict(zip(indices, point, strict=True))
+        product = 1.0
+        for access, operand in zip(case.expression.inputs, operands, strict=True):
+            place = tuple(a.offset + sum(c * at[i] for c, i in a.terms) for a in access)
+            inside = all(0 <= p < n for p, n in zip(place, operand.shape, strict=True))
+            product *= operand[place] if inside else 0.0
+        result[tuple(at[index] for index in case.expression.output)] += product
+    return result
+
+
+def test_every_suite_loads():
+    assert {path.stem for path in (BENCHMARKS / "cases").glob("*.json")} == set(cases.SUITES)
+    assert len(ALL) == 175
+    assert len({case.name for case in ALL}) == len(ALL)
+    assert all(case.source and case.kind for case in ALL)
+
+
+def test_dtype_can_be_chosen():
+    assert {case.dtype for case in cases.load_all("float32")} == {"float32"}
+    wide, narrow = cases.load("tccg", "float64")[0], cases.load("tccg", "float32")[0]
+    assert wide.shapes != narrow.shapes  # the benchmark has sizes for each
+
+
+def test_flops_are_those_of_the_files():
+    for case, row in zip(cases.load("tccg"), rows("tccg"), strict=True):
+        assert case.cost.flops == pytest.approx(row["gflop"] * 1e9)
+    for case, row in zip(cases.load("hptt_transposes"), rows("hptt_transposes"), strict=True):
+        assert math.prod(case.output_shape) == row["elements"]
+    for case, row in zip(cases.load("norm_cases"), rows("norm_cases"), strict=True):
+        for program in case.programs:
+            flops, largest = case.program_cost(program)
+            declared = row["programs"][program.name]
+            assert (flops, largest) == (declared["flops"], declared["largest_intermediate"])
+
+
+def test_indices_of_one_operand_alone_cost_their_sum():
+    (case,) = (case for case in ALL if case.name == "oe112_repeated")  # nlp,nlq->l
+    size = math.prod(case.shapes[0])
+    assert case.cost.flops == size + 2 * 100 * 100
+
+
+@pytest.mark.parametrize("case", ALL, ids=named)
+@pytest.mark.parametrize("limits", LIMITS)
+def test_shrunk_cases_fit_and_keep_their_character(case, limits):
+    flops, size = limits
+    small = case.shrink(flops, size)
+    assert small.cost.flops <= flops
+    assert small.cost.footprint <= size
+    assert small.equation == case.equation
+    assert small.same_operands == case.same_operands
+    for index, extent in case.extents.items():
+        assert min(extent, 2) <= small.extents[index] <= extent
+        if extent <= 8 and "mera" not in case.name:  # a network of nothing but small extents
+            assert small.extents[index] == extent
+    equal = {}
+    for index, extent in case.extents.items():
+        assert equal.setdefault(extent, small.extents[index]) == small.extents[index]
+
+
+@pytest.mark.parametrize("case", ALL, ids=named)
+def test_a_case_that_fits_stays(case):
+    assert case.shrink() is case
+
+
+def test_shrinking_uses_most_of_what_it_may():
+    for case in cases.load("tccg"):
+        small = case.shrink(1e9, 128 * 2**20)
+        assert small.cost.flops > 0.25e9 or small.cost.footprint > 32 * 2**20
+
+
+@pytest.mark.parametrize("equation", ["ij,jk", "i j, j -> i+j", "ij->k", "i*j k->i", "2* k->k"])
+def test_malformed_equations_are_refused(equation):
+    with pytest.raises(ValueError, match=r"->|axis|output"):
+        cases.Expression.parse(equation)
+
+
+def test_padding_and_strides_are_read_from_the_equation():
+    expression = cases.Expression.parse("n c 2*y+k-1, o c k -> n o y")
+    (_, _, window), _ = expression.inputs
+    assert window == cases.Axis(((2, "y"), (1, "k")), -1)
+    assert window.span({"y": 4, "k": 3}) == 7
+    assert expression.letters() == "abcd,ebd->aec"
+
+
+AFFINE = [case for case in ALL if not case.expression.is_plain]
+
+
+@pytest.mark.parametrize("case", AFFINE, ids=named)
+def test_peers_read_windows_rightly(case):
+    small = miniature(case)
+    operands = small.random_operands()
+    step = peers.Numpy(1).step(small.expression, small.extents, small.dtype, small.path)
+    np.testing.assert_allclose(step(*operands), by_loops(small, operands), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", [case for case in ALL if case.programs], ids=named)
+def test_competing_programs_compute_the_equation(case):
+    small = miniature(case)
+    arrays = dict(zip(small.operands, small.random_operands(), strict=True))
+    arrays |= {name: np.ones(shape, small.dtype) for name, shape in (small.arrays or {}).items()}
+    expected = by_loops(small, [arrays[name] for name in small.operands])
+    for program in small.programs:
+        function, names = peers.Numpy(1).program(small, program)
+        result = function(*(arrays[name] for name in names))
+        np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5, err_msg=program.name)

@@ -1,0 +1,109 @@
+"""Every EINSUMC_ variable: what it accepts, what it refuses, and that it is read late."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from einsumc.runtime import settings
+from einsumc.runtime.settings import Settings, SettingsError, current
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in settings.VARIABLES:
+        monkeypatch.delenv(variable.name, raising=False)
+
+
+def test_defaults() -> None:
+    assert current() == Settings(None, "auto", None, (), "native")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "field", "value"),
+    [
+        ("EINSUMC_CACHE_DIR", "/somewhere/else", "cache_dir", "/somewhere/else"),
+        ("EINSUMC_CACHE_DIR", "~/kernels", "cache_dir", os.path.expanduser("~/kernels")),
+        ("EINSUMC_CACHE_DIR", "kernels", "cache_dir", os.path.abspath("kernels")),
+        ("EINSUMC_COMPILE", "never", "compile", "never"),
+        ("EINSUMC_COMPILE", " auto ", "compile", "auto"),
+        ("EINSUMC_NUM_THREADS", "1", "num_threads", 1),
+        ("EINSUMC_NUM_THREADS", "64", "num_threads", 64),
+        ("EINSUMC_SHOW", "asm", "show", ("asm",)),
+        ("EINSUMC_SHOW", "source, program,", "show", ("program", "source")),
+        ("EINSUMC_TARGET", "x86-64-v4", "target", "x86-64-v4"),
+    ],
+)
+def test_accepted(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, field: str, value: object
+) -> None:
+    monkeypatch.setenv(name, text)
+    assert getattr(current(), field) == value
+
+
+@pytest.mark.parametrize("name", [variable.name for variable in settings.VARIABLES])
+@pytest.mark.parametrize("text", ["", "  "])
+def test_empty_is_unset(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    monkeypatch.setenv(name, text)
+    assert current() == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("EINSUMC_COMPILE", "sometimes", "auto or never"),
+        ("EINSUMC_COMPILE", "Never", "auto or never"),
+        ("EINSUMC_NUM_THREADS", "0", "positive whole number"),
+        ("EINSUMC_NUM_THREADS", "-1", "positive whole number"),
+        ("EINSUMC_NUM_THREADS", "2.0", "positive whole number"),
+        ("EINSUMC_NUM_THREADS", "٣", "positive whole number"),
+        ("EINSUMC_NUM_THREADS", "9" * 5000, "positive whole number"),
+        ("EINSUMC_SHOW", "tree,lops", "'lops' is none of program,tree,loops,source,asm"),
+        ("EINSUMC_TARGET", "haswell", "native or x86-64-v2 or x86-64-v3 or x86-64-v4"),
+    ],
+)
+def test_refused(monkeypatch: pytest.MonkeyPatch, name: str, text: str, says: str) -> None:
+    monkeypatch.setenv(name, text)
+    for _ in range(2):  # a refusal is not forgotten
+        with pytest.raises(SettingsError, match=name) as error:
+            current()
+        assert says in str(error.value)
+
+
+def test_changes_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EINSUMC_NUM_THREADS", "2")
+    assert current().num_threads == 2
+    assert current() is current()
+    monkeypatch.setenv("EINSUMC_NUM_THREADS", "3")
+    assert current().num_threads == 3
+    monkeypatch.delenv("EINSUMC_NUM_THREADS")
+    assert current().num_threads is None
+
+
+def test_default_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert os.path.basename(current().store_dir) == "einsumc"
+    if sys.platform == "linux":
+        assert current().store_dir == "/somewhere/einsumc"
+    monkeypatch.setenv("EINSUMC_CACHE_DIR", "/mine")
+    assert current().store_dir == "/mine"
+
+
+def test_platformdirs_is_imported_only_for_the_default() -> None:
+    script = (
+        "import os, sys; from einsumc.runtime.settings import current;"
+        "os.environ['EINSUMC_CACHE_DIR'] = '/mine'; current().store_dir;"
+        "print('platformdirs' in sys.modules);"
+        "del os.environ['EINSUMC_CACHE_DIR']; current().store_dir;"
+        "print('platformdirs' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=False, text=True
+    )
+    assert done.stdout.split() == ["False", "True"], done.stderr
+
+
+def test_the_table_and_the_record_agree() -> None:
+    fields = [variable.field for variable in settings.VARIABLES]
+    assert fields == list(Settings.__dataclass_fields__)
+    assert all(variable.name == f"EINSUMC_{variable.name[8:]}" for variable in settings.VARIABLES)

@@ -1,0 +1,51 @@
+"""Random equations, shapes, dtypes, layouts and options give what np.einsum gives."""
+
+import pytest
+from einsumc.runtime.decorator import einsum
+from hypothesis import HealthCheck, given, settings
+from strategies import (
+    Call,
+    Seeded,
+    calls,
+    check,
+    draw_call,
+    draw_overlapping_call,
+    overlapping_calls,
+)
+
+# Kernels may have to be compiled, so no example has a deadline.
+few = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+
+
+@pytest.mark.parametrize("group", range(20))
+def test_seeded_calls(group):
+    for seed in range(50 * group, 50 * (group + 1)):
+        check(einsum, draw_call(Seeded(seed)))
+
+
+@pytest.mark.parametrize("group", range(4))
+def test_seeded_calls_with_out_over_operands(group):
+    for seed in range(50 * group, 50 * (group + 1)):
+        check(einsum, draw_overlapping_call(Seeded(seed)))
+
+
+@few
+@given(calls())
+def test_drawn_calls(call: Call):
+    check(einsum, call)
+
+
+@few
+@given(overlapping_calls())
+def test_drawn_calls_with_out_over_operands(call: Call):
+    check(einsum, call)
+
+
+def test_the_second_call_is_as_the_first():
+    for seed in range(100):
+        call = draw_call(Seeded(seed))
+        if not call.equation.repeats:
+            check(einsum, call)
+        check(einsum, call)
