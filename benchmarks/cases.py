@@ -1,7 +1,8 @@
 """The benchmark cases: every file of `cases/` as one kind of record, and how to make it smaller.
 
-An equation is written as in `np.einsum`, or, when its terms are spaced, with one expression for each
-axis: `n c 2*y+k-1, o c k -> n o y`. Reads out of range are zero, which is how a convolution pads.
+An equation is written as in `np.einsum`, or, when its terms are spaced, with one expression for
+each axis: `n c 2*y+k-1, o c k -> n o y`. Reads out of range are zero, which is how a convolution
+pads.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ def _axis(text: str) -> Axis:
         *number, name = part.split("*")
         if not number and name.isdecimal():
             offset += factor * int(name)
-        elif len(name) == 1 or name.isidentifier():
+        elif all(map(str.isdecimal, number)) and (len(name) == 1 or name.isidentifier()):
             terms.append((factor * math.prod(map(int, number)), name))
         else:
             raise ValueError(f"cannot read {part!r} in the axis {text!r}")
@@ -206,7 +207,7 @@ class Case:
         for access, shape in zip(expression.inputs, self.shapes, strict=True):
             for axis, extent in zip(access, shape, strict=True):
                 slack = extent - axis.span(self.extents)
-                if not 0 <= slack < max(coefficient for coefficient, _ in axis.terms):
+                if extent < 1 or not 0 <= slack < max(coefficient for coefficient, _ in axis.terms):
                     raise ValueError(f"{self.name}: an axis {axis} of extent {extent}")
         for name in self.operands:
             if len(self.shapes_of(name)) > 1:
@@ -281,8 +282,9 @@ class Case:
     def cost(self) -> Cost:
         """The cost along `path`, or of the cheapest program where that takes fewer flops.
 
-        Indices of one operand alone are summed first. An affine equation is counted with its windows laid out, which is exact for the products and
-        too much for a path that sums a window before it reads the next.
+        Indices of one operand alone are summed first. An affine equation is counted with its
+        windows laid out, which is exact for the products and too much for a path that sums a window
+        before it reads the next.
         """
         _, info = self._path_and_info
         item = np.dtype(self.dtype).itemsize
@@ -501,8 +503,8 @@ def _norms(rows: Any, dtype: str | None) -> Iterator[Case]:
             Program(name, tuple((step[0], step[1], tuple(step[2])) for step in each["steps"]))
             for name, each in row["programs"].items()
         ]
-        # "1" is a window of ones. A program that reads anything else (a mask in the place of one-hot
-        # rows) starts from other data than the equation does, and is no way to compute it.
+        # "1" is a window of ones. A program that reads anything else (a mask in the place of
+        # one-hot rows) starts from other data than the equation does: no way to compute it.
         foreign = shapes.keys() - {*operands, "1"}
         yield Case(
             name=row["layer"],

@@ -111,7 +111,7 @@ class Peer:
         return np.asarray(result, order="C")  # ascontiguousarray would make a scalar a vector
 
     def windows(self, array: Array, access: Access, extents: Mapping[str, int]) -> Array:
-        """An affine access as an array with one axis for each index: padding copies, windows not."""
+        """An affine access as an array with one axis for each index; only padding copies."""
         import numpy as np
 
         padding, start = axis_windows(access, array.shape, extents)
@@ -285,7 +285,7 @@ class Cotengra(Peer):
 
 
 class Torch(Peer):
-    """torch.einsum on the CPU; for three operands and more it plans with opt_einsum, if installed."""
+    """torch.einsum on the CPU; from three operands on it plans with opt_einsum, if installed."""
 
     name, module, distribution, runs_programs = "torch", "torch", "torch", True
 
@@ -393,9 +393,7 @@ class Jax(Peer):
             raise Unsupported("more indices than letters")
         optimize = "optimal" if path is None else list(path)
         einsum = self.numpy.einsum
-        return lambda *operands: einsum(
-            equation, *operands, optimize=optimize, precision="highest"
-        )
+        return lambda *operands: einsum(equation, *operands, optimize=optimize, precision="highest")
 
 
 class Tblis(Peer):

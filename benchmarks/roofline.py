@@ -1,10 +1,10 @@
 """What the machine can do at most, measured: P in flop/s, and W in byte/s.
 
-P comes from a loop of fused multiply-adds that never leaves the registers: LLVM IR, compiled for this
-host, with enough independent accumulators to hide the latency of the multiply-add. W comes from
-`numpy.copyto` between arrays much larger than the last-level cache: a plain copy with whatever stores
-the C library chooses for that size (often non-temporal ones), of which each byte read and each byte
-written counts once.
+P comes from a loop of fused multiply-adds that never leaves the registers: LLVM IR, compiled for
+this host, with enough independent accumulators to hide the latency of the multiply-add. W comes
+from `numpy.copyto` between arrays much larger than the last-level cache: a plain copy with whatever
+stores the C library chooses for that size (often non-temporal ones), of which each byte read and
+each byte written counts once.
 
     python benchmarks/roofline.py [--threads N]
 
@@ -183,7 +183,9 @@ def measure_bandwidth(dtype: str, threads: int) -> float:
 @cache
 def measure(dtype: str, threads: int) -> Roofline:
     """Measure P and W: about a second, once in a process."""
-    return Roofline(dtype, threads, measure_flops(dtype, threads), measure_bandwidth(dtype, threads))
+    return Roofline(
+        dtype, threads, measure_flops(dtype, threads), measure_bandwidth(dtype, threads)
+    )
 
 
 def main() -> None:

@@ -186,7 +186,7 @@ def measure_case(
                 once = time.perf_counter() - begin
                 repeats = max(1, min(2000, round(SHORTEST_SAMPLE / max(once, 1e-7))))
                 variants.append(Variant(name, label, call, repeats, best=once))
-        except Exception as problem:  # a peer that cannot is left out of this case, whatever it raises
+        except Exception as problem:  # whatever a peer raises, the others go on
             row.notes[name] = f"{type(problem).__name__}: {problem}".splitlines()[0][:160]
 
     gc.collect()
@@ -270,7 +270,8 @@ def print_table(rows: Sequence[Row], names: Sequence[str], roofs: Sequence[Roofl
         both = [r.seconds[name] / r.seconds[OURS] for r in rows if {name, OURS} <= r.seconds.keys()]
         if both:
             console.print(
-                f"geometric mean, {name} over einsumc: {geometric_mean(both):.2f} ({len(both)} cases)"
+                f"geometric mean, {name} over einsumc: {geometric_mean(both):.2f} "
+                f"({len(both)} cases)"
             )
     ratios = [row.ratio for row in rows if row.ratio is not None]
     if ratios:
@@ -351,7 +352,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--peers", default=",".join(PEERS), help="contenders, by comma")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--dtype", choices=("float32", "float64"), help="instead of each case's own")
+    parser.add_argument("--dtype", choices=("float32", "float64"), help="for all cases")
     parser.add_argument("--max-gflop", type=float, default=1.0, help="shrink larger cases")
     parser.add_argument("--max-mib", type=float, default=128.0, help="shrink larger cases")
     parser.add_argument("--seconds", type=float, default=10.0, help="time for the rounds of a case")

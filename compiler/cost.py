@@ -15,7 +15,7 @@ operand of a call that is repeated. So an intermediate that outgrows the caches 
 and its reading at the bandwidth of memory, and a small one next to nothing.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -86,10 +86,11 @@ def statement_cost(
     >>> cost.flops, cost.bytes, f"{cost.seconds:.4f}"
     (2000000000, 12000000, '0.0235')
     """
-    products = _volume(statement.indices, extents)
-    flops = products * (len(statement.factors) - 1 + bool(statement.reduced))
+    indices = statement.indices
+    reduced = indices[len(statement.kept) :]
+    flops = _volume(indices, extents) * (len(statement.factors) - 1 + bool(reduced))
     peak = machine.flops / SLOWDOWN.get(itemsize, 1)
-    computing = min(flops, _MOST) / (peak * _share(statement, extents))
+    computing = min(flops, _MOST) / (peak * _share(statement, reduced, extents))
 
     # An access that occurs twice is one: the square of an array reads it once.
     accesses = dict.fromkeys((statement.target, *statement.factors))
@@ -98,23 +99,26 @@ def statement_cost(
     return Cost(flops, sum(sizes), max(computing, moving) + STEP_SECONDS)
 
 
-def _share(statement: Statement, extents: Mapping[str, int]) -> float:
-    """The share of the peak that a statement can reach."""
+def _share(statement: Statement, k: Sequence[str], extents: Mapping[str, int]) -> float:
+    """The share of the peak that a statement can reach; `k` are its reduced indices."""
     if len(statement.factors) > 2:
         return MANY_FACTORS
     if len(statement.factors) == 2:
         left, right = ({*factor.names} for factor in statement.factors)
         m = [name for name in statement.kept if name not in right]
         n = [name for name in statement.kept if name not in left]
-        if all(_volume(group, extents) >= TILE for group in (m, n, statement.reduced)):
+        if all(_volume(group, extents) >= TILE for group in (m, n, k)):
             return PACKED
     return STREAMED
 
 
 def _elements(access: Access, extents: Mapping[str, int]) -> int:
     """How many elements of its tensor an access touches; for an affine one, about as many."""
-    spans = (bounds(axis, extents) for axis in access.subscripts)
-    return min(_volume(access.names, extents), prod(high - low + 1 for low, high in spans))
+    touched = _volume(access.names, extents)
+    if len(access.names) > len(access.subscripts):
+        spans = (bounds(axis, extents) for axis in access.subscripts)
+        touched = min(touched, prod(high - low + 1 for low, high in spans))
+    return touched
 
 
 def _bandwidth(size: int, machine: Machine) -> float:
@@ -127,4 +131,4 @@ def _bandwidth(size: int, machine: Machine) -> float:
 
 
 def _volume(names: Iterable[str], extents: Mapping[str, int]) -> int:
-    return prod(extents[name] for name in names)
+    return prod([extents[name] for name in names])

@@ -43,8 +43,8 @@ AUTO = 14
 RANDOM = 12
 """Factors beyond which a random search finds what the others miss."""
 
-TRIALS = 1500
-"""Of the random search, divided by the number of factors: about a tenth of a second."""
+TRIALS, EFFORT = 32, 100_000
+"""At most so many trials, and at most so many factors squared in all: below a tenth of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ def _cotengra(
     from cotengra import RandomGreedyOptimizer
 
     terms = [sorted(term) for term in inputs]
-    trials = max(TRIALS // len(terms), 1)
+    trials = max(min(TRIALS, EFFORT // len(terms) ** 2), 1)
     search = RandomGreedyOptimizer(max_repeats=trials, seed=0, accel=False, parallel=False)
     path: Iterable[Iterable[int]] = search(terms, sorted(output), sizes)
     return path
@@ -226,6 +226,7 @@ def follow(program: Program, path: Path) -> Program:
     if not path:
         return program
     names, unit = program.fresh_names(), statement.kept[-1:]
+    plain = {index: Affine.index(index) for index in statement.indices}
     # The factors that are left, each with the first of the operands in it: steps read from left to
     # right as the equation does.
     left = list(enumerate(statement.factors))
@@ -241,7 +242,7 @@ def follow(program: Program, path: Path) -> Program:
         if number < len(path):
             kept = [index for index in shared if uses[index]]
             kept.sort(key=lambda index: (index in unit, shared[index] == 1))
-            target = Access(next(names), tuple(map(Affine.index, kept)))
+            target = Access(next(names), tuple(plain[index] for index in kept))
             uses.update(kept)
         left.append((taken[0][0], target))
         steps.append(Statement(target, tuple(factor for _, factor in taken)))

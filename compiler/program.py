@@ -8,7 +8,7 @@ the same array given twice is one tensor that is read at two places.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import chain, count
 from typing import Any
@@ -44,6 +44,8 @@ class Tensor:
 class Access:
     """A tensor, read or written at one affine expression of the indices for each of its axes.
 
+    `names` are the indices, each once, in the order of the axes.
+
     >>> diagonal = Access("a", (Affine.index("i"), Affine.index("i"), Affine(())))
     >>> print(diagonal, diagonal.names)
     a[i,i,0] ('i',)
@@ -51,11 +53,11 @@ class Access:
 
     tensor: str
     subscripts: tuple[Affine, ...]
+    names: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The indices, each once, in the order of the axes."""
-        return tuple(dict.fromkeys(name for axis in self.subscripts for name in axis.names))
+    def __post_init__(self) -> None:
+        names = dict.fromkeys([name for axis in self.subscripts for name, _ in axis.terms])
+        object.__setattr__(self, "names", tuple(names))
 
     def __str__(self) -> str:
         listed = ",".join(map(str, self.subscripts))
@@ -91,7 +93,7 @@ class Statement:
     def indices(self) -> tuple[str, ...]:
         """The kept indices, then the reduced ones."""
         accesses = (self.target, *self.factors)
-        return tuple(dict.fromkeys(name for access in accesses for name in access.names))
+        return tuple(dict.fromkeys(chain.from_iterable(access.names for access in accesses)))
 
     def __str__(self) -> str:
         names = ",".join(self.reduced)

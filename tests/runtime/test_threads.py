@@ -1,10 +1,11 @@
 """Every tile runs exactly once, whatever happens: callers at once, forks, signals, exits.
 
-The kernels are a few lines of LLVM IR. Tests that fork, kill or exit do so in a script of their own,
-which gets the kernels as images: such a process has no compiler, as in production.
+The kernels are a few lines of LLVM IR. Tests that fork, kill or exit do so in a script of their
+own, which gets the kernels as images: such a process has no compiler, as in production.
 """
 
 import ctypes
+import faulthandler
 import json
 import os
 import random
@@ -129,6 +130,7 @@ def in_child(action, fork=os.fork):
     if child == 0:
         try:
             action()
+            assert len(os.listdir("/proc/self/task")) == 3, "no workers in the child"
         except BaseException:
             import traceback
             traceback.print_exc()
@@ -187,7 +189,9 @@ def own_pool(monkeypatch: pytest.MonkeyPatch, native: LoadedImage) -> Iterator[N
         threads.install_pool(native)
         _pools["native"] = threads.pool()
     threads.set_num_threads(4)
+    faulthandler.dump_traceback_later(120, exit=True, file=sys.__stderr__)  # a hang is a failure
     yield
+    faulthandler.cancel_dump_traceback_later()
 
 
 _pools: dict[str, threads.Pool | None] = {}  # one for all tests: workers are never ended
@@ -292,12 +296,14 @@ def test_work_is_shared(new_job: Callable[..., Job]) -> None:
     job = new_job(60, 2_000_000, observe=True)
     job.run()
     job.check()
-    owners = set(job.owners)
-    assert threading.get_native_id() in owners
-    assert 2 <= len(owners) <= 4
+    assert threading.get_native_id() in set(job.owners)
+    assert len(set(job.owners)) > 1
 
 
-def test_no_more_threads_than_asked_for(new_job: Callable[..., Job]) -> None:
+def test_no_more_threads_than_asked_for(
+    new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "_SLICE_NS", 0)  # the next slice may have other workers
     new_job(20, 100_000).run()  # four threads exist
     threads.set_num_threads(2)
     for _ in range(20):
@@ -512,8 +518,10 @@ def test_workers_block_signals_and_have_a_name(script: Callable[..., str]) -> No
     script("""
 work()
 own = threading.get_native_id()
-workers = [task for task in map(int, os.listdir("/proc/self/task"))
-           if open(f"/proc/self/task/{task}/comm").read() == "einsumc\\n"]
+workers = []
+while len(workers) < 2:  # the workers name themselves when they first run
+    workers = [task for task in map(int, os.listdir("/proc/self/task"))
+               if open(f"/proc/self/task/{task}/comm").read() == "einsumc\\n"]
 assert len(workers) == 2 and own not in workers
 for worker in workers:
     [line] = [x for x in open(f"/proc/self/task/{worker}/status") if x.startswith("SigBlk")]
