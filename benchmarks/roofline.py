@@ -49,6 +49,15 @@ class Roofline:
         """The least seconds for so many operations on so many bytes: max(flops/P, bytes/W)."""
         return max(flops / self.flops, traffic / self.bandwidth)
 
+    def best_of(self, other: Roofline) -> Roofline:
+        """The better of two measurements in each respect."""
+        return Roofline(
+            self.dtype,
+            self.threads,
+            max(self.flops, other.flops),
+            max(self.bandwidth, other.bandwidth),
+        )
+
 
 def vector_bytes() -> int:
     """The widest vector that this host has multiply-adds for."""
@@ -180,9 +189,8 @@ def measure_bandwidth(dtype: str, threads: int) -> float:
     return 2.0 * source.nbytes / best_time(copy, threads)
 
 
-@cache
 def measure(dtype: str, threads: int) -> Roofline:
-    """Measure P and W: about a second, once in a process."""
+    """Measure P and W: about a second."""
     return Roofline(
         dtype, threads, measure_flops(dtype, threads), measure_bandwidth(dtype, threads)
     )

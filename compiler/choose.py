@@ -32,19 +32,16 @@ class Choice:
     operands: tuple[int, ...]  # the step's operands in the kernel's order
 
 
-def choose(step: Geometry, machine: Machine, worth_packing: int = 1 << 15) -> Choice:
-    """The schedule for a step in canonical form.
-
-    ``worth_packing`` is the number of multiply-adds from which on a microkernel repays its packing.
-    """
-    packed = _packed(step, machine, worth_packing)
+def choose(step: Geometry, machine: Machine) -> Choice:
+    """The schedule for a step in canonical form."""
+    packed = _packed(step, machine)
     return packed if packed is not None else _streamed(step, machine)
 
 
 # --- packed --------------------------------------------------------------------------------------
 
 
-def _packed(step: Geometry, machine: Machine, worth_packing: int) -> Choice | None:
+def _packed(step: Geometry, machine: Machine) -> Choice | None:
     """The packed recipe, where the step is a contraction that is large enough for it."""
     if len(step.elements) != 3:
         return None
@@ -64,7 +61,7 @@ def _packed(step: Geometry, machine: Machine, worth_packing: int) -> Choice | No
     lanes = machine.target.vector_bytes // _plane_bytes(step.accumulator)
     if min(size["m"], size["n"], size["k"]) < 4 or size["n"] < lanes // 2:
         return None
-    if size["m"] * size["n"] * size["k"] < worth_packing:
+    if size["m"] * size["n"] * size["k"] < machine.worth_packing:
         return None
     planes = 2 if step.accumulator[0] == "c" else 1
     vectors = 2 // planes
@@ -81,7 +78,7 @@ def _packed(step: Geometry, machine: Machine, worth_packing: int) -> Choice | No
         elements=(*(step.elements[i] for i in order), step.elements[-1]),
         accumulator=step.accumulator,
         groups=groups,
-        strides=_strides(step, order, groups, members),
+        strides=_strides(step, order, groups, members, ("m", "n", "k")),
         splits=(
             Split("m", "task", "M_TASK"),
             Split("m", "block", "M_BLOCK"),
@@ -123,8 +120,7 @@ def _streamed(step: Geometry, machine: Machine) -> Choice:
     }
     members = {g: indices for g, indices in members.items() if indices or g == "v"}
     most = 1 if row_tile >= lanes > 1 else 2 if row_tile > 1 else 4
-    extent = step.extents[v] if v is not None else 1
-    vectors = max(n for n in (1, 2, 4) if n <= most and (n == 1 or n * lanes <= extent))
+    vectors = most if v is not None and step.extents[v] >= most * lanes else 1
     groups = tuple(
         Group(g, g == "o" or len(members[g]) != 1, g == "r" or (g == "v" and reduced_lanes))
         for g in members
@@ -133,27 +129,30 @@ def _streamed(step: Geometry, machine: Machine) -> Choice:
         Split("o", "block", "O_BLOCK"),
         Split("u", "block", "U_BLOCK"),
         Split("u", "tile", row_tile),
-        *(() if reduced_lanes else (Split("v", "block", "V_BLOCK"),)),
+        Split("v", "block", "V_BLOCK"),
         Split("v", "tile", vectors * lanes),
-        *((Split("r", "block", "R_BLOCK"),) if len(members.get("r", ())) > 1 else ()),
+        Split("r", "block", "R_BLOCK"),
     ]
     blocks = [f"{g}_block" for g in ("o", "u", "v") if g in members]
     tiles = [*(["o"] if "o" in members else []), *(["u_tile"] if u is not None else []), "v_tile"]
+    inner = ["r_block", "r"] if "r" in members else []
     if reduced_lanes:
-        blocks.remove("v_block")
-        tiles.remove("v_tile")
-    inner = [
-        *(["r_block"] if len(members.get("r", ())) > 1 else []),
-        *(["r"] if "r" in members else []),
-        *(["v_tile"] if reduced_lanes else []),
-    ]
+        for loops, loop in ((blocks, "v_block"), (tiles, "v_tile")):
+            loops.remove(loop)
+            inner.append(loop)
+    partial = None
+    if step.reduced and step.volume(step.reduced) > 2 * machine.partial_sum:
+        long_lanes = reduced_lanes and step.extents[str(v)] > machine.partial_sum
+        partial = "v_block" if long_lanes else "r_block"
     order = tuple(range(len(step.elements) - 1))
     schedule = Schedule(
         recipe="streamed",
         elements=step.elements,
         accumulator=step.accumulator,
         groups=groups,
-        strides=_strides(step, order, groups, members),
+        strides=_strides(
+            step, order, groups, members, ("u", "v") if row_tile % lanes == 0 else ("v",)
+        ),
         splits=tuple(split for split in splits if split.group in members),
         outer=(*blocks, *tiles),
         inner=tuple(inner),
@@ -163,6 +162,7 @@ def _streamed(step: Geometry, machine: Machine) -> Choice:
         row_tile=row_tile,
         lane_tile=vectors * lanes,
         vector_bytes=machine.target.vector_bytes,
+        partial=partial,
     )
     return Choice(schedule, members, order)
 
@@ -219,8 +219,12 @@ def _strides(
     order: Iterable[int],
     groups: Iterable[Group],
     members: Mapping[str, tuple[str, ...]],
+    matters: Iterable[str],
 ) -> tuple[tuple[str, str, int | None], ...]:
-    """The layout class: for every tensor and group, whether its elements are neighbours."""
+    """The layout class: for every tensor and group, whether its elements are neighbours.
+
+    It is only told for the groups where it ``matters``, those that register tiles run along.
+    """
     tensors = [*order, len(step.strides) - 1]
     names = [*(f"x{i}" for i in range(len(tensors) - 1)), "out"]
     table: list[tuple[str, str, int | None]] = []
@@ -231,7 +235,7 @@ def _strides(
             if not any(index in strides for index in indices):
                 continue
             unit = not group.composite and strides[indices[0]] == 1
-            table.append((name, group.name, 1 if unit else None))
+            table.append((name, group.name, 1 if unit and group.name in matters else None))
     return tuple(table)
 
 
@@ -246,13 +250,18 @@ def block_sizes(
     if schedule.recipe == "packed":
         return _packed_blocks(schedule, extents, machine, threads)
     lanes = schedule.lane_tile
-    blocks = {"R_BLOCK": 256, "O_BLOCK": 1, "U_BLOCK": schedule.row_tile, "V_BLOCK": lanes}
+    blocks = {"R_BLOCK": min(256, machine.partial_sum), "O_BLOCK": 1, "U_BLOCK": schedule.row_tile, "V_BLOCK": lanes}
     aim = 1 << 15  # elements a tile
-    inner = extents.get("r", 1) * (extents["v"] if schedule.lanes in schedule.inner else 1)
+    if "v_block" in schedule.inner:
+        blocks["V_BLOCK"] = _round(machine.partial_sum, lanes)
+        aim //= max(1, extents["v"])
+        extents = {**extents, "v": 1}
+    inner = extents.get("r", 1)
     v, u, o = extents["v"], extents.get("u", 1), extents.get("o", 1)
     room = max(1, aim // max(1, inner))
-    blocks["V_BLOCK"] = _round(min(v, max(lanes, room)), lanes)
-    room //= min(v, blocks["V_BLOCK"])
+    if "v_block" in schedule.outer:
+        blocks["V_BLOCK"] = _round(min(v, max(lanes, room)), lanes)
+        room //= min(v, blocks["V_BLOCK"])
     blocks["U_BLOCK"] = _round(min(u, max(1, room)), schedule.row_tile)
     room //= min(u, blocks["U_BLOCK"])
     blocks["O_BLOCK"] = max(1, min(o, room, 2048))

@@ -31,6 +31,8 @@ class Machine:
 
     Cache sizes are bytes per core, except the last level's. ``flops`` is the peak of one core in
     f4 operations a second; ``bandwidth`` one core's copy rate, in bytes read and written a second.
+    From ``worth_packing`` multiply-adds on a microkernel repays its packing. At most
+    ``partial_sum`` elements are summed one after the other, so that rounding errors stay small.
     """
 
     target: Target
@@ -40,3 +42,5 @@ class Machine:
     l3_bytes: int = 32 << 20
     flops: float = 100e9
     bandwidth: float = 20e9
+    worth_packing: int = 1 << 15
+    partial_sum: int = 4096

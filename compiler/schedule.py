@@ -67,6 +67,7 @@ class Schedule:
     lane_tile: int
     vector_bytes: int
     packs: tuple[Pack, ...] = ()
+    partial: str | None = None  # the inner loop whose every round sums into a tile of its own
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -78,18 +78,34 @@ def prepare(
     All operands are of one dtype, aligned and in native byte order; ``out`` has that dtype, is
     writable and overlaps no operand. No extent is zero.
     """
+    strides = [array.strides for array in operands]
+    return prepare_layouts(
+        expression, operands[0].dtype, strides, out.strides, optimize, _same(operands)
+    )
+
+
+def prepare_layouts(
+    expression: Expression,
+    dtype: np.dtype[Any],
+    strides: Sequence[tuple[int, ...]],
+    out_strides: tuple[int, ...],
+    optimize: Any = True,
+    same: Sequence[int] | None = None,
+) -> Execution:
+    """The same from layouts alone, before any array exists.
+
+    ``strides`` are each operand's in bytes; ``same[i]`` is the first operand that is the same array
+    as operand ``i``.
+    """
     host = machine()
-    program = from_expression(expression, same=_same(operands))
-    item = operands[0].dtype.itemsize
-    factorization = factorize(program, optimize, host, item)
+    program = from_expression(expression, same=same)
+    factorization = factorize(program, optimize, host, dtype.itemsize)
     program = factorization.program
-    dtype = operands[0].dtype
     wide = np.dtype("f4") if dtype == np.float16 else dtype
     layouts = {
-        name: (array.strides, array.dtype)
-        for name, array in zip(program.inputs, operands, strict=False)
+        name: (operand, dtype) for name, operand in zip(program.inputs, strides, strict=False)
     }
-    layouts[program.result] = (out.strides, out.dtype)
+    layouts[program.result] = (out_strides, dtype)
     temporaries = {}
     for tensor in program.tensors:
         if tensor.name not in layouts:

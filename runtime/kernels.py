@@ -13,10 +13,11 @@ from importlib.util import find_spec
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from . import settings
+from . import settings, threads
 from .key import KernelFields, text_digest
-from .load import LoadedImage, load
+from .load import LoadedImage, LoadError, load
 from .store import StoredKernel, default_stores
+from .target import LEVELS, can_run
 
 if TYPE_CHECKING:
     from ..compiler.machine import Target
@@ -105,7 +106,7 @@ def fields(schedule: Schedule, target: Target) -> KernelFields:
         generator=GENERATOR,
         llvm=toolchain(),
         target=target.name,
-        features=(),
+        features=LEVELS.get(target.name, ()),
     )
 
 
@@ -188,5 +189,45 @@ def stored_or_built(
 
 
 def loaded(stored: StoredKernel) -> LoadedImage:
-    """Stored code, executable."""
+    """Stored code, executable.
+
+    Raises:
+        LoadError: it was made for instructions that this machine lacks.
+    """
+    if not can_run(stored.header["fields"]["features"]):
+        target = stored.header["fields"]["target"]
+        raise LoadError(f"kernel {stored.key[:12]} is for {target}, which this machine is not")
     return load(stored.image, **stored.header["image"], label=stored.key[:12])
+
+
+def _pool_image() -> LoadedImage | None:
+    """The thread pool's code; None where it is not stored and may not be compiled."""
+    identity = KernelFields(
+        text=text_digest("thread pool"),
+        dtypes=(),
+        layout="",
+        options={},
+        generator=f"pool {threads.POOL_ABI}",
+        llvm=toolchain(),
+        target="x86-64",
+        features=(),
+    )
+
+    def build() -> tuple[bytes, dict[str, Any]]:
+        from ..compiler.image import link
+        from ..compiler.pool import build_object
+
+        image = link(build_object())
+        return image.code, {
+            "kind": "kernel",
+            "fields": identity.fields(),
+            "schedule": "thread pool",
+            "image": image.header(),
+        }
+
+    if settings.current().compile == "never" and default_stores().get(identity.key()) is None:
+        return None
+    return loaded(stored_or_built(identity.key(), build)[0])
+
+
+threads.provide(_pool_image)

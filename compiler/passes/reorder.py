@@ -16,6 +16,10 @@ after: the loops of the tile move inside ``k``, and the scalar ``acc`` becomes a
             for m: for n: acc[m, n] += x0[m, k] * x1[k, n]
         for m: for n: out[m, n] = acc[m, n]
 
+A long sum is cut into partial sums (blocked summation: the error grows with the number of blocks
+and a block's length, not with the whole length): each round of the loop ``schedule.partial`` clears
+and fills a tile ``part``, which is then added to ``acc``.
+
 A reduced block loop may stand outside the tile; then the output collects the blocks' sums, and the
 last statement is ``out[m, n] += acc[m, n]`` from that loop's second round on. Lanes may be reduced
 too: then they stay in the tile until its columns are summed into the output. TVM calls the moving
@@ -27,7 +31,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..affine import Affine
-from ..loopnest import Assign, Loop, Nest, Ref, Statement, Term, at, nested, walk
+from ..loopnest import (
+    Assign,
+    Buffer,
+    Loop,
+    Nest,
+    Ref,
+    Scope,
+    Statement,
+    Term,
+    at,
+    nested,
+    walk,
+)
 from ..schedule import Schedule
 
 
@@ -54,12 +70,32 @@ def reorder(nest: Nest, schedule: Schedule) -> Nest:
             total=schedule.lanes in reduced,
         )
         whole = [_whole(loop, schedule) for loop in registers]
+        cleared = _expanded(clear.target, schedule, whole=True)
+        sums: tuple[Statement, ...]
+        if schedule.partial is None:
+            sums = nested([*inner, *registers], (replace(update, target=tile),))
+        else:
+            cut = schedule.inner.index(schedule.partial) + 1
+            part = replace(cleared, buffer="part")
+            rounds = (
+                *nested(whole, (replace(clear, target=part),)),
+                *nested([*inner[cut:], *registers], (replace(update, target=_part(tile)),)),
+                *nested(whole, (Assign(cleared, (part,), add=True),)),
+            )
+            sums = nested(inner[:cut], rounds)
+            partial = Buffer("part", nest.buffer("acc").element, Scope.REGISTERS)
+            nest = replace(nest, buffers=(*nest.buffers, partial))
         body = (
-            *nested(whole, (replace(clear, target=_expanded(clear.target, schedule, whole=True)),)),
-            *nested([*inner, *registers], (replace(update, target=tile),)),
+            *nested(whole, (replace(clear, target=cleared),)),
+            *sums,
             *nested(registers if not store.total else kept, (store,)),
         )
     return replace(nest, body=nested(outer, body))
+
+
+def _part(tile: Ref) -> Ref:
+    """The same place in the tile of partial sums."""
+    return replace(tile, buffer="part")
 
 
 def _whole(loop: Loop, schedule: Schedule) -> Loop:

@@ -1,6 +1,7 @@
 """Loop nests: valid and right after every pass, for random steps, and so are their kernels."""
 
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 # Caches so small that a few elements already make several blocks.
-SMALL = Machine(TARGETS["x86-64-v3"], cores=2, l1_bytes=1 << 10, l2_bytes=1 << 12)
+SMALL = Machine(
+    TARGETS["x86-64-v3"], cores=2, l1_bytes=1 << 10, l2_bytes=1 << 12, partial_sum=3
+)
+PACKING = replace(SMALL, worth_packing=1)
 
 
 def arrays_for(terms, extents, dtype, rng, twist):
@@ -113,7 +117,7 @@ def run_stages(equation, extents, twist, seed, packed):
     expected = np.einsum(equation, *arrays)
     out = np.full(expected.shape, 99.0)
     step = geometry_of(terms, output, arrays, out, "f8")
-    choice = choose(step, SMALL, **({"worth_packing": 1} if packed else {}))
+    choice = choose(step, PACKING if packed else SMALL)
     made = stages(choice.schedule)
     for name, nest in made.nests:
         out[...] = 99.0
@@ -157,7 +161,7 @@ def test_every_tile_range_gives_the_same_bits():
     arrays = [rng.random((30, 7)), rng.random((7, 40))]
     out = np.zeros((30, 40))
     step = geometry_of(["ij", "jk"], "ik", arrays, out, "f8")
-    choice = choose(step, SMALL, worth_packing=1)
+    choice = choose(step, PACKING)
     nest = stages(choice.schedule).final
     binding = binding_of(choice, step, arrays, out, SMALL)
     interpret(nest, binding)
