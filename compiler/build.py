@@ -14,13 +14,13 @@ import threading
 from typing import Any
 
 import llvmlite.binding as llvm
-from numba.core import codegen, compiler, cpu, types
+from numba.core import codegen, compiler, cpu, lowering, types
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.compiler_machinery import PassManager
+from numba.core.compiler_machinery import PassManager, register_pass
 from numba.core.typed_passes import (
     AnnotateTypes,
+    BaseNativeLowering,
     IRLegalization,
-    NativeLowering,
     NoPythonBackend,
     NopythonTypeInference,
 )
@@ -60,6 +60,8 @@ class _Typing(BaseContext):  # type: ignore[misc]
     def resolve_value_type(self, value: Any) -> Any:
         if isinstance(value, simd.ElementName):
             return simd.Element(value.element)
+        if value is range or value is min:
+            value = simd.positions if value is range else simd.least
         return super().resolve_value_type(value)
 
 
@@ -103,9 +105,33 @@ class _Target(cpu.CPUContext):  # type: ignore[misc]
         self._internal_codegen = None
 
     def load_additional_registries(self) -> None:
-        from numba.cpython import builtins, numbers, rangeobj  # noqa: F401 - they register
+        from numba.cpython import builtins, numbers  # noqa: F401 - they register
 
         self.install_registry(simd.LOWERING)
+
+
+class _Lower(lowering.Lower):  # type: ignore[misc]
+    """Lowering for code without reference counts: storing and deleting need not clean up."""
+
+    def storevar(self, value: Any, name: str, argidx: int | None = None) -> None:
+        self._alloca_var(name, self.typeof(name))
+        if name in self._singly_assigned_vars:
+            self._blk_local_varmap[name] = value
+        else:
+            self.builder.store(value, self.getvar(name))
+
+    def delvar(self, name: str) -> None:
+        """Nothing is counted, so nothing is released."""
+
+
+class _Lowering(BaseNativeLowering):  # type: ignore[misc]
+    """Numba's lowering pass with our lowering."""
+
+    _name = "einsumc_lowering"
+    lowering_class = _Lower
+
+
+register_pass(mutates_CFG=True, analysis_only=False)(_Lowering)
 
 
 class _Compiler(compiler.CompilerBase):  # type: ignore[misc]
@@ -119,7 +145,7 @@ class _Compiler(compiler.CompilerBase):  # type: ignore[misc]
         manager.add_pass(NopythonTypeInference, "types")
         manager.add_pass(IRLegalization, "legal")
         manager.add_pass(AnnotateTypes, "annotate")
-        manager.add_pass(NativeLowering, "lowering")
+        manager.add_pass(_Lowering, "lowering")
         manager.add_pass(NoPythonBackend, "backend")
         manager.finalize()
         return [manager]
@@ -192,7 +218,7 @@ def _function(source: str) -> Any:
     """The function that generated source defines, with the names that it may use."""
     file = "<einsumc kernel>"
     linecache.cache[file] = (len(source), None, source.splitlines(True), file)
-    names: dict[str, Any] = {**simd.OPERATIONS, **ELEMENT_NAMES, "min": simd.least}
+    names: dict[str, Any] = {**simd.OPERATIONS, **ELEMENT_NAMES}
     names["__name__"] = "einsumc_kernel"
     exec(compile(source, file, "exec"), names)
     return names["kernel"]

@@ -20,7 +20,7 @@ from math import ceil
 from .geometry import Geometry
 from .loopnest import Group
 from .machine import Machine
-from .schedule import Pack, Schedule, Split
+from .schedule import Pack, Schedule, Split, vector_lanes
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ def _packed(step: Geometry, machine: Machine) -> Choice | None:
         return None
     out = step.strides[-1]
     order = (0, 1)
-    unit = next((i for i in step.kept if out[i] == 1), None)
-    if unit is not None and unit in step.strides[0] and unit not in step.strides[1]:
+    last = next((i for i in step.kept if out[i] == 1), None)
+    if last is not None and last in step.strides[0] and last not in step.strides[1]:
         order = (1, 0)  # the lanes run along n, where the output has neighbours
     x, y = (step.strides[i] for i in order)
     members = {
@@ -58,7 +58,7 @@ def _packed(step: Geometry, machine: Machine) -> Choice | None:
         "k": step.reduced,
     }
     size = {group: step.volume(indices) for group, indices in members.items()}
-    lanes = machine.target.vector_bytes // _plane_bytes(step.accumulator)
+    lanes = vector_lanes(step.accumulator, machine.target.vector_bytes)
     if min(size["m"], size["n"], size["k"]) < 4 or size["n"] < lanes // 2:
         return None
     if size["m"] * size["n"] * size["k"] < machine.worth_packing:
@@ -73,12 +73,18 @@ def _packed(step: Geometry, machine: Machine) -> Choice | None:
         *(Group(g, len(members[g]) > 1, g == "k") for g in ("m", "n", "k")),
     )
     outer = (*(g.name for g in batch), "m_task", "n_task", "k_block", "m_block", "n_tile", "m_tile")
+    strides = _strides(step, order, groups, members, ("m", "n", "k"))
+    unit = {(tensor, group) for tensor, group, stride in strides if stride == 1}
+    depth = {
+        (tensor, group): lanes if (tensor, "k") in unit and (tensor, group) not in unit else 1
+        for tensor, group in (("x0", "m"), ("x1", "n"))
+    }
     schedule = Schedule(
         recipe="packed",
         elements=(*(step.elements[i] for i in order), step.elements[-1]),
         accumulator=step.accumulator,
         groups=groups,
-        strides=_strides(step, order, groups, members, ("m", "n", "k")),
+        strides=strides,
         splits=(
             Split("m", "task", "M_TASK"),
             Split("m", "block", "M_BLOCK"),
@@ -96,8 +102,8 @@ def _packed(step: Geometry, machine: Machine) -> Choice | None:
         lane_tile=width,
         vector_bytes=machine.target.vector_bytes,
         packs=(
-            Pack("x1", "k_block", "n", width, lanes),
-            Pack("x0", "m_block", "m", rows, lanes),
+            Pack("x1", "k_block", "n", width, depth["x1", "n"]),
+            Pack("x0", "m_block", "m", rows, depth["x0", "m"]),
         ),
     )
     return Choice(schedule, {g.name: members[g.name] for g in groups}, order)
@@ -108,7 +114,7 @@ def _packed(step: Geometry, machine: Machine) -> Choice | None:
 
 def _streamed(step: Geometry, machine: Machine) -> Choice:
     """The streamed recipe: any number of operands, any indices."""
-    lanes = machine.target.vector_bytes // _plane_bytes(step.accumulator)
+    lanes = vector_lanes(step.accumulator, machine.target.vector_bytes)
     v = _lane_index(step, lanes)
     u, row_tile = _row_index(step, v, lanes)
     reduced_lanes = v in step.reduced
@@ -208,10 +214,6 @@ def _row_index(step: Geometry, v: str | None, lanes: int) -> tuple[str | None, i
 
 
 # --- shared ----------------------------------------------------------------------------------------
-
-
-def _plane_bytes(element: str) -> int:
-    return int(element[1:]) // (2 if element[0] == "c" else 1)
 
 
 def _strides(

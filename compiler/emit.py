@@ -27,7 +27,7 @@ from .loopnest import (
     parameters,
     walk,
 )
-from .schedule import Schedule
+from .schedule import Schedule, vector_lanes
 
 
 def emit(nest: Nest, schedule: Schedule) -> str:
@@ -328,8 +328,7 @@ class _Source:
 
     def lanes(self, columns: int) -> int:
         """Lanes of the vectors that make up a row of this many columns."""
-        plane = int(self.schedule.accumulator[1:]) // (2 if self.schedule.accumulator[0] == "c" else 1)
-        return gcd(columns, self.schedule.vector_bytes // plane)
+        return gcd(columns, vector_lanes(self.schedule.accumulator, self.schedule.vector_bytes))
 
     def steps(self, ref: Ref, rows: _Axis, lanes: _Axis) -> tuple[str, str, str]:
         """The offset of the tile's first element, and the steps from row to row and lane to lane."""

@@ -8,7 +8,7 @@ loop), and names are gone. What is left decides the schedule, and with it the ke
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +18,14 @@ class Geometry:
     ``elements`` are the tensors' element types, the output last; ``strides[t][i]`` is tensor t's
     stride along index i in elements, and the tensor does not depend on the index where it has no
     entry. An affine access needs nothing more: its address is linear in the indices.
+    ``merged[i]`` are the indices that ``i`` stands for, outermost first, where it is not one alone.
     """
 
     elements: tuple[str, ...]
     accumulator: str
     extents: Mapping[str, int]
     strides: tuple[Mapping[str, int], ...]
+    merged: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -58,6 +60,7 @@ def canonical(geometry: Geometry) -> Geometry:
         return (index not in strides[-1], -out, -max(steps, default=0))
 
     order = sorted(extents, key=weight)
+    members = {i: (i,) for i in order}
     merged = True
     while merged:
         merged = False
@@ -65,6 +68,7 @@ def canonical(geometry: Geometry) -> Geometry:
             inner = next((i for i in order if i != outer and _adjacent(strides, extents, outer, i)), None)
             if inner is not None:
                 extents[inner] *= extents.pop(outer)
+                members[inner] = members.pop(outer) + members[inner]
                 strides = [{i: s for i, s in t.items() if i != outer} for t in strides]
                 order.remove(outer)
                 merged = True
@@ -74,6 +78,7 @@ def canonical(geometry: Geometry) -> Geometry:
         geometry.accumulator,
         {i: extents[i] for i in order},
         tuple({i: t[i] for i in order if i in t} for t in strides),
+        {i: indices for i, indices in members.items() if len(indices) > 1},
     )
 
 

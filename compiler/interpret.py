@@ -60,7 +60,7 @@ class _Machine:
         for group in self.nest.groups:
             self.names[group.extent] = int(np.prod(self.binding.members[group.name], dtype=int))
         for tensor, name, stride in self.nest.strides:
-            if self.nest.group(name).composite:
+            if self.nest.group(name).composite and isinstance(stride, str):
                 self.composite[str(stride)] = name
             elif isinstance(stride, str):
                 (self.names[stride],) = self.binding.strides[tensor, name]

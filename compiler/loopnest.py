@@ -57,16 +57,20 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Indices walked as one loop. A composite group reaches tensors through tables of offsets."""
+    """Indices walked as one loop. A composite group reaches tensors through tables of offsets.
+
+    Before fusion every index is a group of its own, and ``into`` names the group that it joins.
+    """
 
     name: str
     composite: bool
     reduced: bool
+    into: str | None = None
 
     @property
     def extent(self) -> str:
         """The parameter that holds the product of the members' extents."""
-        return self.name.upper()
+        return self.name.upper() if self.into is None else f"n_{self.name}"
 
 
 @dataclass(frozen=True, slots=True)

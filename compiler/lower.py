@@ -1,53 +1,79 @@
-"""Lower one contraction step to the plainest loop nest that computes it.
+"""Lower one contraction step to the plainest loop nest that computes it: one loop an index.
 
-    for m in 0..M:
-        for n in 0..N:
+    for i in 0..n_i:
+        for k in 0..n_k:
             acc = 0
-            for k in 0..K:
-                acc += x0[m, k] * x1[k, n]
-            out[m, n] = acc
+            for j in 0..n_j:
+                acc += x0[i, j] * x1[j, k]
+            out[i, k] = acc
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 from .affine import Affine
 from .loopnest import Assign, Buffer, Group, Kind, Loop, Nest, Ref, Scope, Term, at, nested
 from .schedule import Schedule
 
 
-def lower(schedule: Schedule) -> Nest:
-    """The loops over the schedule's groups, kept ones outside, one element at a time."""
-    *names, out = schedule.names
+def lower(
+    schedule: Schedule,
+    members: Mapping[str, Sequence[str]] | None = None,
+    uses: Sequence[Sequence[str]] | None = None,
+) -> Nest:
+    """The loops over a step's indices, kept ones outside, one element at a time.
+
+    ``members`` are the indices of each of the schedule's groups and ``uses`` the indices that each
+    tensor depends on, the output last. Without them the nest is that of any step with this
+    schedule: what a kernel is made from, which does not know how many indices its groups have.
+    """
+    if members is None:
+        members = {g.name: _members(g) for g in schedule.groups}
+    members = {group: indices or [group] for group, indices in members.items()}
+    groups = tuple(
+        Group(index, False, group.reduced, into=group.name)
+        for group in schedule.groups
+        for index in members[group.name]
+    )
     strides = tuple(
-        (tensor, group, f"{tensor}_{group}" if stride is None else stride)
+        (tensor, index, f"{tensor}_{index}" if stride is None else stride)
         for tensor, group, stride in schedule.strides
+        for index in members[group]
+        if uses is None or index in uses[schedule.names.index(tensor)]
     )
 
     def ref(tensor: str) -> Ref:
         return Ref(tensor, tuple(Term(at(g), stride) for t, g, stride in strides if t == tensor))
 
-    kept = [_loop(group) for group in schedule.groups if not group.reduced]
-    reduced = [_loop(group) for group in schedule.groups if group.reduced]
+    *names, out = schedule.names
+    kept = [_loop(group) for group in groups if not group.reduced]
+    reduced = [_loop(group) for group in groups if group.reduced]
     factors = tuple(ref(name) for name in names)
-    if reduced:
+    sums = any(group.reduced for group in schedule.groups)
+    if sums:
         acc = Ref("acc")
         update = nested(reduced, (Assign(acc, factors, add=True),))
         body = nested(kept, (Assign(acc, ()), *update, Assign(ref(out), (acc,))))
     else:
         body = nested(kept, (Assign(ref(out), factors),))
-    buffers = (Buffer("acc", schedule.accumulator, Scope.REGISTERS),) if reduced else ()
     return Nest(
         operands=tuple(
             Buffer(name, element, Scope.MEMORY)
             for name, element in zip(names, schedule.elements, strict=False)
         ),
         output=Buffer(out, schedule.elements[-1], Scope.MEMORY),
-        groups=schedule.groups,
+        groups=groups,
         strides=strides,
-        buffers=buffers,
-        blocks=schedule.blocks,
+        buffers=(Buffer("acc", schedule.accumulator, Scope.REGISTERS),) if sums else (),
+        blocks=(),
         body=body,
     )
+
+
+def _members(group: Group) -> list[str]:
+    """Stand-ins for a group's indices: its own name, or two where there may be any number."""
+    return [f"{group.name}0", f"{group.name}1"] if group.composite else [group.name]
 
 
 def _loop(group: Group) -> Loop:

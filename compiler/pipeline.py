@@ -25,7 +25,9 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import lru_cache
 from typing import Any
 
+from .choose import Choice
 from .emit import emit, scratch_sizes
+from .geometry import Geometry
 from .loopnest import Nest, Tiles, parameters
 from .lower import lower
 from .machine import Target
@@ -53,8 +55,19 @@ class Stages:
 
 @lru_cache(maxsize=256)
 def stages(schedule: Schedule) -> Stages:
-    """Lower a schedule, run all passes over the nest, and emit its source."""
-    nest = lower(schedule)
+    """All stages of a schedule's kernel, whatever the indices of the step that asked for it."""
+    return _stages(schedule, lower(schedule))
+
+
+def stages_of(choice: Choice, step: Geometry) -> Stages:
+    """The same with the step's own indices in the first nest."""
+    tensors = (*choice.operands, len(step.strides) - 1)
+    uses = [tuple(step.strides[tensor]) for tensor in tensors]
+    return _stages(choice.schedule, lower(choice.schedule, choice.members, uses))
+
+
+def _stages(schedule: Schedule, nest: Nest) -> Stages:
+    """Run all passes over a nest, and emit its source."""
     verify(nest)
     nests = [("lower", nest)]
     for name, run in PASSES:

@@ -12,6 +12,15 @@ from dataclasses import dataclass
 from .loopnest import Group
 
 
+def vector_lanes(element: str, vector_bytes: int) -> int:
+    """How many elements a vector register holds; a complex one fills a register of each part.
+
+    Bytes get half a register: there is no multiplication of them, and their tiles would be huge.
+    """
+    size = int(element[1:]) // (2 if element[0] == "c" else 1)
+    return vector_bytes // max(size, 2)
+
+
 @dataclass(frozen=True, slots=True)
 class Split:
     """Cut the loop over ``group`` into ``group_suffix`` loops of the given step."""

@@ -1,9 +1,17 @@
-"""Loop nests as text, for people and for golden files."""
+"""Loop nests, schedules and plans as text, for people and for golden files."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+
 from .affine import Affine
-from .loopnest import Assign, Kind, Loop, Nest, Ref, Statement, Tabulate, Term, Tiles
+from .cost import Cost
+from .loopnest import Assign, Group, Kind, Loop, Nest, Ref, Statement, Tabulate, Term, Tiles
+from .program import Access
+from .program import Statement as Step
+from .schedule import Schedule
+
+# --- loop nests -----------------------------------------------------------------------------------
 
 
 def show(nest: Nest) -> str:
@@ -68,3 +76,174 @@ def _term(term: Term) -> str:
 def least(stops: tuple[Affine, ...]) -> str:
     """The least of several bounds."""
     return str(stops[0]) if len(stops) == 1 else f"min({', '.join(str(s) for s in stops)})"
+
+
+# --- steps and schedules --------------------------------------------------------------------------
+
+
+def subscripts(step: Step) -> str:
+    """A step as an equation in the indices of the user's: what np.einsum would be told.
+
+    >>> from .program import from_expression
+    >>> from .subscripts import parse, resolve
+    >>> def first(text, *shapes):
+    ...     return from_expression(resolve(parse(text), shapes)).statements[0]
+    >>> subscripts(first("ij,jk", (2, 3), (3, 4)))
+    'ij,jk->ik'
+    >>> subscripts(first("row col, col -> row", (2, 3), (3,)))
+    'row col, col -> row'
+    """
+    accesses = (*step.factors, step.target)
+    axes = [axis for access in accesses for axis in access.subscripts]
+    plain = all(axis.is_index and len(axis.names[0]) == 1 for axis in axes)
+    gap, comma, arrow = ("", ",", "->") if plain else (" ", ", ", " -> ")
+    *inputs, output = (gap.join(map(str, access.subscripts)) for access in accesses)
+    return f"{comma.join(inputs)}{arrow}{output}"
+
+
+def product(step: Step) -> str:
+    """What a step multiplies, and what it makes of it: ``t0 = a * b``, or ``t0 = sum a``."""
+    total = "sum " if len(step.factors) == 1 and step.reduced else ""
+    return f"{step.target.tensor} = {total}{' * '.join(factor.tensor for factor in step.factors)}"
+
+
+def tree(steps: Iterable[Step]) -> str:
+    """Steps as one expression with brackets, the last one outermost: ``(a * b) * c``.
+
+    >>> from .affine import Affine
+    >>> a, b, c, t0, out = (Access(name, ()) for name in ("a", "b", "c", "t0", "out"))
+    >>> tree([Step(t0, (b, c)), Step(out, (a, t0))])
+    'a * (b * c)'
+    """
+    made: dict[str, str] = {}
+    text = ""
+    for step in steps:
+        factors = (made.pop(factor.tensor, factor.tensor) for factor in step.factors)
+        text = " * ".join(factors)
+        if len(step.factors) == 1 and step.reduced:
+            text = f"sum({text})"
+        made[step.target.tensor] = f"({text})" if len(step.factors) > 1 else text
+    return text
+
+
+def schedule(choice: Schedule) -> str:
+    """The decisions of a schedule, one a line; block sizes by their names."""
+    tile = f"{choice.lane_tile} lanes along {choice.lanes}"
+    if choice.rows is not None:
+        tile = f"{choice.row_tile} rows along {choice.rows}, {tile}"
+    tasks, around = choice.outer[: choice.parallel], choice.outer[choice.parallel :]
+    lines = [
+        f"{choice.recipe}: {', '.join(choice.elements[:-1])} -> {choice.elements[-1]}, "
+        f"accumulated in {choice.accumulator}",
+        f"register tile: {tile}; vectors of {choice.vector_bytes} bytes",
+        f"loops: {', '.join(around) or 'none'}; in the register tile: "
+        f"{', '.join(choice.inner) or 'none'}",
+        f"in parallel: {', '.join(tasks) or 'nothing'}",
+    ]
+    lines += [
+        f"packed: {pack.operand} in panels of {pack.width} along {pack.group}, in {pack.inside}"
+        for pack in choice.packs
+    ]
+    return "\n".join(lines)
+
+
+def role(choice: Schedule, group: Group) -> str:
+    """What a group of indices is to a schedule."""
+    part = {choice.lanes: "lanes", choice.rows: "rows"}.get(group.name, "")
+    return ", ".join(filter(None, ("summed" if group.reduced else "kept", part)))
+
+
+def indices(names: Iterable[str]) -> str:
+    """Indices that are walked as one: ``(i, j)``."""
+    return f"({', '.join(names)})"
+
+
+def comment(text: str) -> str:
+    """A text as comments of Python."""
+    return "".join(f"# {line}".rstrip() + "\n" for line in text.splitlines())
+
+
+# --- tables and quantities ------------------------------------------------------------------------
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: str = "") -> str:
+    """Columns of text, two spaces apart; those whose head is in ``right`` are flush right.
+
+    >>> print(table(["step", "flops"], [["t0 = a * b", "12"], ["out = t0", "3"]], right="flops"))
+    step        flops
+    t0 = a * b     12
+    out = t0        3
+    """
+    lines = [tuple(head), *map(tuple, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    flush = [name in right.split() for name in head]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if end else cell.ljust(width)
+            for cell, width, end in zip(line, widths, flush, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def candidates(costs: Iterable[tuple[str, Cost]], chosen: str) -> str:
+    """What was considered, and which of it was taken, as a table."""
+    rows = [
+        [("* " if name == chosen else "  ") + name, *cost_cells(cost)] for name, cost in costs
+    ]
+    return table(["  candidate", "flops", "bytes", "predicted"], rows, "flops bytes predicted")
+
+
+def cost_cells(cost: Cost) -> tuple[str, str, str]:
+    """Operations, traffic and time, for a table."""
+    return count(cost.flops), size(cost.bytes), seconds(cost.seconds)
+
+
+def count(number: int) -> str:
+    """A number of things, to three digits.
+
+    >>> count(999), count(71_680), count(2 * 10**12)
+    ('999', '71.7 k', '2.00 T')
+    """
+    return _scaled(float(min(number, 10**300)), 1000, ("", " k", " M", " G", " T", " P"))
+
+
+def size(number: int) -> str:
+    """A number of bytes, to three digits.
+
+    >>> size(512), size(84 << 10)
+    ('512 B', '84.0 KiB')
+    """
+    units = (" B", " KiB", " MiB", " GiB", " TiB", " PiB")
+    return _scaled(float(min(number, 10**300)), 1024, units)
+
+
+def seconds(time: float) -> str:
+    """A time, to three digits.
+
+    >>> seconds(4.84e-6), seconds(0.25), seconds(90)
+    ('4.84 µs', '250 ms', '90.0 s')
+    """
+    if time >= 1:
+        return f"{_digits(time)} s"
+    return _scaled(time * 1e9, 1000, (" ns", " µs", " ms", " s"))
+
+
+def _scaled(value: float, base: int, units: Sequence[str]) -> str:
+    power = 0
+    while value >= 0.9995 * base and power + 1 < len(units):
+        value, power = value / base, power + 1
+    if not power and value == int(value):
+        return f"{value:.0f}{units[0]}"
+    return f"{_digits(value)}{units[power]}"
+
+
+def _digits(value: float) -> str:
+    if value >= 9.995e5:
+        return f"{value:.2e}"
+    return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
+
+
+def sizes(extents: Mapping[str, int]) -> str:
+    """The extent of each index: ``i=64 j=32``."""
+    return " ".join(f"{name}={extent}" for name, extent in extents.items())

@@ -7,7 +7,7 @@ same dtypes, shapes and strides, from any number of threads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,8 +17,9 @@ import numpy as np
 from ..compiler.choose import Choice, choose
 from ..compiler.factorize import Factorization, factorize
 from ..compiler.geometry import Geometry, canonical
-from ..compiler.machine import TARGETS, Machine
+from ..compiler.machine import TARGETS, Machine, Target
 from ..compiler.program import Access, Program, Statement, from_expression
+from ..compiler.schedule import Schedule
 from ..compiler.subscripts import Expression
 from . import settings, target, threads
 from .bind import argument_array, argument_values
@@ -79,9 +80,14 @@ def prepare(
     writable and overlaps no operand. No extent is zero.
     """
     strides = [array.strides for array in operands]
-    return prepare_layouts(
-        expression, operands[0].dtype, strides, out.strides, optimize, _same(operands)
+    execution = prepare_layouts(
+        expression, operands[0].dtype, strides, out.strides, optimize, same_arrays(operands)
     )
+    if stages := settings.current().show:
+        from .explain import print_stages
+
+        print_stages(execution, expression, operands[0].dtype, stages)
+    return execution
 
 
 def prepare_layouts(
@@ -91,14 +97,16 @@ def prepare_layouts(
     out_strides: tuple[int, ...],
     optimize: Any = True,
     same: Sequence[int] | None = None,
+    names: Sequence[str] | None = None,
+    obtain: Callable[[Schedule, Target], Kernel] = kernel,
 ) -> Execution:
     """The same from layouts alone, before any array exists.
 
     ``strides`` are each operand's in bytes; ``same[i]`` is the first operand that is the same array
-    as operand ``i``.
+    as operand ``i``; ``names`` are what the operands are called; ``obtain`` gets the kernels.
     """
     host = machine()
-    program = from_expression(expression, same=same)
+    program = from_expression(expression, names, same)
     factorization = factorize(program, optimize, host, dtype.itemsize)
     program = factorization.program
     wide = np.dtype("f4") if dtype == np.float16 else dtype
@@ -113,7 +121,7 @@ def prepare_layouts(
             layouts[tensor.name] = (_c_strides(tensor.axes, wide.itemsize), wide)
     extents = dict(program.extents)
     steps = tuple(
-        _step(statement, layouts, extents, wide, host) for statement in program.statements
+        _step(statement, layouts, extents, wide, host, obtain) for statement in program.statements
     )
     return Execution(program, factorization, temporaries, steps)
 
@@ -124,6 +132,7 @@ def _step(
     extents: Mapping[str, int],
     accumulator: np.dtype[Any],
     host: Machine,
+    obtain: Callable[[Schedule, Target], Kernel],
 ) -> Step:
     accesses = (*statement.factors, statement.target)
     step = canonical(
@@ -135,7 +144,7 @@ def _step(
         )
     )
     choice = choose(step, host)
-    code = kernel(choice.schedule, host.target)
+    code = obtain(choice.schedule, host.target)
     count = threads.get_num_threads()
     values = argument_values(choice, step, host, count)
     names = tuple(accesses[i].tensor for i in (*choice.operands, len(accesses) - 1))
@@ -174,7 +183,7 @@ def _c_strides(shape: Sequence[int], item: int) -> tuple[int, ...]:
     return tuple(reversed(strides)) if shape else ()
 
 
-def _same(operands: Sequence[Array]) -> list[int]:
+def same_arrays(operands: Sequence[Array]) -> list[int]:
     """For every operand the first one that is the same array: its memory, layout and dtype."""
     seen: dict[Any, int] = {}
     same = []

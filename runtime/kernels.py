@@ -132,33 +132,34 @@ def toolchain() -> str:
     return _toolchain[0]
 
 
-def _obtain(schedule: Schedule, target: Target) -> Kernel:
-    from ..compiler.pipeline import describe, signature
+def compiled(schedule: Schedule, target: Target) -> tuple[bytes, dict[str, Any]]:
+    """Compile a schedule: the code and the header that a store keeps. Nothing is loaded."""
+    from ..compiler.pipeline import compile_kernel, describe, signature
 
+    code, image = compile_kernel(schedule, target)
+    called = signature(schedule)
+    return code, {
+        "kind": "kernel",
+        "fields": fields(schedule, target).fields(),
+        "schedule": describe(schedule),
+        "parameters": list(called.parameters),
+        "tiles": [list(axis) for axis in called.tiles],
+        "scratch": [list(factors) for factors in called.scratch],
+        "image": image,
+    }
+
+
+def _obtain(schedule: Schedule, target: Target) -> Kernel:
     identity = fields(schedule, target)
     key = identity.key()
 
-    def header() -> dict[str, Any]:
-        called = signature(schedule)
-        return {
-            "kind": "kernel",
-            "fields": identity.fields(),
-            "schedule": describe(schedule),
-            "parameters": list(called.parameters),
-            "tiles": [list(axis) for axis in called.tiles],
-            "scratch": [list(factors) for factors in called.scratch],
-        }
-
     def build() -> tuple[bytes, dict[str, Any]]:
-        from ..compiler.pipeline import compile_kernel
-
         if settings.current().compile == "never":
             raise KernelMissing(
                 f"kernel {key[:12]} is in no store and EINSUMC_COMPILE=never: "
                 f"{schedule.recipe}, {', '.join(schedule.elements)}, {identity.layout}"
             )
-        code, image = compile_kernel(schedule, target)
-        return code, {**header(), "image": image}
+        return compiled(schedule, target)
 
     stored, origin = stored_or_built(key, build)
     image = loaded(stored)
@@ -200,9 +201,9 @@ def loaded(stored: StoredKernel) -> LoadedImage:
     return load(stored.image, **stored.header["image"], label=stored.key[:12])
 
 
-def _pool_image() -> LoadedImage | None:
-    """The thread pool's code; None where it is not stored and may not be compiled."""
-    identity = KernelFields(
+def pool_fields() -> KernelFields:
+    """What makes the thread pool's code what it is."""
+    return KernelFields(
         text=text_digest("thread pool"),
         dtypes=(),
         layout="",
@@ -213,21 +214,27 @@ def _pool_image() -> LoadedImage | None:
         features=(),
     )
 
-    def build() -> tuple[bytes, dict[str, Any]]:
-        from ..compiler.image import link
-        from ..compiler.pool import build_object
 
-        image = link(build_object())
-        return image.code, {
-            "kind": "kernel",
-            "fields": identity.fields(),
-            "schedule": "thread pool",
-            "image": image.header(),
-        }
+def compiled_pool() -> tuple[bytes, dict[str, Any]]:
+    """Compile the thread pool: the code and the header that a store keeps."""
+    from ..compiler.image import link
+    from ..compiler.pool import build_object
 
-    if settings.current().compile == "never" and default_stores().get(identity.key()) is None:
+    image = link(build_object())
+    return image.code, {
+        "kind": "kernel",
+        "fields": pool_fields().fields(),
+        "schedule": "thread pool",
+        "image": image.header(),
+    }
+
+
+def _pool_image() -> LoadedImage | None:
+    """The thread pool's code; None where it is not stored and may not be compiled."""
+    key = pool_fields().key()
+    if settings.current().compile == "never" and default_stores().get(key) is None:
         return None
-    return loaded(stored_or_built(identity.key(), build)[0])
+    return loaded(stored_or_built(key, compiled_pool)[0])
 
 
 threads.provide(_pool_image)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from ..loopnest import Nest
 from ..schedule import Schedule
+from .fuse import fuse
 from .pack import pack
 from .parallelize import parallelize
 from .reorder import reorder
@@ -20,6 +21,7 @@ from .vectorize import vectorize
 Pass = Callable[[Nest, Schedule], Nest]
 
 PASSES: tuple[tuple[str, Pass], ...] = (
+    ("fuse", fuse),
     ("tile", tile),
     ("reorder", reorder),
     ("pack", pack),

@@ -9,13 +9,14 @@ Before::
 after packing ``x0`` inside ``m_block``, panels being 6 positions of ``m`` wide::
 
     for m_block:
-        for m_tile: for k_tile:
+        for m_tile:
             for k: for m: x0_panel[m_tile, k, m] = x0[m, k]
         for n_tile: for m_tile:
             for k: for m: for n: acc[m, n] += x0_panel[m_tile, k, m] * x1[k, n]
 
 The copy reads the operand with whatever strides it has, so no operand is ever transposed first
-(as in GETT and TBLIS). Panels live in the thread's scratch memory.
+(as in GETT and TBLIS). Where neighbours lie along ``k``, several positions of it are moved at once,
+so that they can be transposed in registers. Panels live in the thread's scratch memory.
 """
 
 from __future__ import annotations
@@ -66,17 +67,14 @@ def _pack(nest: Nest, schedule: Schedule, job: Pack) -> Nest:
             Term(at(width, f"-{tile}"), 1),
         ),
     )
-    k_tile = replace(loops["k"], index="k_tile", step=job.depth)
-    k_stop = Affine((("k_tile", 1),), job.depth)
-    copy = nested(
-        [
-            loops[tile],
-            k_tile,
+    along_k = [loops["k"]]
+    if job.depth > 1:
+        k_stop = Affine((("k_tile", 1),), job.depth)
+        along_k = [
+            replace(loops["k"], index="k_tile", step=job.depth),
             replace(loops["k"], start=at("k_tile"), stop=(k_stop, *loops["k"].stop)),
-            loops[width],
-        ],
-        (Assign(slot, (access,)),),
-    )
+        ]
+    copy = nested([loops[tile], *along_k, loops[width]], (Assign(slot, (access,)),))
     body = tuple(_rewrite(s, job, copy, access, slot) for s in nest.body)
     return replace(nest, body=body, buffers=(*nest.buffers, panel))
 

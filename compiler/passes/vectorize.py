@@ -41,7 +41,7 @@ def _vectorize(statement: Statement, schedule: Schedule) -> Statement:
     first = loop.body[0]
     if len(loop.body) == 1 and isinstance(first, Loop) and first.kind is Kind.VECTOR:
         copies = isinstance(first.body[0], Assign) and not first.body[0].add
-        if loop.index == schedule.rows or (loop.index == "k" and copies):
+        if loop.index == schedule.rows or (copies and len(loop.stop) > 2):
             return replace(loop, kind=Kind.UNROLLED)
     return loop
 

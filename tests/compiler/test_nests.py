@@ -8,9 +8,9 @@ import pytest
 from einsumc.compiler.choose import Choice, block_sizes, choose
 from einsumc.compiler.geometry import Geometry, canonical
 from einsumc.compiler.interpret import Binding, interpret
-from einsumc.compiler.loopnest import Tiles
+from einsumc.compiler.loopnest import Nest, Tiles
 from einsumc.compiler.machine import TARGETS, Machine
-from einsumc.compiler.pipeline import stages
+from einsumc.compiler.pipeline import stages, stages_of
 from einsumc.runtime.bind import argument_values
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,16 +65,20 @@ def base_of(array):
     return flat, start // array.itemsize
 
 
-def binding_of(choice: Choice, step, arrays, out, machine):
+def binding_of(nest: Nest, choice: Choice, step, arrays, out, machine):
+    """What the names in a nest mean: those of the step's indices before fusion, else of groups."""
     tensors = [*choice.operands, len(arrays)]
     every = [*arrays, out]
     values = argument_values(choice, step, machine, 2)
+    groups = choice.members
+    if any(group.into for group in nest.groups):
+        groups = {g.name: (g.name,) if g.name in step.extents else () for g in nest.groups}
     return Binding(
-        members={g: [step.extents[i] for i in m] for g, m in choice.members.items()},
+        members={g: [step.extents[i] for i in m] for g, m in groups.items()},
         strides={
             (name, g): [step.strides[t].get(i, 0) for i in m]
             for name, t in zip(choice.schedule.names, tensors, strict=True)
-            for g, m in choice.members.items()
+            for g, m in groups.items()
         },
         blocks={name: values[name] for name in choice.schedule.blocks},
         memory={
@@ -118,10 +122,11 @@ def run_stages(equation, extents, twist, seed, packed):
     out = np.full(expected.shape, 99.0)
     step = geometry_of(terms, output, arrays, out, "f8")
     choice = choose(step, PACKING if packed else SMALL)
-    made = stages(choice.schedule)
+    made = stages_of(choice, step)
+    assert made.source == stages(choice.schedule).source
     for name, nest in made.nests:
         out[...] = 99.0
-        interpret(nest, binding_of(choice, step, arrays, out, SMALL))
+        interpret(nest, binding_of(nest, choice, step, arrays, out, SMALL))
         np.testing.assert_array_equal(out, expected, err_msg=f"after {name}")
     return choice
 
@@ -163,7 +168,7 @@ def test_every_tile_range_gives_the_same_bits():
     step = geometry_of(["ij", "jk"], "ik", arrays, out, "f8")
     choice = choose(step, PACKING)
     nest = stages(choice.schedule).final
-    binding = binding_of(choice, step, arrays, out, SMALL)
+    binding = binding_of(nest, choice, step, arrays, out, SMALL)
     interpret(nest, binding)
     whole, out[...] = out.copy(), 0
     assert isinstance(nest.body[0], Tiles)

@@ -1,0 +1,64 @@
+"""Fuse: walk the indices of a group as one loop (TVM: fuse; OpenMP: collapse).
+
+Before, with ``i`` and ``j`` in one group ``m``, and ``k`` alone in ``n``::
+
+    for i in 0..n_i:
+        for j in 0..n_j:
+            for k in 0..n_k:
+                out[i*out_i + j*out_j + k] = ...
+
+after::
+
+    for m in 0..M:
+        for n in 0..N:
+            out[m*out_m + n] = ...
+
+A group of several indices has no single stride: ``m*out_m`` then stands for the offset of position
+``m``, the last index running fastest, until a later pass puts a table of offsets in its place. From
+here on the nest does not know how many indices there were, so one kernel serves any number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..loopnest import Assign, Group, Loop, Nest, Ref, Statement, Term, at, nested
+from ..schedule import Schedule
+
+
+def fuse(nest: Nest, schedule: Schedule) -> Nest:
+    """Replace the loops over each group's indices by one over its positions."""
+    into = {group.name: str(group.into) for group in nest.groups}
+    groups = {group.name: group for group in schedule.groups}
+    strides = tuple(
+        (tensor, group, f"{tensor}_{group}" if stride is None else stride)
+        for tensor, group, stride in schedule.strides
+    )
+    known = {(tensor, group): stride for tensor, group, stride in strides}
+
+    def ref(access: Ref) -> Ref:
+        found = dict.fromkeys(into[t.position.names[0]] for t in access.terms)
+        terms = tuple(Term(at(group), known[access.buffer, group]) for group in found)
+        return Ref(access.buffer, terms)
+
+    def rewrite(statement: Statement, around: str | None) -> tuple[Statement, ...]:
+        match statement:
+            case Assign():
+                factors = tuple(ref(factor) for factor in statement.factors)
+                return (replace(statement, target=ref(statement.target), factors=factors),)
+            case Loop():
+                group = into[statement.index]
+                body = tuple(s for inner in statement.body for s in rewrite(inner, group))
+                return body if group == around else nested([_loop(statement, groups[group])], body)
+            case _:
+                return (statement,)
+
+    body = tuple(s for statement in nest.body for s in rewrite(statement, None))
+    return replace(
+        nest, body=body, groups=schedule.groups, strides=strides, blocks=schedule.blocks
+    )
+
+
+def _loop(loop: Loop, group: Group) -> Loop:
+    """The loop over a group's positions in place of the one over its first index."""
+    return replace(loop, index=group.name, stop=(at(group.extent),))

@@ -1,0 +1,387 @@
+"""Explain a contraction: the plan of a call, from the equation to the source of every kernel.
+
+Nothing is computed for it and nothing is compiled, unless somebody asks for assembler text. The
+same stages are what `EINSUMC_SHOW` prints while a program runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..compiler import pipeline, show
+from ..compiler.cost import Cost, statement_cost
+from ..compiler.program import from_expression
+from .execute import Execution, Step, machine, same_arrays
+from .operands import KERNEL_DTYPES, Array, as_view
+from .plan import plan
+from .store import default_stores
+
+if TYPE_CHECKING:
+    from ..compiler.factorize import Factorization
+    from ..compiler.machine import Target
+    from ..compiler.subscripts import Expression
+
+__all__ = ["ExplainedGroup", "ExplainedStep", "Explanation", "explain", "print_stages"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedGroup:
+    """Indices that a kernel walks as one loop.
+
+    Attributes:
+        name: the loop's name in the kernel.
+        indices: those of the equation, outermost first.
+        extent: the product of theirs.
+        role: whether it is kept or summed, and whether it is a side of the register tile.
+        blocks: the steps in which it is walked, from the outermost loop to the innermost.
+    """
+
+    name: str
+    indices: tuple[str, ...]
+    extent: int
+    role: str
+    blocks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedStep:
+    """One step of a factorization and the kernel that does it.
+
+    Attributes:
+        statement: the step in full, `t0[i,k] = sum_j a[i,j] * b[j,k]`.
+        subscripts: its equation, `ij,jk->ik`.
+        computes: which tensors it takes and makes, `t0 = a * b`.
+        cost: operations, traffic in bytes, and predicted seconds on one core.
+        recipe: the kind of schedule.
+        key: the kernel's name in a store.
+        origin: where the kernel is: "stored", "compiled" just now, or "not stored".
+        groups: the loops' indices.
+        tiles: into how many independent parts the step is cut for threads.
+        scratch_bytes: what each thread needs besides the tensors.
+    """
+
+    statement: str
+    subscripts: str
+    computes: str
+    cost: Cost
+    recipe: str
+    key: str
+    origin: str
+    groups: tuple[ExplainedGroup, ...]
+    tiles: int
+    scratch_bytes: int
+    _header: str = field(repr=False)
+    _step: Step = field(repr=False, compare=False)
+    _target: Target = field(repr=False)
+
+    @property
+    def schedule(self) -> str:
+        """How the kernel goes about it."""
+        return show.schedule(self._step.choice.schedule)
+
+    @property
+    def nests(self) -> list[tuple[str, str]]:
+        """The loop nest after lowering and after every pass: (name of the pass, text)."""
+        stages = pipeline.stages_of(self._step.choice, self._step.geometry)
+        return [(name, show.show(nest)) for name, nest in stages.nests]
+
+    @property
+    def source(self) -> str:
+        """The Python source that Numba compiles, below a header that says what it is."""
+        return self._header + pipeline.stages(self._step.choice.schedule).source
+
+    def assembly(self) -> str:
+        """The kernel as assembler text. This compiles it."""
+        return self._header + pipeline.assembly(self._step.choice.schedule, self._target)
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The plan of a contraction; print it, or look at its parts.
+
+    Attributes:
+        equation: with its output.
+        sizes: the extent of each index.
+        dtype: what is computed in.
+        program: what is computed, before it is cut into steps.
+        factorization: the candidates and their costs; None where there is nothing to execute.
+        steps: in order of execution.
+        temporaries: shape and dtype of each tensor between the steps.
+        note: what happens instead, if no kernel is needed.
+
+    >>> from einsumc import compile_einsum
+    >>> a, b, c = np.ones((640, 320)), np.ones((320, 480)), np.ones((480, 2))
+    >>> plan = compile_einsum("ij,jk,kl->il").explain(a, b, c)
+    >>> [step.subscripts for step in plan.steps]
+    ['jk,kl->jl', 'ij,jl->il']
+    >>> plan.flops, plan.peak_memory
+    (1433600, 5120)
+    """
+
+    equation: str
+    sizes: Mapping[str, int]
+    dtype: np.dtype[Any]
+    program: str
+    factorization: Factorization | None = None
+    steps: tuple[ExplainedStep, ...] = ()
+    temporaries: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def cost(self) -> Cost:
+        """The predicted cost of all steps."""
+        return sum((step.cost for step in self.steps), Cost())
+
+    @property
+    def flops(self) -> int:
+        """Operations of all steps; a multiply-add is two."""
+        return self.cost.flops
+
+    @property
+    def bytes(self) -> int:
+        """Bytes read and written by all steps, each tensor of a step once."""
+        return self.cost.bytes
+
+    @property
+    def peak_memory(self) -> int:
+        """Bytes of temporaries: they live as long as the call."""
+        return sum(prod(shape) * dtype.itemsize for shape, dtype in self.temporaries.values())
+
+    def stage(self, name: str) -> str:
+        """One stage as text: "program", "tree", "loops", "source" or "asm" (which compiles)."""
+        return _STAGES[name](self)
+
+    def __str__(self) -> str:
+        parts = [self.stage("program"), self.stage("tree")]
+        for steps in _by_kernel(self.steps):
+            parts += [_heading(step, self.steps) + "\n" + _groups(step) for step in steps]
+            parts += [steps[0].schedule, _loops(steps[0]), _titled("source", steps[0].source)]
+        return "\n\n".join(parts)
+
+    def __repr__(self) -> str:
+        time = show.seconds(self.cost.seconds)
+        return f"<Explanation of {self.equation!r}: {len(self.steps)} steps, {time} predicted>"
+
+
+def explain(
+    expression: Expression,
+    operands: Sequence[Array],
+    optimize: Any = True,
+    names: Sequence[str] | None = None,
+) -> Explanation:
+    """The plan of a call.
+
+    Args:
+        expression: the equation with the operands' shapes.
+        operands: as kernels want them: all of one dtype, native and aligned. Only their layouts
+            matter, and which are the same.
+        optimize: how to choose the order of contraction.
+        names: what the operands are called, if not `a`, `b` and so on.
+
+    >>> from einsumc.compiler.subscripts import parse, resolve
+    >>> a = np.ones((8, 8))
+    >>> print(explain(resolve(parse("ij->ji"), [a.shape]), [a]).note)
+    a view of the operand: nothing is computed
+    """
+    dtype = operands[0].dtype
+    note, execution = "", None
+    if as_view(expression) is not None:
+        note = "a view of the operand: nothing is computed"
+    elif dtype not in KERNEL_DTYPES:
+        note = f"no kernels compute in {dtype}: np.multiply and np.add do, from left to right"
+    else:
+        same = same_arrays(operands)
+        execution = plan(expression, operands, optimize, names, same)
+        note = "" if execution else "an index has no positions: the result is empty or zero"
+    if execution is None:
+        program = str(from_expression(expression, names))
+        return Explanation(expression.text, expression.sizes, dtype, program, note=note)
+    return _explain(execution, expression, dtype, names)
+
+
+def print_stages(
+    execution: Execution, expression: Expression, dtype: np.dtype[Any], stages: Iterable[str]
+) -> None:
+    """Print stages of what is about to be executed to stderr: this is EINSUMC_SHOW."""
+    explanation = _explain(execution, expression, dtype)
+    text = "\n\n".join(explanation.stage(name).rstrip() for name in stages)
+    print(f"{text}\n", file=sys.stderr)
+
+
+# --- from an execution to its explanation ---------------------------------------------------------
+
+
+def _explain(
+    execution: Execution,
+    expression: Expression,
+    dtype: np.dtype[Any],
+    names: Sequence[str] | None = None,
+) -> Explanation:
+    context = f"{expression.text}, {show.sizes(expression.sizes)}, {dtype}"
+    tree = show.tree(execution.program.statements)
+    steps = tuple(
+        _explained(step, execution, dtype, f"{context}\nstep {number} of {{}}: {{}}\ntree: {tree}")
+        for number, step in enumerate(execution.steps, start=1)
+    )
+    return Explanation(
+        equation=expression.text,
+        sizes=expression.sizes,
+        dtype=dtype,
+        program=str(from_expression(expression, names)),
+        factorization=execution.factorization,
+        steps=steps,
+        temporaries=execution.temporaries,
+    )
+
+
+def _explained(step: Step, execution: Execution, dtype: np.dtype[Any], context: str) -> ExplainedStep:
+    host, schedule = machine(), step.choice.schedule
+    values = dict(zip(step.kernel.parameters, step.arguments.tolist(), strict=False))
+    groups = tuple(
+        ExplainedGroup(
+            group.name,
+            tuple(
+                index
+                for member in step.choice.members[group.name]
+                for index in step.geometry.merged.get(member, (member,))
+            ),
+            values[group.extent],
+            show.role(schedule, group),
+            tuple(
+                split.step if isinstance(split.step, int) else values[split.step]
+                for split in schedule.split_of(group.name)
+            ),
+        )
+        for group in schedule.groups
+    )
+    stored = "stored" if default_stores().get(step.kernel.key) else "not stored"
+    tensors = zip(schedule.names, step.operands, schedule.elements, strict=True)
+    header = [
+        context.format(len(execution.steps), step.statement),
+        ", ".join(f"{name} = {tensor} {element}" for name, tensor, element in tensors),
+        ", ".join(f"{group.name} = {show.indices(group.indices)}" for group in groups),
+        show.schedule(schedule),
+    ]
+    return ExplainedStep(
+        statement=str(step.statement),
+        subscripts=show.subscripts(step.statement),
+        computes=show.product(step.statement),
+        cost=statement_cost(step.statement, execution.program.sizes, dtype.itemsize, host),
+        recipe=schedule.recipe,
+        key=step.kernel.key,
+        origin=stored if step.kernel.origin == "planned" else step.kernel.origin,
+        groups=groups,
+        tiles=step.tiles,
+        scratch_bytes=step.scratch_bytes,
+        _header=show.comment("\n".join(header)),
+        _step=step,
+        _target=host.target,
+    )
+
+
+# --- text -----------------------------------------------------------------------------------------
+
+
+def _program(plan: Explanation) -> str:
+    head = f"{plan.equation}    {show.sizes(plan.sizes)}    {plan.dtype}"
+    return f"{head}\n{_indented(plan.program)}"
+
+
+def _tree(plan: Explanation) -> str:
+    if plan.factorization is None:
+        return plan.note
+    rows = [
+        [
+            str(number),
+            step.computes,
+            step.subscripts,
+            *show.cost_cells(step.cost),
+            f"{step.recipe} {step.key[:8]}, {step.origin}",
+        ]
+        for number, step in enumerate(plan.steps, start=1)
+    ]
+    rows.append(["", "all", "", *show.cost_cells(plan.cost), ""])
+    head = ["step", "computes", "subscripts", "flops", "bytes", "predicted", "kernel"]
+    chosen = plan.factorization.chosen
+    memory = show.size(plan.peak_memory) if plan.temporaries else "none"
+    return "\n\n".join(
+        (
+            f"factorization: {chosen}; temporaries: {memory}\n"
+            + _indented(show.table(head, rows, "flops bytes predicted")),
+            "candidates, with the time of one core\n"
+            + _indented(show.candidates(plan.factorization.candidates, chosen)),
+        )
+    )
+
+
+def _heading(step: ExplainedStep, every: Sequence[ExplainedStep]) -> str:
+    return f"-------- step {every.index(step) + 1}: {step.statement}"
+
+
+def _groups(step: ExplainedStep) -> str:
+    """Which loop stands for which indices, and in what steps it is walked."""
+    rows = [
+        [
+            group.name,
+            show.indices(group.indices),
+            str(group.extent),
+            group.role,
+            ", ".join(map(str, group.blocks)),
+        ]
+        for group in step.groups
+    ]
+    head = ["group", "indices", "extent", "role", "blocks"]
+    tiles = f"{step.tiles} tile{'s' * (step.tiles != 1)} to share among threads"
+    scratch = f"{show.size(step.scratch_bytes)} of scratch for each"
+    return f"{show.table(head, rows, 'extent')}\n{tiles}, {scratch}"
+
+
+def _loops(step: ExplainedStep) -> str:
+    (_, before), *_, (_, after) = step.nests
+    return f"{_titled('loops before the passes', before)}\n{_titled('loops after', after)}"
+
+
+def _titled(title: str, text: str) -> str:
+    return f"{title}\n{_indented(text)}"
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}".rstrip() for line in text.rstrip("\n").split("\n"))
+
+
+def _by_kernel(steps: Iterable[ExplainedStep]) -> list[list[ExplainedStep]]:
+    """The steps that share a kernel, together, in the order of the first."""
+    kernels: dict[str, list[ExplainedStep]] = {}
+    for step in steps:
+        kernels.setdefault(step.key, []).append(step)
+    return list(kernels.values())
+
+
+def _for_each_kernel(text: Callable[[ExplainedStep], str]) -> Callable[[Explanation], str]:
+    """A stage that has one text for each kernel, below the names of the steps that use it."""
+
+    def stage(plan: Explanation) -> str:
+        kernels = _by_kernel(plan.steps)
+        parts = (
+            "\n".join([*(_heading(step, plan.steps) for step in steps), text(steps[0]).rstrip()])
+            for steps in kernels
+        )
+        return "\n\n".join(parts) or plan.note
+
+    return stage
+
+
+_STAGES: dict[str, Callable[[Explanation], str]] = {
+    "program": _program,
+    "tree": _tree,
+    "loops": _for_each_kernel(_loops),
+    "source": _for_each_kernel(lambda step: step.source),
+    "asm": _for_each_kernel(ExplainedStep.assembly),
+}
+

@@ -1,0 +1,88 @@
+"""Plans without kernels: what would run, for those who only want to know.
+
+`explain` and `precompile` ask for the plan of a call that is not made. It needs neither compiled
+kernels nor arrays, only layouts, and `virtual` makes arrays that have nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from .execute import Execution, prepare_layouts
+from .kernels import Kernel, fields
+from .operands import Array, distinct_output, memory_order
+
+if TYPE_CHECKING:
+    from ..compiler.machine import Target
+    from ..compiler.schedule import Schedule
+    from ..compiler.subscripts import Expression
+
+__all__ = ["plan", "planned", "virtual"]
+
+
+def virtual(shape: Sequence[int], dtype: DTypeLike, axes: Sequence[int] | None = None) -> Array:
+    """An array without memory: its shape, strides and dtype may be looked at, its elements not.
+
+    Args:
+        shape: of any size that can be addressed.
+        dtype: of the elements.
+        axes: the order in memory, slowest first; by default C order.
+
+    >>> virtual((1000, 1000, 1000), "f8", (2, 1, 0)).strides
+    (8, 8000, 8000000)
+    """
+    element = np.empty((), dtype)
+    stride, strides = element.itemsize, [0] * len(shape)
+    for axis in reversed(range(len(shape)) if axes is None else axes):
+        strides[axis] = stride
+        stride *= max(shape[axis], 1)
+    return np.lib.stride_tricks.as_strided(element, shape, strides)
+
+
+def plan(
+    expression: Expression,
+    operands: Sequence[Array],
+    optimize: Any = True,
+    names: Sequence[str] | None = None,
+    same: Sequence[int] | None = None,
+) -> Execution | None:
+    """What a call with operands like these would execute; it cannot be called itself.
+
+    Args:
+        expression: the equation with the operands' shapes.
+        operands: arrays as kernels want them, or `virtual` ones.
+        optimize: how to choose the order of contraction.
+        names: what the operands are called.
+        same: for each operand the first that is the same array; by default they all differ.
+
+    Returns:
+        The execution, its kernels without code; None if there is nothing to execute, since the
+        result or a sum is empty.
+
+    >>> from einsumc.compiler.subscripts import parse, resolve
+    >>> a = virtual((640, 320), "f4")
+    >>> print(plan(resolve(parse("ij,kj->ik"), [a.shape, a.shape]), [a, a]).program)
+    out[i,k] = sum_j a[i,j] * b[k,j]
+    """
+    if not prod(extent for _, extent in expression.extents):
+        return None
+    distinct, part = distinct_output(expression)
+    axes = memory_order(expression, operands, "K") if distinct is expression else None
+    out = part(virtual(expression.output_shape, operands[0].dtype, axes))
+    strides = [operand.strides for operand in operands]
+    dtype = operands[0].dtype
+    return prepare_layouts(distinct, dtype, strides, out.strides, optimize, same, names, planned)
+
+
+def planned(schedule: Schedule, target: Target) -> Kernel:
+    """A kernel's key and calling convention; its address is 0."""
+    from ..compiler.pipeline import signature
+
+    called = signature(schedule)
+    key = fields(schedule, target).key()
+    return Kernel(key, 0, called.parameters, called.tiles, called.scratch, "planned")
