@@ -24,6 +24,7 @@ from numba.core.typed_passes import (
     NoPythonBackend,
     NopythonTypeInference,
 )
+from numba.core.typing import templates
 from numba.core.typing.context import BaseContext
 from numba.core.untyped_passes import FixupArgs, IRProcessing, TranslateByteCode
 
@@ -52,7 +53,21 @@ define void @{entry}(ptr %args, i64 %begin, i64 %end, i64 %scratch) {{
 
 
 class _Typing(BaseContext):  # type: ignore[misc]
-    """Types of integers, builtins and register tiles."""
+    """Types of integers and of register tiles."""
+
+    def _load_builtins(self) -> None:
+        # Of Numba's builtins only the operators: others, when installed, load all of its array
+        # support, which takes longer than compiling a kernel.
+        from numba.core.typing import builtins
+
+        operators = templates.Registry()
+        operators.functions += [
+            template
+            for template in templates.builtin_registry.functions
+            if template.__module__ == builtins.__name__
+        ]
+        operators.globals += templates.builtin_registry.globals
+        self.install_registry(operators)
 
     def load_additional_registries(self) -> None:
         self.install_registry(simd.TYPING)
@@ -108,6 +123,9 @@ class _Target(cpu.CPUContext):  # type: ignore[misc]
         from numba.cpython import builtins, numbers  # noqa: F401 - they register
 
         self.install_registry(simd.LOWERING)
+
+    def post_lowering(self, mod: Any, library: Any) -> None:
+        """No run time to link."""
 
 
 class _Lower(lowering.Lower):  # type: ignore[misc]

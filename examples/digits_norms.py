@@ -256,6 +256,13 @@ def load_digits() -> tuple[Array, Array]:
     return digits.data / 16.0, digits.target
 
 
+def print_plan(a: Array, b: Array) -> None:
+    """What einsumc does for the weights of one layer, and what else it could have done."""
+    plan = weight_norms_squared.explain(b, b, a, a)  # print(plan) also shows loops and source
+    text = f"\nThe plan for the first layer: {plan.stage('program')}\n\n{plan.stage('tree')}\n"
+    console.print(text, markup=False, soft_wrap=True)
+
+
 def report_kernels() -> None:
     """How the kernels of this process came to be."""
     store = escape(current().store_dir)
@@ -300,11 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"       relative difference is {difference:.1e} (tolerance {TOLERANCE:.0e})"
     )
 
-    console.print("\nPlan for the first layer's weights:")
-    a, b = inputs[0], gradients[0]
-    console.print(str(weight_norms_squared.explain(b, b, a, a)), markup=False, soft_wrap=True)
-
-    console.print()
+    print_plan(inputs[0], gradients[0])
     console.print(times_table(inputs, gradients))
     console.print(
         "The fastest of several rounds, in which all take turns.\n"

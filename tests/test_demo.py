@@ -1,4 +1,4 @@
-"""examples/digits_norms.py: its network, its norms and its picture, on a few digits or random data."""
+"""examples/digits_norms.py: its network, norms and picture, on a few digits or random data."""
 
 import importlib.util
 import sys
