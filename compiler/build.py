@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import linecache
 import threading
+from functools import cache
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -52,22 +53,29 @@ define void @{entry}(ptr %args, i64 %begin, i64 %end, i64 %scratch) {{
 """
 
 
+@cache
+def _operators() -> Any:
+    """Of Numba's builtins only the operators.
+
+    Others, when installed, load all of its array support, which takes longer than compiling.
+    """
+    from numba.core.typing import builtins
+
+    registry = templates.Registry()
+    registry.functions += [
+        template
+        for template in templates.builtin_registry.functions
+        if template.__module__ == builtins.__name__
+    ]
+    registry.globals += templates.builtin_registry.globals
+    return registry
+
+
 class _Typing(BaseContext):  # type: ignore[misc]
     """Types of integers and of register tiles."""
 
     def _load_builtins(self) -> None:
-        # Of Numba's builtins only the operators: others, when installed, load all of its array
-        # support, which takes longer than compiling a kernel.
-        from numba.core.typing import builtins
-
-        operators = templates.Registry()
-        operators.functions += [
-            template
-            for template in templates.builtin_registry.functions
-            if template.__module__ == builtins.__name__
-        ]
-        operators.globals += templates.builtin_registry.globals
-        self.install_registry(operators)
+        self.install_registry(_operators())
 
     def load_additional_registries(self) -> None:
         self.install_registry(simd.TYPING)

@@ -60,12 +60,14 @@ def canonical(geometry: Geometry) -> Geometry:
         return (index not in strides[-1], -out, -max(steps, default=0))
 
     order = sorted(extents, key=weight)
-    members = {i: (i,) for i in order}
+    members: dict[str, tuple[str, ...]] = {i: (i,) for i in order}
     merged = True
     while merged:
         merged = False
         for outer in order:
-            inner = next((i for i in order if i != outer and _adjacent(strides, extents, outer, i)), None)
+            inner = next(
+                (i for i in order if i != outer and _adjacent(strides, extents, outer, i)), None
+            )
             if inner is not None:
                 extents[inner] *= extents.pop(outer)
                 members[inner] = members.pop(outer) + members[inner]

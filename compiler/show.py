@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from .affine import Affine
 from .cost import Cost
 from .loopnest import Assign, Group, Kind, Loop, Nest, Ref, Statement, Tabulate, Term, Tiles
-from .program import Access
 from .program import Statement as Step
 from .schedule import Schedule
 
@@ -110,7 +109,7 @@ def product(step: Step) -> str:
 def tree(steps: Iterable[Step]) -> str:
     """Steps as one expression with brackets, the last one outermost: ``(a * b) * c``.
 
-    >>> from .affine import Affine
+    >>> from .program import Access
     >>> a, b, c, t0, out = (Access(name, ()) for name in ("a", "b", "c", "t0", "out"))
     >>> tree([Step(t0, (b, c)), Step(out, (a, t0))])
     'a * (b * c)'
@@ -188,9 +187,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: str = "") -
 
 def candidates(costs: Iterable[tuple[str, Cost]], chosen: str) -> str:
     """What was considered, and which of it was taken, as a table."""
-    rows = [
-        [("* " if name == chosen else "  ") + name, *cost_cells(cost)] for name, cost in costs
-    ]
+    rows = [[("* " if name == chosen else "  ") + name, *cost_cells(cost)] for name, cost in costs]
     return table(["  candidate", "flops", "bytes", "predicted"], rows, "flops bytes predicted")
 
 

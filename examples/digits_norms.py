@@ -212,7 +212,7 @@ def times_table(inputs: Sequence[Array], gradients: Sequence[Array]) -> Table:
 def _milliseconds(name: str, times: Mapping[str, float]) -> str:
     if name not in times:
         return "takes too long"
-    text = f"{times[name] * 1e3:.3g}"
+    text = f"{times[name] * 1e3:.2f}"
     return f"[bold green]{text}[/]" if times[name] == min(times.values()) else text
 
 

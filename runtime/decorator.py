@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import prod
 from types import FunctionType
-from typing import Any, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -40,6 +40,11 @@ from .operands import (
     ready,
 )
 from .signatures import Signature, parse_signature
+
+if TYPE_CHECKING:
+    from .explain import Explanation
+    from .precompile import Precompiled
+    from .store import Store
 
 __all__ = ["CompiledEinsum", "Optimize", "compile_einsum", "einsum", "normalize_optimize"]
 
@@ -306,10 +311,14 @@ class CompiledEinsum:
             operands = self._in_order(operands, named)
         return self._call(operands, out, dtype, order, casting)
 
-    def explain(self, *operands: ArrayLike, **named: ArrayLike) -> Any:
+    def explain(self, *operands: ArrayLike, **named: ArrayLike) -> "Explanation":
         """How operands like these would be contracted, for people to read.
 
-        Raises what a call would raise for wrong operands. Nothing is computed.
+        Raises what a call would raise for wrong operands. Nothing is computed or compiled.
+
+        >>> plan = compile_einsum("ij,jk->ik").explain(np.ones((2, 3)), np.ones((3, 2)))
+        >>> plan.steps[0].statement
+        'out[i,k] = sum_j a[i,j] * b[j,k]'
         """
         from .explain import explain
 
@@ -317,6 +326,27 @@ class CompiledEinsum:
         expression = self._resolve(arrays)
         compute = choose_dtypes(arrays, names=self.names).compute
         return explain(expression, _prepared(arrays, compute), self.optimize, self.names)
+
+    def precompile(self, *, store: "Store | None" = None, jobs: int = 1) -> "list[Precompiled]":
+        """Compile every kernel that calls of the declared signatures need.
+
+        Args:
+            store: where the kernels go; by default where einsumc looks for them.
+            jobs: processes to compile in; see `runtime.precompile.precompile`.
+
+        Returns:
+            The kernels, whether they were compiled now or before.
+
+        Raises:
+            EinsumError: (a ValueError) no signatures were declared.
+            OSError: the store cannot be written.
+        """
+        from .precompile import build, jobs_for
+
+        if not self.signatures:
+            raise EinsumError(f"{self!r} has no signatures that say what to compile it for")
+        wanted = jobs_for(self._subscripts, self.signatures, self.optimize)
+        return build(wanted, store=store, jobs=jobs)
 
     def __repr__(self) -> str:
         name = getattr(self, "__name__", None)

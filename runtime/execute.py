@@ -80,14 +80,12 @@ def prepare(
     writable and overlaps no operand. No extent is zero.
     """
     strides = [array.strides for array in operands]
-    execution = prepare_layouts(
-        expression, operands[0].dtype, strides, out.strides, optimize, same_arrays(operands)
-    )
+    same = same_arrays(operands)
     if stages := settings.current().show:
         from .explain import print_stages
 
-        print_stages(execution, expression, operands[0].dtype, stages)
-    return execution
+        print_stages(stages, expression, operands[0].dtype, strides, out.strides, optimize, same)
+    return prepare_layouts(expression, operands[0].dtype, strides, out.strides, optimize, same)
 
 
 def prepare_layouts(

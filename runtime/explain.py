@@ -17,9 +17,9 @@ import numpy as np
 from ..compiler import pipeline, show
 from ..compiler.cost import Cost, statement_cost
 from ..compiler.program import from_expression
-from .execute import Execution, Step, machine, same_arrays
+from .execute import Execution, Step, machine, prepare_layouts, same_arrays
 from .operands import KERNEL_DTYPES, Array, as_view
-from .plan import plan
+from .plan import plan, planned
 from .store import default_stores
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class ExplainedStep:
         cost: operations, traffic in bytes, and predicted seconds on one core.
         recipe: the kind of schedule.
         key: the kernel's name in a store.
-        origin: where the kernel is: "stored", "compiled" just now, or "not stored".
+        origin: where the kernel is: "stored" or "not stored".
         groups: the loops' indices.
         tiles: into how many independent parts the step is cut for threads.
         scratch_bytes: what each thread needs besides the tensors.
@@ -206,12 +206,31 @@ def explain(
 
 
 def print_stages(
-    execution: Execution, expression: Expression, dtype: np.dtype[Any], stages: Iterable[str]
+    stages: Iterable[str],
+    expression: Expression,
+    dtype: np.dtype[Any],
+    strides: Sequence[tuple[int, ...]],
+    out_strides: tuple[int, ...],
+    optimize: Any,
+    same: Sequence[int],
 ) -> None:
-    """Print stages of what is about to be executed to stderr: this is EINSUMC_SHOW."""
+    """Print stages of what is about to be prepared to stderr: this is EINSUMC_SHOW.
+
+    Args:
+        stages: as for `Explanation.stage`.
+        expression: the equation with the operands' shapes.
+        dtype: of the operands.
+        strides: of each operand, in bytes.
+        out_strides: of the output.
+        optimize: how to choose the order of contraction.
+        same: for each operand the first that is the same array.
+    """
+    execution = prepare_layouts(
+        expression, dtype, strides, out_strides, optimize, same, obtain=planned
+    )
     explanation = _explain(execution, expression, dtype)
     text = "\n\n".join(explanation.stage(name).rstrip() for name in stages)
-    print(f"{text}\n", file=sys.stderr)
+    print(f"{text}\n", file=sys.stderr, flush=True)
 
 
 # --- from an execution to its explanation ---------------------------------------------------------
@@ -223,24 +242,26 @@ def _explain(
     dtype: np.dtype[Any],
     names: Sequence[str] | None = None,
 ) -> Explanation:
-    context = f"{expression.text}, {show.sizes(expression.sizes)}, {dtype}"
-    tree = show.tree(execution.program.statements)
-    steps = tuple(
-        _explained(step, execution, dtype, f"{context}\nstep {number} of {{}}: {{}}\ntree: {tree}")
-        for number, step in enumerate(execution.steps, start=1)
-    )
+    equation = f"{expression.text}, {show.sizes(expression.sizes)}, {dtype}"
+    tree = f"tree: {show.tree(execution.program.statements)}"
+    steps = []
+    for number, step in enumerate(execution.steps, start=1):
+        title = f"step {number} of {len(execution.steps)}: {step.statement}"
+        steps.append(_explained(step, execution, dtype, [equation, title, tree]))
     return Explanation(
         equation=expression.text,
         sizes=expression.sizes,
         dtype=dtype,
         program=str(from_expression(expression, names)),
         factorization=execution.factorization,
-        steps=steps,
+        steps=tuple(steps),
         temporaries=execution.temporaries,
     )
 
 
-def _explained(step: Step, execution: Execution, dtype: np.dtype[Any], context: str) -> ExplainedStep:
+def _explained(
+    step: Step, execution: Execution, dtype: np.dtype[Any], context: Sequence[str]
+) -> ExplainedStep:
     host, schedule = machine(), step.choice.schedule
     values = dict(zip(step.kernel.parameters, step.arguments.tolist(), strict=False))
     groups = tuple(
@@ -263,7 +284,7 @@ def _explained(step: Step, execution: Execution, dtype: np.dtype[Any], context: 
     stored = "stored" if default_stores().get(step.kernel.key) else "not stored"
     tensors = zip(schedule.names, step.operands, schedule.elements, strict=True)
     header = [
-        context.format(len(execution.steps), step.statement),
+        *context,
         ", ".join(f"{name} = {tensor} {element}" for name, tensor, element in tensors),
         ", ".join(f"{group.name} = {show.indices(group.indices)}" for group in groups),
         show.schedule(schedule),
@@ -275,7 +296,7 @@ def _explained(step: Step, execution: Execution, dtype: np.dtype[Any], context: 
         cost=statement_cost(step.statement, execution.program.sizes, dtype.itemsize, host),
         recipe=schedule.recipe,
         key=step.kernel.key,
-        origin=stored if step.kernel.origin == "planned" else step.kernel.origin,
+        origin=stored,
         groups=groups,
         tiles=step.tiles,
         scratch_bytes=step.scratch_bytes,
@@ -384,4 +405,3 @@ _STAGES: dict[str, Callable[[Explanation], str]] = {
     "source": _for_each_kernel(lambda step: step.source),
     "asm": _for_each_kernel(ExplainedStep.assembly),
 }
-

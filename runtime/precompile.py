@@ -1,0 +1,383 @@
+"""Compile kernels before anybody needs them: for signatures, before any array exists.
+
+Which kernel a call uses depends on its sizes and memory layouts, not only on the dtypes and ranks
+that a signature fixes. So a signature is planned for representative calls, which costs no memory
+and little time, since nothing is computed; what they need together is compiled:
+
+- An axis that the signature leaves open has each of the extents `SIZES`, in every combination of
+  up to five indices (of more than five: all alike, or all but one). Besides, one index at a time,
+  or all, have an extent of `FEW`: an axis of extent 1 is no axis at all for a kernel.
+- Operands are C-contiguous or all Fortran-contiguous; two matrices are also mixed.
+- Operands that look the same are different arrays, and also the same one.
+
+A call that is none of these, such as one with strided views, may still need a kernel of its own; it
+is compiled then, unless EINSUMC_COMPILE=never forbids it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+
+from ..compiler.errors import EinsumError, EinsumTypeError
+from ..compiler.machine import Target
+from ..compiler.schedule import Schedule
+from ..compiler.subscripts import Subscripts, parse, resolve
+from .decorator import normalize_optimize
+from .execute import machine
+from .kernels import compiled, compiled_pool, fields, pool_fields
+from .plan import plan, virtual
+from .signatures import Signature, parse_signature
+from .store import Store, StorePath, default_stores
+from .target import available_cores
+
+__all__ = [
+    "FEW",
+    "SIZES",
+    "Job",
+    "Precompiled",
+    "Request",
+    "build",
+    "jobs_for",
+    "precompile",
+    "read_requests",
+]
+
+SIZES = (512, 24, 8)
+"""What an open extent stands for: large, of a few vectors, of one."""
+
+FEW = (2, 1)
+"""Extents that one index at a time has, or all have."""
+
+_EVERY_COMBINATION = 5  # indices
+_LARGEST = 1 << 40  # elements of a tensor
+_WHOLE = 1 << 60  # positions of all indices together
+
+Progress = Callable[[int, int], None]
+"""Called with how many kernels there are by now, and how many there will be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A kernel to compile; one without a schedule is the thread pool."""
+
+    key: str
+    schedule: Schedule | None
+    target: Target
+
+    @property
+    def recipe(self) -> str:
+        """The kind of kernel."""
+        return self.schedule.recipe if self.schedule else "thread pool"
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """Of the operands, then the output."""
+        return self.schedule.elements if self.schedule else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Precompiled:
+    """A kernel that is in the store now.
+
+    Attributes:
+        key: its name there.
+        recipe: the kind of kernel.
+        dtypes: of the operands, then the output.
+        target: the instruction set level.
+        size: bytes of code.
+        compiled: whether it was compiled now; False if it was there.
+    """
+
+    key: str
+    recipe: str
+    dtypes: tuple[str, ...]
+    target: str
+    size: int
+    compiled: bool
+
+
+def precompile(
+    equation: str,
+    signatures: str | Iterable[str],
+    optimize: Any = True,
+    *,
+    store: Store | StorePath | None = None,
+    jobs: int = 1,
+    progress: Progress | None = None,
+) -> list[Precompiled]:
+    """Compile every kernel that an einsum of these signatures needs, unless the store has it.
+
+    Args:
+        equation: as for `einsum`.
+        signatures: dtypes and axes of the operands, `"f4[i,j], f4[j,k]"`.
+        optimize: as for `einsum`.
+        store: where the kernels go; by default where einsumc looks for them.
+        jobs: processes to compile in. More than one starts them by spawning, so the main module
+            needs its `if __name__ == "__main__":`, as always with multiprocessing.
+        progress: called with the number of kernels done and the number of all, after each.
+
+    Returns:
+        The kernels, in the order of their keys.
+
+    Raises:
+        EinsumError: (a ValueError) the equation or a signature is wrong.
+        OSError: the store cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     kernels = precompile("i,i->", ["f4[4096], f4[4096]"], store=Store(folder))
+    >>> [kernel.recipe for kernel in kernels if kernel.dtypes]
+    ['streamed']
+    """
+    subscripts = parse(equation)
+    signatures = (signatures,) if isinstance(signatures, str) else signatures
+    checked = [parse_signature(signature, subscripts) for signature in signatures]
+    wanted = jobs_for(subscripts, checked, optimize)
+    return build(wanted, store=store, jobs=jobs, progress=progress)
+
+
+# --- signatures -> kernels to compile -------------------------------------------------------------
+
+
+def jobs_for(
+    subscripts: Subscripts, signatures: Iterable[Signature], optimize: Any = True
+) -> list[Job]:
+    """The kernels that calls like these need, each once, in the order of their keys.
+
+    They are for the level that EINSUMC_TARGET names, or for the host's.
+    """
+    target = machine().target
+    jobs = {}
+    for signature in signatures:
+        for schedule in _schedules(subscripts, signature, normalize_optimize(optimize)):
+            key = fields(schedule, target).key()
+            jobs[key] = Job(key, schedule, target)
+    pool = pool_fields().key()
+    jobs[pool] = Job(pool, None, target)
+    return [jobs[key] for key in sorted(jobs)]
+
+
+def _schedules(subscripts: Subscripts, signature: Signature, optimize: Any) -> set[Schedule]:
+    """The schedules of all steps of all representative calls."""
+    dtype = np.result_type(*(operand.dtype for operand in signature.operands))
+    found: set[Schedule] = set()
+    problem: EinsumError | None = None
+    for shapes in _shapes(signature):
+        try:
+            expression = resolve(subscripts, shapes)
+        except EinsumError as error:  # sizes that do not go together in this equation
+            problem = error
+            continue
+        largest = max(prod(shape) for shape in (*shapes, expression.output_shape))
+        if largest > _LARGEST or prod(expression.sizes.values()) > _WHOLE:
+            continue
+        for orders in _orders(shapes):
+            operands = [
+                virtual(shape, dtype, order) for shape, order in zip(shapes, orders, strict=True)
+            ]
+            layouts = list(zip(shapes, orders, strict=True))
+            alike = [layouts.index(layout) for layout in layouts]
+            for same in {tuple(range(len(operands))), tuple(alike)}:
+                execution = plan(expression, operands, optimize, same=same)
+                if execution is not None:
+                    found.update(step.choice.schedule for step in execution.steps)
+    if not found and problem is not None:
+        raise problem
+    return found
+
+
+def _shapes(signature: Signature) -> Iterator[tuple[tuple[int, ...], ...]]:
+    """Shapes of the operands of representative calls."""
+    axes = [axis for operand in signature.operands for axis in operand.axes]
+    names = list(dict.fromkeys(axis for axis in axes if isinstance(axis, str)))
+    for extents in _extents(len(names)):
+        value: dict[str | int, int] = dict(zip(names, extents, strict=True))
+        yield tuple(
+            tuple(value[axis] if isinstance(axis, str) else axis for axis in operand.axes)
+            for operand in signature.operands
+        )
+
+
+def _extents(count: int) -> list[tuple[int, ...]]:
+    """Extents of so many open indices, the largest first.
+
+    >>> len(_extents(1)), len(_extents(3)), len(_extents(20))
+    (5, 83, 245)
+    """
+    if count <= _EVERY_COMBINATION:
+        bases = list(product(SIZES, repeat=count))
+    else:
+        bases = [(size,) * count for size in SIZES]
+    changed = (
+        (*base[:place], extent, *base[place + 1 :])
+        for base in bases
+        for place in range(count)
+        for extent in (*SIZES, *FEW)
+    )
+    return list(dict.fromkeys([*bases, *changed, *((size,) * count for size in FEW)]))
+
+
+def _orders(shapes: Sequence[Sequence[int]]) -> Iterator[tuple[tuple[int, ...], ...]]:
+    """Memory orders of the operands, the slowest axis first."""
+    both = [(tuple(range(len(s))), tuple(reversed(range(len(s))))) for s in shapes]
+    several = [n for n, shape in enumerate(shapes) if len(shape) > 1]
+    if len(several) == 2:
+        yield from dict.fromkeys(product(*both))
+    else:
+        yield from dict.fromkeys(zip(*both, strict=True))
+
+
+# --- compiling ------------------------------------------------------------------------------------
+
+
+def build(
+    wanted: Sequence[Job],
+    *,
+    store: Store | StorePath | None = None,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> list[Precompiled]:
+    """Compile what the store lacks, in several processes, and put it there.
+
+    Args:
+        wanted: from `jobs_for`.
+        store: where the kernels go; by default where einsumc looks for them.
+        jobs: the most processes to use; by default one a core.
+        progress: called with the number of kernels done and the number of all, after each.
+
+    Raises:
+        OSError: the store cannot be written.
+    """
+    place = default_stores() if store is None else store
+    there = {job.key: found for job in wanted if (found := place.get(job.key)) is not None}
+    sizes = {key: len(found.image) for key, found in there.items()}
+    missing = [job for job in wanted if job.key not in sizes]
+    if progress is not None:
+        progress(len(sizes), len(wanted))
+    for job, (code, header) in _compile_all(missing, jobs or available_cores()):
+        if not place.put(job.key, header, code):
+            raise OSError(f"kernel {job.key[:12]} could not be written to {place}")
+        sizes[job.key] = len(code)
+        if progress is not None:
+            progress(len(sizes), len(wanted))
+    return [
+        Precompiled(
+            job.key, job.recipe, job.dtypes, job.target.name, sizes[job.key], job.key not in there
+        )
+        for job in wanted
+    ]
+
+
+_Code = tuple[bytes, dict[str, Any]]
+
+
+def _compile_all(missing: Sequence[Job], jobs: int) -> Iterator[tuple[Job, _Code]]:
+    """The code and header of each, as they become ready."""
+    jobs = min(jobs, -(-len(missing) // 3))  # to start a process takes as long as three kernels
+    if jobs <= 1:
+        yield from ((job, _compile(job)) for job in missing)
+        return
+    executor = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+    try:
+        waiting = {executor.submit(_compile, job): job for job in missing}
+        for future in as_completed(waiting):
+            yield waiting[future], future.result()
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _compile(job: Job) -> _Code:
+    return compiled_pool() if job.schedule is None else compiled(job.schedule, job.target)
+
+
+# --- kernels.toml ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A `[[kernel]]` of a file: an equation, checked, and what to compile it for."""
+
+    subscripts: Subscripts
+    signatures: tuple[Signature, ...]
+    optimize: Any = True
+
+
+def read_requests(path: str | os.PathLike[str]) -> list[Request]:
+    """Read a file such as `kernels_cache/kernels.toml`, which describes the format.
+
+    Raises:
+        EinsumError: (a ValueError) what is wrong, with the file, the entry and a caret.
+        OSError: the file cannot be read.
+    """
+    name = os.fspath(path)
+    with open(path, "rb") as file:
+        text = file.read()
+    try:
+        document = tomllib.loads(text.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise EinsumError(f"{name}: it is not UTF-8 ({error.reason})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise _syntax_error(name, text.decode("utf-8"), str(error)) from None
+    unknown = sorted(document.keys() - {"kernel"})
+    if unknown:
+        raise _wrong_key(name, unknown[0], "the file may have [[kernel]] entries only")
+    entries = document.get("kernel")
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise EinsumError(f"{name}: it has no [[kernel]] entries")
+    return [_request(f"{name}: kernel {n}", entry) for n, entry in enumerate(entries, start=1)]
+
+
+def _request(where: str, entry: Mapping[str, Any]) -> Request:
+    """One entry; errors say where it is."""
+    for key in entry:
+        if key not in ("equation", "signatures", "optimize"):
+            raise _wrong_key(where, key, "expected equation, signatures or optimize")
+    for key in ("equation", "signatures"):
+        if key not in entry:
+            raise EinsumError(f"{where}: it has no {key}")
+    equation, signatures = entry["equation"], entry["signatures"]
+    if not isinstance(signatures, list) or not signatures:
+        raise _wrong_key(where, "signatures", "expected a list of texts")
+    subscripts = _located(f"{where}, equation", parse, equation)
+    checked = tuple(
+        _located(f"{where}, signature {n}", parse_signature, signature, subscripts)
+        for n, signature in enumerate(signatures, start=1)
+    )
+    optimize = _located(f"{where}, optimize", normalize_optimize, entry.get("optimize", True))
+    return Request(subscripts, checked, optimize)
+
+
+def _located(where: str, read: Callable[..., Any], *arguments: Any) -> Any:
+    """What `read` returns; its errors are told where it is."""
+    try:
+        return read(*arguments)
+    except (EinsumError, EinsumTypeError) as error:
+        raise EinsumError(f"{where}: {error.message}", error.text, error.span) from None
+
+
+def _wrong_key(where: str, key: str, problem: str) -> EinsumError:
+    return EinsumError(f"{where}: {problem}", key, (0, len(key)))
+
+
+def _syntax_error(name: str, text: str, message: str) -> EinsumError:
+    """TOML's complaint, with the line that it is about."""
+    found = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", message)
+    lines = text.splitlines() or [""]
+    if found is None:  # at the end of the file
+        place, line, column = len(lines), lines[-1], len(lines[-1])
+    else:
+        place, column = int(found[2]), int(found[3]) - 1
+        line = lines[place - 1] if place <= len(lines) else ""
+        message = found[1]
+    return EinsumError(f"{name}, line {place}: {message}", line, (column, column + 1))
