@@ -1,0 +1,37 @@
+"""Register tiles: the small set of SIMD operations that generated kernels are written in.
+
+A *tile* is a block of ``rows x columns`` values held in vector registers. Kernels load tiles from
+memory, combine them with broadcasting (a side of length 1 stretches), and store them::
+
+    x = load_rows(a, offset, row_stride, 6, 16, 8)      # 6 rows of 16 values, vectors of 8 lanes
+    acc = multiply_add(acc, x, y)                       # acc + x * y
+
+Sizes are literals, so every operation unrolls into straight vector code when it is lowered. Offsets
+and strides count elements, not bytes. From the ground up:
+
+    tiles        element types; the types that Numba sees
+    emitter      LLVM code for elements, vectors and tiles
+    registry     how an operation is declared
+    addresses    operand, buffer, advance
+    tables       tabulate, peek, is_run: offsets of composite groups
+    loops        range and min
+    memory       load_*, store_*; made with `runs` (whole or through the stack) and `transpose`
+    arithmetic   zeros, multiply, add, multiply_add, accumulate, convert, total_rows, stretch
+
+Importing this package declares all operations; `OPERATIONS` has them by name.
+"""
+
+from . import addresses, arithmetic, memory, tables  # noqa: F401 - they declare operations
+from .loops import least, positions
+from .registry import LOWERING, OPERATIONS, TYPING
+from .tiles import Element, ElementName
+
+__all__ = [
+    "LOWERING",
+    "OPERATIONS",
+    "TYPING",
+    "Element",
+    "ElementName",
+    "least",
+    "positions",
+]

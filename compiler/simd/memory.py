@@ -1,0 +1,146 @@
+"""Loads and stores of tiles.
+
+The step from one row (or lane) to the next is either a stride or a pointer into a table of
+offsets. Every load and store takes two optional counts at its end, ``rows`` and ``columns`` that
+lie inside the tensor: nothing outside them is touched, and what is not loaded is zero. A partial
+tile goes through the stack, row by row: edges are rare, and the code for them stays small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from numba.core import types
+
+from .emitter import Emitter
+from .registry import literals, operation
+from .runs import Spill, each_element, load_runs, store_runs
+from .tiles import Pointer, Tile
+from .transpose import transposed
+
+
+@operation
+def load_rows(
+    p: Any, offset: Any, step: Any, rows: Any, columns: Any, lanes: Any, *part: Any
+) -> Any:
+    """A tile whose rows are runs of neighbouring elements, ``step`` apart."""
+    kind = _tile(p, rows, columns, lanes)
+    if kind is None:
+        return None
+
+    def lowering(e: Emitter, values: Sequence[Any]) -> Any:
+        return e.pack(kind, load_runs(e, kind, values[:2], (step, values[2]), values[6:]))
+
+    return kind, lowering
+
+
+@operation
+def load_columns(
+    p: Any, offset: Any, step: Any, rows: Any, columns: Any, lanes: Any, *part: Any
+) -> Any:
+    """A tile whose columns are runs of neighbouring elements: loaded as rows, then transposed."""
+    kind = _tile(p, rows, columns, lanes)
+    if kind is None:
+        return None
+    turned = Tile(kind.element, kind.columns, kind.rows, kind.lanes)
+
+    def lowering(e: Emitter, values: Sequence[Any]) -> Any:
+        runs = load_runs(e, turned, values[:2], (step, values[2]), values[:5:-1])
+        return e.pack(kind, transposed(e, turned, runs))
+
+    return kind, lowering
+
+
+@operation
+def load_splat(p: Any, offset: Any, step: Any, rows: Any, *part: Any) -> Any:
+    """One value a row, a column of the tile: it stretches over all columns."""
+    sizes = literals(rows)
+    if sizes is None or not isinstance(p, Pointer):
+        return None
+    kind = Tile(p.element, sizes[0], 1, 1)
+
+    def lowering(e: Emitter, values: Sequence[Any]) -> Any:
+        if part and kind.rows > 1:
+            runs = load_runs(e, kind, values[:2], (step, values[2]), [values[4], e.integer(1)])
+            return e.pack(kind, runs)
+        return e.pack(kind, load_runs(e, kind, values[:2], (step, values[2]), ()))
+
+    return kind, lowering
+
+
+@operation
+def load_any(
+    p: Any,
+    offset: Any,
+    row_step: Any,
+    lane_step: Any,
+    rows: Any,
+    columns: Any,
+    lanes: Any,
+    *part: Any,
+) -> Any:
+    """A tile of elements that lie anywhere, gathered one by one."""
+    kind = _tile(p, rows, columns, lanes)
+    if kind is None:
+        return None
+
+    def lowering(e: Emitter, values: Sequence[Any]) -> Any:
+        spill = Spill(e, kind)
+        if part:
+            spill.clear()
+        for at, places in each_element(e, kind, values, (row_step, lane_step), spill, values[7:]):
+            for value, place in zip(e.load(kind.element, at, 1, None), places, strict=True):
+                e.builder.store(value, place)
+        return e.pack(kind, spill.registers())
+
+    return kind, lowering
+
+
+def _tile(pointer: Any, rows: Any, columns: Any, lanes: Any) -> Tile | None:
+    sizes = literals(rows, columns, lanes)
+    if sizes is None or not isinstance(pointer, Pointer):
+        return None
+    return Tile(pointer.element, *sizes)
+
+
+@operation
+def store_rows(p: Any, offset: Any, step: Any, tile: Any, *part: Any) -> Any:
+    """Store every row of a tile as a run of neighbouring elements, ``step`` apart."""
+    if not (isinstance(p, Pointer) and isinstance(tile, Tile)):
+        return None
+
+    def lowering(e: Emitter, values: Sequence[Any]) -> None:
+        registers = e.unpack(tile, values[3])
+        store_runs(e, tile, registers, values[:2], (step, values[2]), values[4:])
+
+    return types.void, lowering
+
+
+@operation
+def store_columns(p: Any, offset: Any, step: Any, tile: Any, *part: Any) -> Any:
+    """Store every column of a tile as a run of neighbouring elements: transposed, then stored."""
+    if not (isinstance(p, Pointer) and isinstance(tile, Tile)):
+        return None
+    turned = Tile(tile.element, tile.columns, tile.rows, tile.lanes)
+
+    def lowering(e: Emitter, values: Sequence[Any]) -> None:
+        registers = transposed(e, tile, e.unpack(tile, values[3]))
+        store_runs(e, turned, registers, values[:2], (step, values[2]), values[:3:-1])
+
+    return types.void, lowering
+
+
+@operation
+def store_any(p: Any, offset: Any, row_step: Any, lane_step: Any, tile: Any, *part: Any) -> Any:
+    """Store a tile's elements anywhere, one by one."""
+    if not (isinstance(p, Pointer) and isinstance(tile, Tile)):
+        return None
+
+    def lowering(e: Emitter, values: Sequence[Any]) -> None:
+        spill = Spill(e, tile)
+        spill.fill(e.unpack(tile, values[4]))
+        for at, places in each_element(e, tile, values, (row_step, lane_step), spill, values[5:]):
+            e.store(tile.element, at, [e.builder.load(place) for place in places], 1, None)
+
+    return types.void, lowering
