@@ -79,7 +79,8 @@ def statement_cost(
 
     >>> from .machine import TARGETS
     >>> from .program import from_expression
-    >>> from .subscripts import parse, resolve
+    >>> from .resolve import resolve
+    >>> from .subscripts import parse
     >>> program = from_expression(resolve(parse("ij,jk->ik"), [(1000, 1000)] * 2))
     >>> matmul, machine = program.statements[0], Machine(TARGETS["x86-64-v3"], flops=100e9)
     >>> cost = statement_cost(matmul, program.sizes, 4, machine)

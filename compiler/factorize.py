@@ -88,7 +88,8 @@ def factorize(program: Program, optimize: Any, machine: Machine, itemsize: int) 
 
     >>> from .machine import TARGETS
     >>> from .program import from_expression
-    >>> from .subscripts import parse, resolve
+    >>> from .resolve import resolve
+    >>> from .subscripts import parse
     >>> program = from_expression(resolve(parse("ij,jk,kl->il"), [(90, 90), (90, 90), (90, 2)]))
     >>> chain = factorize(program, True, Machine(TARGETS["x86-64-v3"]), itemsize=8)
     >>> print(chain.program)
@@ -215,7 +216,8 @@ def follow(program: Program, path: Path) -> Program:
     and last the index along which the elements of the result are neighbours.
 
     >>> from .program import from_expression
-    >>> from .subscripts import parse, resolve
+    >>> from .resolve import resolve
+    >>> from .subscripts import parse
     >>> program = from_expression(resolve(parse("bij,bjk,bk->bi"), [(2, 3, 4), (2, 4, 5), (2, 5)]))
     >>> print(follow(program, ((1, 2), (0, 1))))
     t0[b,j] = sum_k b[b,j,k] * c[b,k]

@@ -108,7 +108,8 @@ class Program:
     `inputs` has a name for each operand, the same one twice where they are the same array.
     `extents` has every index of every statement.
 
-    >>> from .subscripts import parse, resolve
+    >>> from .resolve import resolve
+    >>> from .subscripts import parse
     >>> program = from_expression(resolve(parse("ij,jk->ik"), [(2, 3), (3, 4)]))
     >>> print(program)
     out[i,k] = sum_j a[i,j] * b[j,k]
@@ -168,7 +169,8 @@ def from_expression(
         same: for each operand the first that is the same array, its own position if there is none
             before it.
 
-    >>> from .subscripts import parse, resolve
+    >>> from .resolve import resolve
+    >>> from .subscripts import parse
     >>> expression = resolve(parse("nti,nsi->nts"), [(2, 3, 4), (2, 3, 4)])
     >>> print(from_expression(expression, ["x", "y"], same=[0, 0]))
     out[n,t,s] = sum_i x[n,t,i] * x[n,s,i]
@@ -225,7 +227,8 @@ def verify_program(program: Program) -> None:
     Tensors and indices are known and used as they are declared, no access leaves its tensor, each
     intermediate is written, whole and once, before it is read, and the result is written.
 
-    >>> from .subscripts import parse, resolve
+    >>> from .resolve import resolve
+    >>> from .subscripts import parse
     >>> program = from_expression(resolve(parse("ij->i"), [(2, 3)]))
     >>> verify_program(program)
     >>> verify_program(replace(program, statements=()))  # doctest: +IGNORE_EXCEPTION_DETAIL
@@ -293,7 +296,8 @@ def evaluate(program: Program, arrays: Mapping[str, NDArray[Any]]) -> NDArray[An
         program: a program that `verify_program` accepts.
         arrays: an array of the declared shape for each of the operands' names.
 
-    >>> from .subscripts import parse, resolve
+    >>> from .resolve import resolve
+    >>> from .subscripts import parse
     >>> program = from_expression(resolve(parse("ii,i->"), [(2, 2), (2,)]))
     >>> evaluate(program, {"a": np.array([[1, 2], [3, 4]]), "b": np.array([10, 1])})
     array(14)

@@ -1,4 +1,4 @@
-"""From the text of an einsum and the shapes of its operands to a checked expression.
+"""From the text of an einsum to its subscripts.
 
 The grammar is NumPy's: one letter an index, commas between operands, `...` for axes that broadcast,
 an output after `->` or NumPy's implicit one; spaces mean nothing. To this are added
@@ -23,33 +23,22 @@ an output after `->` or NumPy's implicit one; spaces mean nothing. To this are a
 The arithmetic of an affine axis, `y+k` or `2*y`, calls for names just as rule 1 does.
 """
 
-import operator
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from .affine import Affine
-from .errors import (
-    EinsumError,
-    EinsumTypeError,
-    Span,
-    operand_count,
-    rank_mismatch,
-    size_mismatch,
-)
+from .errors import EinsumError, EinsumTypeError, Span
 
 __all__ = [
     "Axis",
     "Expression",
     "Subscripts",
     "Term",
-    "from_call",
-    "from_interleaved",
+    "checked",
+    "compose",
     "parse",
     "parse_axis",
-    "resolve",
 ]
 
 # Only ASCII whitespace separates: opt_einsum's symbols run through the other kinds.
@@ -112,6 +101,7 @@ class Expression:
     appear. The axes of `...` are indices called `...0`, `...1` and so on, counted from the left of
     the shape they broadcast to. `text` is the equation in a standard form, with its output.
 
+    >>> from einsumc.compiler.resolve import resolve
     >>> expression = resolve(parse("b i j, ...jk"), [(7, 2, 3), (7, 3, 4)])
     >>> print(expression)
     bij,...jk->...bik
@@ -215,7 +205,7 @@ _Reader = Callable[[str, Span], list[Axis]]
 
 def _read(text: str, inputs: Iterable[Span], output: Span | None, reader: _Reader) -> Subscripts:
     terms = tuple(_read_term(text, span, reader) for span in inputs)
-    return _checked(
+    return checked(
         Subscripts(text, terms, _read_term(text, output, reader) if output is not None else None)
     )
 
@@ -291,7 +281,7 @@ def parse_axis(text: str, span: Span) -> Affine:
     return Affine(tuple(terms), constant)
 
 
-def _checked(subscripts: Subscripts) -> Subscripts:
+def checked(subscripts: Subscripts) -> Subscripts:
     """The same, once every index of the output is known to be in an input."""
     known = {name for term in subscripts.inputs for name in term.names}
     for axis in subscripts.output.axes if subscripts.output is not None else ():
@@ -302,123 +292,7 @@ def _checked(subscripts: Subscripts) -> Subscripts:
     return subscripts
 
 
-# --- the arguments of a call -> subscripts --------------------------------------------------------
-
-
-def from_call(args: Sequence[Any]) -> tuple[Subscripts, tuple[Any, ...]]:
-    """The subscripts and operands of a call in any of the forms of NumPy, opt_einsum and torch:
-    `(text, a, b)`, torch's `(text, [a, b])`, or interleaved, `(a, [0, 1], b, [1, 2], [0, 2])`.
-
-    >>> subscripts, operands = from_call(["ij,jk->ik", ["a", "b"]])
-    >>> operands
-    ('a', 'b')
-    """
-    if not args or not isinstance(args[0], (str, bytes)):
-        return from_interleaved(args)
-    text: Any = args[0]
-    subscripts, operands = parse(text), tuple(args[1:])
-    if len(operands) == 1 and isinstance(operands[0], list | tuple):
-        listed = tuple(operands[0])
-        # With one term NumPy takes the list for an array; it is torch's only if that cannot be.
-        if len(subscripts.inputs) > 1 or (
-            len(listed) == 1
-            and subscripts.inputs[0].ellipsis is None
-            and len(getattr(listed[0], "shape", "")) == len(subscripts.inputs[0].axes)
-        ):
-            return subscripts, listed
-    return subscripts, operands
-
-
-def from_interleaved(args: Sequence[Any]) -> tuple[Subscripts, tuple[Any, ...]]:
-    """The subscripts and operands of a call like `einsum(a, [0, 1], b, [1, 2], [0, 2])`.
-
-    Labels are the integers from 0 to 51, or, as in opt_einsum, anything that can be hashed and
-    sorted; a list may hold one Ellipsis. As in NumPy 0 is `A` and 26 is `a`. Labels that are names
-    keep them; others are lettered in their order.
-
-    >>> subscripts, operands = from_interleaved(["a", [0, 1], "b", [1, 2], [0, 2]])
-    >>> subscripts.text, operands
-    ('AB,BC->AC', ('a', 'b'))
-    """
-    if len(args) < 2:
-        raise EinsumError("there must be an equation and its operands, or an operand and its list")
-    operands = tuple(args[: len(args) // 2 * 2 : 2])
-    lists = [_labels(labels, f"operand {n}") for n, labels in enumerate(args[1::2])]
-    output = _labels(args[-1], "the output") if len(args) % 2 else None
-    names = _label_names(lists if output is None else [*lists, output], len(lists))
-
-    def indices(labels: list[Any]) -> list[Affine | None]:
-        return [None if label is ... else Affine.index(names[label]) for label in labels]
-
-    inputs = [indices(labels) for labels in lists]
-    return _checked(_compose(inputs, None if output is None else indices(output))), operands
-
-
-def _labels(labels: Any, owner: str) -> list[Any]:
-    """The labels of one operand or of the output, which `owner` tells, as a list."""
-    if hasattr(labels, "tolist") and len(labels.shape) == 1:  # an array of labels
-        labels = labels.tolist()
-    if not isinstance(labels, Sequence) or isinstance(labels, str | bytes):
-        kind = type(labels).__name__
-        raise EinsumTypeError(f"{owner} needs a list or tuple of indices, not {kind}")
-    ellipses = [place for place, label in enumerate(labels) if label is ...]
-    if len(ellipses) > 1:
-        message = f"{owner} may have only one ellipsis"
-        raise EinsumError(message, *_in_list(labels, ellipses[1]))
-    return list(labels)
-
-
-_NO_LABEL = (bool, float, complex, type(None))  # hashable, but surely a mistake
-
-
-def _label_names(lists: Sequence[Sequence[Any]], operands: int) -> dict[Any, str]:
-    """A name for each label, such that names sort as the labels do."""
-    labels: set[Any] = set()
-    for n, listed in enumerate(lists):
-        owner = f"operand {n}" if n < operands else "the output"
-        for place, label in enumerate(listed):
-            if isinstance(label, _NO_LABEL) or not getattr(label, "__hash__", None):
-                message = f"{owner} has an index of type {type(label).__name__}"
-                raise EinsumTypeError(message, *_in_list(listed, place))
-            if _is_integer(label) and not 0 <= label < 52:
-                message = f"{owner} has index {label}, which is not from 0 to 51"
-                raise EinsumError(message, *_in_list(listed, place))
-            labels.add(label)
-    labels.discard(...)
-    if all(_is_integer(label) for label in labels):
-        return {label: _symbol(label) for label in labels}
-    if all(isinstance(label, str) and label.isidentifier() for label in labels):
-        return {label: label for label in labels}
-    try:
-        return {label: _symbol(place) for place, label in enumerate(sorted(labels))}
-    except TypeError:
-        kinds = " and ".join(sorted({type(label).__name__ for label in labels}))
-        raise EinsumTypeError(f"the indices cannot be sorted: they are of types {kinds}") from None
-
-
-def _is_integer(label: Any) -> bool:
-    try:
-        operator.index(label)
-    except TypeError:
-        return False
-    return True
-
-
-def _symbol(number: int) -> str:
-    """The letters in ASCII order, as NumPy numbers them, then opt_einsum's symbols."""
-    if number < 52:
-        return chr(number + (65 if number < 26 else 71))
-    return chr(number + (140 if number < 55296 else 2188))
-
-
-def _in_list(labels: Iterable[Any], place: int) -> tuple[str, Span]:
-    """A list as text, and where one of its items is."""
-    items = ["..." if label is ... else repr(label) for label in labels]
-    start = sum(len(item) + 2 for item in items[:place]) + 1
-    return f"[{', '.join(items)}]", (start, start + len(items[place]))
-
-
-def _compose(
+def compose(
     inputs: Sequence[Sequence[Affine | None]], output: Sequence[Affine | None] | None
 ) -> Subscripts:
     """Write an equation in its standard form; None stands for the ellipsis."""
@@ -446,125 +320,3 @@ def _compose(
     if output is None:
         return Subscripts(text, tuple(terms), None)
     return Subscripts(text.rstrip(), tuple(terms[:-1]), terms[-1])
-
-
-# --- subscripts and shapes -> expression ----------------------------------------------------------
-
-
-def resolve(subscripts: Subscripts, shapes: Sequence[Sequence[int]]) -> Expression:
-    """Check an equation against the shapes of its operands.
-
-    An axis of extent 1 broadcasts against any other extent of its index, as in NumPy, unless the
-    index is repeated within the operand: those axes must be equal. Raises EinsumError.
-
-    >>> resolve(parse("ij,jk->ik"), [(2, 3), (4, 5)])  # doctest: +IGNORE_EXCEPTION_DETAIL
-    Traceback (most recent call last):
-    EinsumError: index 'j' has size 3 in operand 0 (axis 1) but 4 in operand 1 (axis 0)
-        ij,jk->ik
-           ^
-    """
-    shapes = [tuple(int(extent) for extent in shape) for shape in shapes]
-    _check_count(subscripts, len(shapes))
-    if subscripts.numpy is not None and _misfit(subscripts.numpy, shapes) is None:
-        subscripts = subscripts.numpy
-    misfit = _misfit(subscripts, shapes)
-    if misfit is not None:
-        term, shape = subscripts.inputs[misfit], shapes[misfit]
-        names = [str(axis.index) for axis in term.axes]
-        ellipsis = term.ellipsis is not None
-        raise rank_mismatch(subscripts.text, term.span, misfit, shape, names, ellipsis)
-
-    broadcast = max(  # how many axes `...` stands for, in the operand that has most
-        (
-            len(shape) - len(term.axes)
-            for term, shape in zip(subscripts.inputs, shapes, strict=True)
-            if term.ellipsis is not None
-        ),
-        default=0,
-    )
-    operands = [
-        _expand(term, len(shape) - len(term.axes), broadcast)
-        for term, shape in zip(subscripts.inputs, shapes, strict=True)
-    ]
-    sizes = _extents(subscripts.text, operands, shapes)
-    inputs = tuple(
-        tuple(
-            axis.index if extent == sizes[axis.index.names[0]] else None
-            for axis, extent in zip(axes, shape, strict=True)
-        )
-        for axes, shape in zip(operands, shapes, strict=True)
-    )
-    output = subscripts.output or _implicit_output(subscripts.inputs)
-    return Expression(
-        inputs,
-        tuple(axis.index for axis in _expand(output, broadcast, broadcast)),
-        tuple(sizes.items()),
-        _compose([_items(term) for term in subscripts.inputs], _items(output)).text,
-    )
-
-
-def _check_count(subscripts: Subscripts, operands: int) -> None:
-    """As many operands as terms; the caret is under the first term left over, or the last term."""
-    terms = subscripts.inputs
-    if len(terms) != operands:
-        span = terms[min(operands, len(terms) - 1)].span
-        raise operand_count(subscripts.text, span, len(terms), operands)
-
-
-def _misfit(subscripts: Subscripts, shapes: Sequence[Sequence[int]]) -> int | None:
-    """The first operand whose rank does not fit its term."""
-    for n, (term, shape) in enumerate(zip(subscripts.inputs, shapes, strict=True)):
-        spare = len(shape) - len(term.axes)
-        if spare < 0 or (spare > 0 and term.ellipsis is None):
-            return n
-    return None
-
-
-def _expand(term: Term, count: int, broadcast: int) -> list[Axis]:
-    """The axes of a term whose ellipsis stands for the last `count` of `broadcast` axes."""
-    if term.ellipsis is None:
-        return list(term.axes)
-    axes = (
-        Axis(Affine.index(f"...{n}"), term.ellipsis_span)
-        for n in range(broadcast - count, broadcast)
-    )
-    return [*term.axes[: term.ellipsis], *axes, *term.axes[term.ellipsis :]]
-
-
-def _extents(
-    text: str, operands: Sequence[Sequence[Axis]], shapes: Sequence[Sequence[int]]
-) -> dict[str, int]:
-    """The extent of each index: that of its axes which is not 1, if there is one."""
-    sizes: dict[str, tuple[int, int, int]] = {}  # extent, and the operand and axis that has it
-    for n, (axes, shape) in enumerate(zip(operands, shapes, strict=True)):
-        within: dict[str, tuple[int, int, int]] = {}
-        for number, (axis, extent) in enumerate(zip(axes, shape, strict=True)):
-            name = axis.index.names[0]
-            here = (extent, n, number)
-            there = within.setdefault(name, here)
-            if there[0] == extent:
-                there = sizes.setdefault(name, here)
-                if there[0] == 1:
-                    sizes[name] = here
-                if extent == 1 or there[0] in (1, extent):
-                    continue
-            index = f"axis {name[3:]} of '...'" if name.startswith("...") else f"index {name!r}"
-            raise size_mismatch(text, axis.span, index, there, here)
-    return {name: extent for name, (extent, _, _) in sizes.items()}
-
-
-def _implicit_output(inputs: Iterable[Term]) -> Term:
-    """NumPy's output where none is written: `...`, then each index that occurs once, sorted."""
-    inputs = tuple(inputs)
-    count = Counter(name for term in inputs for name in term.names)
-    once = sorted(name for name, times in count.items() if times == 1)
-    ellipsis = 0 if any(term.ellipsis is not None for term in inputs) else None
-    return Term(tuple(Axis(Affine.index(name), (0, 0)) for name in once), ellipsis, (0, 0))
-
-
-def _items(term: Term) -> list[Affine | None]:
-    """The axes of a term, and None for its ellipsis."""
-    items: list[Affine | None] = [axis.index for axis in term.axes]
-    if term.ellipsis is not None:
-        items.insert(term.ellipsis, None)
-    return items

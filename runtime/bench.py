@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..compiler.subscripts import Expression, parse, resolve
+from ..compiler.resolve import resolve
+from ..compiler.subscripts import Expression, parse
 from .decorator import compile_einsum
 from .operands import Array
 

@@ -14,15 +14,15 @@ from ..compiler.machine import Machine
 Array = np.ndarray[Any, Any]
 
 
-def argument_values(
-    choice: Choice, step: Geometry, host: Machine, count: int
-) -> dict[str, int]:
+def argument_values(choice: Choice, step: Geometry, host: Machine, count: int) -> dict[str, int]:
     """The extents, block sizes and strides of a call, by parameter name."""
     extents = {group: step.volume(members) for group, members in choice.members.items()}
     values = {group.upper(): extent for group, extent in extents.items()}
     values.update(block_sizes(choice.schedule, extents, host, count))
     tensors = (*choice.operands, len(step.strides) - 1)
-    for tensor, strides in zip(choice.schedule.names, (step.strides[i] for i in tensors), strict=True):
+    for tensor, strides in zip(
+        choice.schedule.names, (step.strides[i] for i in tensors), strict=True
+    ):
         for group, members in choice.members.items():
             if len(members) == 1 and members[0] in strides:
                 values[f"{tensor}_{group}"] = strides[members[0]]

@@ -18,9 +18,10 @@ from ..compiler import pipeline, show
 from ..compiler.cost import Cost, statement_cost
 from ..compiler.program import from_expression
 from .execute import Execution, Step, machine, prepare_layouts, same_arrays
-from .operands import KERNEL_DTYPES, Array, as_view
+from .operands import KERNEL_DTYPES, Array
 from .plan import plan, planned
 from .store import default_stores
+from .views import as_view
 
 if TYPE_CHECKING:
     from ..compiler.factorize import Factorization
@@ -184,7 +185,8 @@ def explain(
         optimize: how to choose the order of contraction.
         names: what the operands are called, if not `a`, `b` and so on.
 
-    >>> from einsumc.compiler.subscripts import parse, resolve
+    >>> from einsumc.compiler.resolve import resolve
+    >>> from einsumc.compiler.subscripts import parse
     >>> a = np.ones((8, 8))
     >>> print(explain(resolve(parse("ij->ji"), [a.shape]), [a]).note)
     a view of the operand: nothing is computed

@@ -121,7 +121,9 @@ def toolchain() -> str:
     """
     if not _toolchain:
         spec = find_spec("llvmlite")
-        folders = [os.path.dirname(p) for p in spec.submodule_search_locations or ()] if spec else []
+        folders = (
+            [os.path.dirname(p) for p in spec.submodule_search_locations or ()] if spec else []
+        )
         found = [
             entry.removesuffix(".dist-info").replace("-", " ")
             for folder in folders

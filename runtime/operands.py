@@ -6,14 +6,15 @@ output overlaps nothing. Here is what makes that so, in the order of a call:
     as_arrays            whatever was given -> arrays
     choose_dtypes        what to compute in, what to return, and whether the casts are allowed
     check_out, clashes   whether `out` can be written, and whether in place
-    memory_order         the layout of a new result, as NumPy's `order` has it
-    allocate             the result, if it fits in memory
     ready, prepare       operands as kernels want them
-    as_view              `ij->ji` and the like, which compute nothing
-    distinct_output      `i->ii` is `i->i` into a diagonal
-    evaluate_slowly      dtypes without kernels: object, long double
 
-`runtime/decorator.py` calls them; the first call with a layout pays for all of it, the next ones
+What goes with them has files of its own:
+
+    memory.py            the layout of a new result, as NumPy's `order` has it; whether it fits
+    views.py             `ij->ji`, which computes nothing; `i->ii`, which is `i->i` into a diagonal
+    slow.py              dtypes without kernels: object, long double
+
+`runtime/dispatch.py` calls them all; the first call with a layout pays for all of it, the next ones
 for what depends on the addresses alone.
 
 What differs from NumPy, on purpose:
@@ -27,21 +28,14 @@ What differs from NumPy, on purpose:
 - An `out` whose elements share memory is refused. (NumPy adds up in it.)
 """
 
-import operator
-import os
-import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from math import prod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ..compiler.affine import Affine
 from ..compiler.errors import EinsumError, EinsumTypeError
-from ..compiler.subscripts import Expression
 
 __all__ = [
     "CASTINGS",
@@ -49,17 +43,10 @@ __all__ = [
     "ORDERS",
     "Array",
     "Dtypes",
-    "allocate",
     "as_arrays",
-    "as_view",
-    "available_memory",
-    "check_fits",
     "check_out",
     "choose_dtypes",
     "clashes",
-    "distinct_output",
-    "evaluate_slowly",
-    "memory_order",
     "plain",
     "prepare",
     "ready",
@@ -78,9 +65,6 @@ _SLOW_KINDS = frozenset("Ofc")  # object; and the floats and complexes that no k
 
 CASTINGS = ("no", "equiv", "safe", "same_kind", "unsafe")
 ORDERS = ("C", "F", "A", "K")
-
-_CHECK_FROM = 1 << 26
-"""Results of so many bytes are compared with the memory that is there, which takes 0.1 ms."""
 
 
 # --- what was given -> arrays and dtypes ----------------------------------------------------------
@@ -255,146 +239,6 @@ def clashes(out: Array, arrays: Sequence[Array]) -> bool:
     )
 
 
-# --- the layout and memory of a new result --------------------------------------------------------
-
-
-def memory_order(expression: Expression, arrays: Sequence[Array], order: str) -> tuple[int, ...]:
-    """The axes of a new result, slowest first: the layout np.einsum(optimize=False) would choose.
-
-    Args:
-        expression: the equation; its output may repeat no index.
-        arrays: the operands as they were given.
-        order: "C" and "F"; "A" for F if all operands are F-contiguous, else C; "K" for NumPy's
-            nearest to the operands: axes are sorted by stride, C order breaks ties.
-
-    >>> from einsumc.compiler.subscripts import parse, resolve
-    >>> a, b = np.ones((2, 3), order="F"), np.ones((3, 4), order="F")
-    >>> memory_order(resolve(parse("ij,jk->ik"), [a.shape, b.shape]), [a, b], "K")
-    (1, 0)
-    """
-    rank = len(expression.output)
-    if order == "A":
-        order = "F" if all(array.flags.f_contiguous for array in arrays) else "C"
-    if order != "K":
-        return tuple(range(rank)) if order == "C" else tuple(reversed(range(rank)))
-
-    # What follows is nditer's npyiter_find_best_axis_ordering, with einsum's numbering of the axes:
-    # those of the output, then the summed ones.
-    names = [name for axis in expression.output for name in axis.names]
-    names += sorted({name for name, _ in expression.extents}.difference(names))
-    place = {name: n for n, name in enumerate(names)}
-    strides = [[0] * len(names) for _ in arrays]
-    for row, axes, array in zip(strides, expression.inputs, arrays, strict=True):
-        for axis, extent, stride in zip(axes, array.shape, array.strides, strict=True):
-            for name, factor in axis.terms if axis is not None and extent > 1 else ():
-                row[place[name]] += factor * stride
-
-    fastest_first = list(reversed(range(len(names))))
-    for here in range(1, len(names)):
-        target, axis_here = here, fastest_first[here]
-        for there in range(here - 1, -1, -1):
-            verdict = _is_slower([(row[fastest_first[there]], row[axis_here]) for row in strides])
-            if verdict is False:
-                break
-            if verdict:
-                target = there
-        fastest_first.insert(target, fastest_first.pop(here))
-    return tuple(axis for axis in reversed(fastest_first) if axis < rank)
-
-
-def _is_slower(strides: Sequence[tuple[int, int]]) -> bool | None:
-    """Whether an axis is slower than another in every operand that has both; None if none has."""
-    both = [(abs(first), abs(second)) for first, second in strides if first and second]
-    return all(first > second for first, second in both) if both else None
-
-
-def allocate(
-    shape: tuple[int, ...], dtype: np.dtype[Any], axes: tuple[int, ...] | None = None
-) -> Callable[[], Array]:
-    """A function that makes an uninitialised array of this shape, `axes` being its memory order.
-
-    It raises MemoryError where `check_fits` does.
-
-    >>> allocate((2, 3), np.dtype("f8"), (1, 0))().strides
-    (8, 16)
-    """
-    large = prod(shape) * dtype.itemsize >= _CHECK_FROM
-    empty: Callable[..., Array] = _checked_empty if large else np.empty
-    if axes is None or axes == tuple(range(len(shape))):
-        return lambda: empty(shape, dtype)
-    if axes == tuple(reversed(range(len(shape)))):
-        backwards = shape[::-1]
-        return lambda: empty(backwards, dtype).T
-    slowest_first = tuple(shape[axis] for axis in axes)
-    inverse = tuple(sorted(range(len(axes)), key=axes.__getitem__))
-    return lambda: empty(slowest_first, dtype).transpose(inverse)
-
-
-def _checked_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    check_fits(shape, dtype)
-    try:
-        return np.empty(shape, dtype)
-    except MemoryError:
-        raise MemoryError(f"{_sizes(shape, dtype)} could not be allocated") from None
-
-
-def check_fits(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Raise MemoryError if a result of this shape cannot be, or cannot be now.
-
-    >>> check_fits((10**9, 2**30, 8), np.dtype("f4"))
-    Traceback (most recent call last):
-    MemoryError: the result, shape (1000000000, 1073741824, 8) of float32, 32,000,000,000.0 GiB, \
-cannot be addressed
-    """
-    needed = prod(shape) * dtype.itemsize
-    if needed > sys.maxsize:
-        raise MemoryError(f"{_sizes(shape, dtype)} cannot be addressed")
-    there = available_memory()
-    if there is not None and needed > there:
-        raise MemoryError(f"{_sizes(shape, dtype)} does not fit: {_gib(there)} are available")
-
-
-def _sizes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
-    return f"the result, shape {shape} of {dtype}, {_gib(prod(shape) * dtype.itemsize)},"
-
-
-def _gib(count: int) -> str:
-    return f"{count / 2**30:,.1f} GiB" if count >= 1 << 30 else f"{count / 2**20:.1f} MiB"
-
-
-def available_memory() -> int | None:
-    """Bytes that could be allocated now, or None where the system does not tell.
-
-    The least of what the machine has left with its swap, what the limit of the control group leaves
-    (file caches count as free), and what RLIMIT_AS leaves. Linux; elsewhere None.
-    """
-    limits = []
-    with suppress(OSError, KeyError, ValueError):
-        memory = _table("/proc/meminfo")
-        limits.append((memory["MemAvailable"] + memory.get("SwapFree", 0)) * 1024)
-    with suppress(OSError, KeyError, ValueError):
-        group = "/sys/fs/cgroup/memory"
-        with open(f"{group}.max") as most, open(f"{group}.current") as current:
-            caches = _table(f"{group}.stat")["inactive_file"]
-            limits.append(int(most.read()) - int(current.read()) + caches)
-    with suppress(ImportError, OSError, ValueError):
-        import resource
-
-        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-        if soft != resource.RLIM_INFINITY:
-            with open("/proc/self/statm") as pages:
-                used = int(pages.read().split()[0]) * os.sysconf("SC_PAGESIZE")
-            limits.append(soft - used)
-    return max(min(limits), 0) if limits else None
-
-
-def _table(path: str) -> dict[str, int]:
-    """The first number after each name of a file such as /proc/meminfo."""
-    with open(path) as lines:
-        words = (line.split() for line in lines)
-        return {name.rstrip(":"): int(number) for name, number, *_ in words}
-
-
 # --- operands as kernels want them ----------------------------------------------------------------
 
 
@@ -429,149 +273,3 @@ def prepare(array: Array, dtype: np.dtype[Any]) -> Array:
         once = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in array.strides)
         return np.broadcast_to(array[once].astype(dtype), array.shape)
     return array.astype(dtype)
-
-
-# --- equations that are less than they look -------------------------------------------------------
-
-
-def as_view(expression: Expression) -> Callable[[Array], Array] | None:
-    """How to take the result of a one-operand equation that sums nothing as a view, if it is one.
-
-    As in np.einsum, the view can be written if the operand can.
-
-    >>> from einsumc.compiler.subscripts import parse, resolve
-    >>> diagonal = as_view(resolve(parse("ii->i"), [(3, 3)]))
-    >>> diagonal(np.arange(9).reshape(3, 3))
-    array([0, 4, 8])
-    """
-    if len(expression.inputs) != 1:
-        return None
-    axes = [axis.names[0] if axis and axis.is_index else "" for axis in expression.inputs[0]]
-    output = [axis.names[0] for axis in expression.output]
-    if len(set(output)) < len(output) or set(output) != set(axes):
-        return None
-    if len(axes) == len(output):
-        order = [axes.index(name) for name in output]
-        return operator.methodcaller("transpose", order)
-
-    def view(array: Array) -> Array:
-        diagonal, names = _diagonal(array, axes)
-        return diagonal.transpose([names.index(name) for name in output])
-
-    return view
-
-
-def distinct_output(expression: Expression) -> tuple[Expression, Callable[[Array], Array]]:
-    """An equation whose output repeats no index, and how to take the part of `out` it computes.
-
-    The rest of `out` has to be zero.
-
-    >>> from einsumc.compiler.subscripts import parse, resolve
-    >>> expression, part = distinct_output(resolve(parse("i->ii"), [(3,)]))
-    >>> [str(axis) for axis in expression.output]
-    ['i']
-    >>> out = np.zeros((3, 3))
-    >>> part(out)[:] = [1, 2, 3]
-    >>> print(out.trace())
-    6.0
-    """
-    axes = [axis.names[0] for axis in expression.output]
-    if len(set(axes)) == len(axes):
-        return expression, lambda out: out
-    names = _without_repeats(axes)
-    output = tuple(Affine.index(name) for name in names)
-    return replace(expression, output=output), lambda out: _diagonal(out, axes)[0]
-
-
-def _diagonal(array: Array, axes: Sequence[str]) -> tuple[Array, list[str]]:
-    """A view with one axis for each name, and the names of its axes; it is as writeable."""
-    view, names, target = array, list(axes), _without_repeats(axes)
-    while len(names) > len(target):
-        name = next(name for name in names if names.count(name) > 1)
-        first = names.index(name)
-        second = names.index(name, first + 1)
-        view = view.diagonal(0, first, second)  # a view that cannot be written
-        names = [*names[:first], *names[first + 1 : second], *names[second + 1 :], name]
-    if view is not array and array.flags.writeable:
-        view.flags.writeable = True
-    return view.transpose([names.index(name) for name in target]), target
-
-
-def _without_repeats(axes: Sequence[str]) -> list[str]:
-    """Each name once, where it comes last."""
-    return [name for n, name in enumerate(axes) if name not in axes[n + 1 :]]
-
-
-# --- dtypes without kernels -----------------------------------------------------------------------
-
-_SLAB = 1 << 22
-"""How many products are held at a time."""
-
-
-def evaluate_slowly(expression: Expression, arrays: Sequence[Array], out: Array) -> None:
-    """Compute with np.multiply and np.add alone, from the left, summing an index once it is done.
-
-    For `object` (with the elements' own `*` and `+`, exceptions and all) and long double. The
-    output may repeat no index.
-
-    >>> from einsumc.compiler.subscripts import parse, resolve
-    >>> a, out = np.array([2**70, 1], object), np.empty((), object)
-    >>> evaluate_slowly(resolve(parse("i,i->"), [a.shape, a.shape]), [a, a], out)
-    >>> out[()] == 2**140 + 1
-    True
-    """
-    target = [axis.names[0] for axis in expression.output]
-    waiting = [_named(axes, array) for axes, array in zip(expression.inputs, arrays, strict=True)]
-    product, names = waiting.pop(0)
-    while True:
-        factor, factor_names = waiting.pop(0) if waiting else (None, [])
-        needed = {*target}.union(*(rest for _, rest in waiting))
-        every = list(dict.fromkeys([*names, *factor_names]))
-        kept = [name for name in every if name in needed]
-        order = [name for name in every if name not in needed] + kept
-        product = _sum_of_products(
-            [
-                _arranged(part, its_names, order)
-                for part, its_names in ((product, names), (factor, factor_names))
-                if part is not None
-            ],
-            len(order) - len(kept),
-        )
-        names = kept
-        if not waiting:
-            out[...] = _arranged(product, names, target)
-            return
-
-
-def _named(axes: Sequence[Affine | None], array: Array) -> tuple[Array, list[str]]:
-    """An operand without the axes that broadcast and with each index once, and their names."""
-    for axis in axes:
-        if axis is not None and not axis.is_index:
-            raise EinsumTypeError(f"the axis {axis} needs a dtype with kernels, not {array.dtype}")
-    used = array[(*(0 if axis is None else slice(None) for axis in axes), ...)]
-    return _diagonal(used, [axis.names[0] for axis in axes if axis is not None])
-
-
-def _arranged(array: Array, names: Sequence[str], order: Sequence[str]) -> Array:
-    """An array with its axes in this order, and axes of extent 1 where it has none."""
-    moved = array.transpose([names.index(name) for name in order if name in names])
-    return moved[(*(slice(None) if name in names else None for name in order), ...)]
-
-
-def _sum_of_products(parts: Sequence[Array], summed: int) -> Array:
-    """The product of one or two arrays, summed over the first axes, some slabs at a time."""
-
-    def over(rows: slice | None) -> Array:
-        taken = [part if rows is None or part.shape[0] == 1 else part[rows] for part in parts]
-        product = taken[0] if len(taken) == 1 else np.asarray(np.multiply(*taken))
-        return np.asarray(np.add.reduce(product, axis=tuple(range(summed))) if summed else product)
-
-    shape = np.broadcast_shapes(*(part.shape for part in parts))
-    size = prod(shape)
-    if not summed or len(parts) == 1 or size <= _SLAB:
-        return over(None)
-    rows = max(_SLAB * shape[0] // size, 1)
-    total = over(slice(0, rows))
-    for start in range(rows, shape[0], rows):
-        total = np.asarray(np.add(total, over(slice(start, start + rows))))
-    return total

@@ -15,7 +15,9 @@ from numpy.typing import DTypeLike
 
 from .execute import Execution, prepare_layouts
 from .kernels import Kernel, fields
-from .operands import Array, distinct_output, memory_order
+from .memory import memory_order
+from .operands import Array
+from .views import distinct_output
 
 if TYPE_CHECKING:
     from ..compiler.machine import Target
@@ -64,7 +66,8 @@ def plan(
         The execution, its kernels without code; None if there is nothing to execute, since the
         result or a sum is empty.
 
-    >>> from einsumc.compiler.subscripts import parse, resolve
+    >>> from einsumc.compiler.resolve import resolve
+    >>> from einsumc.compiler.subscripts import parse
     >>> a = virtual((640, 320), "f4")
     >>> print(plan(resolve(parse("ij,kj->ik"), [a.shape, a.shape]), [a, a]).program)
     out[i,k] = sum_j a[i,j] * b[k,j]

@@ -31,11 +31,12 @@ import numpy as np
 
 from ..compiler.errors import EinsumError, EinsumTypeError
 from ..compiler.machine import Target
+from ..compiler.resolve import resolve
 from ..compiler.schedule import Schedule
-from ..compiler.subscripts import Subscripts, parse, resolve
-from .decorator import normalize_optimize
+from ..compiler.subscripts import Subscripts, parse
 from .execute import machine
 from .kernels import compiled, compiled_pool, fields, pool_fields
+from .optimize import normalize_optimize
 from .plan import plan, virtual
 from .signatures import Signature, parse_signature
 from .store import Store, StorePath, default_stores

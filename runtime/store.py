@@ -3,19 +3,9 @@
 A store is a directory of files `<key[:2]>/<key>.kernel`. The name is the content key (`key.py`), so
 there is no index to corrupt and nothing to lock: two writers of one name write the same kernel.
 
-A file is, in little-endian order:
-
-    magic            8 bytes   "EINSUMC" and a zero byte
-    format version   4 bytes
-    header length    8 bytes
-    image length     8 bytes
-    digest          32 bytes   SHA-256 of version, lengths, header and image
-    header                     canonical JSON with at least key, fields, kind, schema and abi
-    image                      position-independent machine code; may be empty for a plan
-
-It is written under a temporary name, flushed, and renamed. A reader checks the owner and the
-permissions of the directories and the file, then every byte, and only then hands anything out. A
-damaged file counts as missing, and the next `put` replaces it.
+A file (its format is in `kernel_file.py`) is written under a temporary name, flushed, and renamed.
+A reader checks the owner and the permissions of the directories and the file, then every byte, and
+only then hands anything out. A damaged file counts as missing, and the next `put` replaces it.
 
 The digest finds accidents, not attacks. Loading a store runs its code; what guards it is that
 nobody else can write there, which is why a store that others can write is refused.
@@ -24,21 +14,26 @@ Nothing here raises for what a disk holds or lacks: trouble is one `StoreWarning
 computes on without the store.
 """
 
-import errno
-import hashlib
-import json
 import os
 import re
 import stat
-import struct
-import time
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from . import settings
-from .key import ABI_VERSION, SCHEMA_VERSION, canonical_json, kernel_key
+from .disk import DIRECTORY, READ, delete_stale, flush_directory, opened, read, write_file
+from .kernel_file import (
+    MAX_HEADER,
+    MAX_IMAGE,
+    PREFIX,
+    digest_of,
+    encode,
+    header_text,
+    parse_header,
+    parse_prefix,
+)
+from .trouble import StoreWarning, UnusableError, damage, reading, reason, warn_once, warning
 
 __all__ = [
     "Entry",
@@ -50,27 +45,9 @@ __all__ = [
     "default_stores",
 ]
 
-FORMAT_VERSION = 1
-MAX_HEADER = 1 << 20
-MAX_IMAGE = 64 << 20
-STALE_SECONDS = 3600
-"""Age at which a temporary file can only be a killed writer's."""
-
-_MAGIC = b"EINSUMC\0"
-_PREFIX = struct.Struct("<8sIQQ32s")
-_COUNTS = struct.Struct("<IQQ")  # the part of the prefix that the digest covers
 _SUFFIX = ".kernel"
 _KEY = re.compile("[0-9a-f]{64}")
 _SHARD = re.compile("[0-9a-f]{2}")
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-# O_NONBLOCK: a named pipe in the place of a kernel must not make us wait for its writer.
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-class StoreWarning(RuntimeWarning):
-    """A store or one of its files cannot be used; the message says why and how to mend it."""
 
 
 class StoredKernel(NamedTuple):
@@ -129,14 +106,14 @@ class Store:
         Raises:
             ValueError: `key` is not 64 lower-case hexadecimal digits.
         """
-        with _reading(f"kernel {self._path(key)}"):
+        with reading(f"kernel {self._path(key)}"):
             return self._load(key)
         return None
 
     def keys(self) -> list[str]:
         """Return the keys of all files here, sorted. A file may still turn out to be damaged."""
         found: list[str] = []
-        with _reading(f"kernel store {self.path}"), self._root() as root:
+        with reading(f"kernel store {self.path}"), self._root() as root:
             for shard in self._shards(root):
                 found += self._keys_in(root, shard)
         return sorted(found)
@@ -148,7 +125,7 @@ class Store:
         """
         for key in self.keys():
             entry = None
-            with _reading(f"kernel {self._path(key)}"):
+            with reading(f"kernel {self._path(key)}"):
                 entry = self._entry(key)
             if entry is not None:
                 yield entry
@@ -165,8 +142,8 @@ class Store:
         except FileNotFoundError:
             return f"kernel {path} is missing"
         except OSError as error:
-            return f"kernel {path} cannot be read: {_reason(error)}"
-        except _UnusableError as problem:
+            return f"kernel {path} cannot be read: {reason(error)}"
+        except UnusableError as problem:
             return str(problem)
         return None
 
@@ -175,7 +152,7 @@ class Store:
         """Whether `put` is worth trying: the directory is trusted and can be written, or made."""
         if self.readonly is not None:
             return not self.readonly
-        with _reading(f"kernel store {self.path}"):
+        with reading(f"kernel store {self.path}"):
             with suppress(FileNotFoundError), self._root():
                 pass  # it is there and trusted
             place = self.path
@@ -199,15 +176,15 @@ class Store:
             TypeError, ValueError: the arguments contradict each other, or cannot be written as
                 canonical JSON. (What the disk does is never an exception.)
         """
-        text = _header_text(key, header, image)
+        text = header_text(key, header, image)
         if self.readonly:
             return False
         if len(text) > MAX_HEADER or len(image) > MAX_IMAGE:
             sizes = f"header {len(text)}, image {len(image)} bytes"
-            _warn_once(f"kernel {key} is too large for a store ({sizes}) and is not kept")
+            warn_once(f"kernel {key} is too large for a store ({sizes}) and is not kept")
             return False
-        with _warning(f"kernel store {self.path} cannot be written, so kernels are not kept"):
-            self._write(key, _encode(text, image))
+        with warning(f"kernel store {self.path} cannot be written, so kernels are not kept"):
+            self._write(key, encode(text, image))
             return True
         return False
 
@@ -216,7 +193,7 @@ class Store:
         name = os.path.basename(self._path(key))
         if not self.readonly:
             with (
-                _warning(f"kernel {self._path(key)} cannot be removed"),
+                warning(f"kernel {self._path(key)} cannot be removed"),
                 suppress(FileNotFoundError),
                 self._root() as root,
                 self._shard(root, key[:2]) as shard,
@@ -229,7 +206,7 @@ class Store:
         """Delete all kernels, and what killed writers left; return how many kernels are gone."""
         if self.readonly:
             return 0
-        with _reading(f"kernel store {self.path}"), self._root() as root:
+        with reading(f"kernel store {self.path}"), self._root() as root:
             self._sweep(root, self._shards(root))
         return sum(map(self.remove, self.keys()))
 
@@ -244,14 +221,14 @@ class Store:
     @contextmanager
     def _root(self) -> Iterator[int]:
         what = f"kernel store {self.path}"
-        with _opened(what, self.path, _DIRECTORY) as fd:
+        with opened(what, self.path, DIRECTORY) as fd:
             self._check_trust(what, os.fstat(fd))
             yield fd
 
     @contextmanager
     def _shard(self, root: int, shard: str) -> Iterator[int]:
         what = f"kernel store {os.path.join(self.path, shard)}"
-        with _opened(what, shard, _DIRECTORY | os.O_NOFOLLOW, root) as fd:
+        with opened(what, shard, DIRECTORY | os.O_NOFOLLOW, root) as fd:
             self._check_trust(what, os.fstat(fd))
             yield fd
 
@@ -259,10 +236,10 @@ class Store:
     def _file(self, shard: int, key: str) -> Iterator[tuple[int, int]]:
         """Open a kernel; yield its descriptor and size."""
         what = f"kernel {self._path(key)}"
-        with _opened(what, key + _SUFFIX, _READ, shard) as fd:
+        with opened(what, key + _SUFFIX, READ, shard) as fd:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
-                raise _UnusableError(f"{what} is refused: it is not a regular file")
+                raise UnusableError(f"{what} is refused: it is not a regular file")
             self._check_trust(what, status)
             yield fd, status.st_size
 
@@ -278,7 +255,7 @@ class Store:
             return
         import shlex
 
-        raise _UnusableError(
+        raise UnusableError(
             f"{what} is refused: {why}, and to load it is to run its code. If you trust what is in"
             f" it now: {mend} {shlex.quote(self.path)}. Or use another directory"
             " (EINSUMC_CACHE_DIR).",
@@ -289,38 +266,38 @@ class Store:
         return sorted(filter(_SHARD.fullmatch, os.listdir(root)))
 
     def _keys_in(self, root: int, shard: str) -> list[str]:
-        with _reading(f"kernel store {self.path}"), self._shard(root, shard) as fd:
+        with reading(f"kernel store {self.path}"), self._shard(root, shard) as fd:
             keys = [n.removesuffix(_SUFFIX) for n in os.listdir(fd) if n.endswith(_SUFFIX)]
             return [key for key in keys if _KEY.fullmatch(key) and key.startswith(shard)]
         return []
 
     @contextmanager
     def _kernel(self, key: str) -> Iterator[tuple[int, int]]:
-        """Open a kernel from the top; inside, the format's complaints become `_UnusableError`."""
+        """Open a kernel from the top; inside, the format's complaints become `UnusableError`."""
         with (
             self._root() as root,
             self._shard(root, key[:2]) as shard,
             self._file(shard, key) as opened,
-            _damage(self._path(key)),
+            damage(self._path(key)),
         ):
             yield opened
 
     def _load(self, key: str) -> StoredKernel:
         with self._kernel(key) as (fd, size):
-            header_length, image_length, digest = _parse_prefix(_read(fd, _PREFIX.size), size)
-            text, image = _read(fd, header_length), _read(fd, image_length)
-            if _digest(text, image) != digest:
+            header_length, image_length, digest = parse_prefix(read(fd, PREFIX.size), size)
+            text, image = read(fd, header_length), read(fd, image_length)
+            if digest_of(text, image) != digest:
                 raise ValueError("the digest does not match")
-            return StoredKernel(key, _parse_header(text, key, image_length), image)
+            return StoredKernel(key, parse_header(text, key, image_length), image)
 
     def _entry(self, key: str) -> Entry:
         with self._kernel(key) as (fd, size):
-            header_length, image_length, _ = _parse_prefix(_read(fd, _PREFIX.size), size)
-            return Entry(key, _parse_header(_read(fd, header_length), key, image_length), size)
+            header_length, image_length, _ = parse_prefix(read(fd, PREFIX.size), size)
+            return Entry(key, parse_header(read(fd, header_length), key, image_length), size)
 
     def _holds(self, shard: int, key: str, blob: bytes) -> bool:
-        with suppress(_UnusableError, OSError), self._file(shard, key) as (fd, size):
-            return size == len(blob) and _read(fd, size) == blob
+        with suppress(UnusableError, OSError), self._file(shard, key) as (fd, size):
+            return size == len(blob) and read(fd, size) == blob
         return False
 
     def _write(self, key: str, blob: bytes) -> None:
@@ -328,17 +305,17 @@ class Store:
         with self._root() as root:
             with suppress(FileExistsError):
                 os.mkdir(key[:2], 0o700, dir_fd=root)
-                _flush_directory(root)
+                flush_directory(root)
             self._sweep(root, [key[:2]] if self._swept else self._shards(root))
             self._swept = True
             with self._shard(root, key[:2]) as shard:
                 if not self._holds(shard, key, blob):
-                    _write_file(shard, key + _SUFFIX, blob)
+                    write_file(shard, key + _SUFFIX, blob)
 
     def _sweep(self, root: int, shards: Iterable[str]) -> None:
         for shard in shards:
-            with suppress(_UnusableError, OSError), self._shard(root, shard) as fd:
-                _delete_stale(fd)
+            with suppress(UnusableError, OSError), self._shard(root, shard) as fd:
+                delete_stale(fd)
 
 
 class StorePath:
@@ -360,7 +337,7 @@ class StorePath:
             if store.writable:
                 return store.put(key, header, image)
         paths = ", ".join(store.path for store in self.stores) or "there is none"
-        _warn_once(
+        warn_once(
             f"no kernel store can be written ({paths}), so kernels are not kept;"
             " set EINSUMC_CACHE_DIR to a directory that can be"
         )
@@ -388,186 +365,3 @@ def default_stores() -> StorePath:
     """Return the user's own store (`settings.Settings.store_dir`), then the added ones in order."""
     own = Store(settings.current().store_dir)
     return StorePath((own, *(store for store in _added if store.path != own.path)))
-
-
-# The format
-
-
-def _header_text(key: str, header: Mapping[str, object], image: bytes) -> bytes:
-    full: dict[str, object] = {"kind": "kernel", **header}
-    for name, value in (("key", key), ("schema", SCHEMA_VERSION), ("abi", ABI_VERSION)):
-        if full.setdefault(name, value) != value:
-            raise ValueError(f"header[{name!r}] is {full[name]!r}, expected {value!r}")
-    text = canonical_json(full)
-    _parse_header(text, key, len(image))
-    return text
-
-
-def _encode(text: bytes, image: bytes) -> bytes:
-    counts = (FORMAT_VERSION, len(text), len(image))
-    return _PREFIX.pack(_MAGIC, *counts, _digest(text, image)) + text + image
-
-
-def _digest(text: bytes, image: bytes) -> bytes:
-    digest = hashlib.sha256(_COUNTS.pack(FORMAT_VERSION, len(text), len(image)))
-    digest.update(text)
-    digest.update(image)
-    return digest.digest()
-
-
-def _parse_prefix(prefix: bytes, size: int) -> tuple[int, int, bytes]:
-    """Return header length, image length and digest, if a file of `size` bytes may have them."""
-    if len(prefix) < _PREFIX.size:
-        raise ValueError("it is too short")
-    magic, version, header_length, image_length, digest = _PREFIX.unpack(prefix)
-    if magic != _MAGIC:
-        raise ValueError("it does not begin as a kernel does")
-    if version != FORMAT_VERSION:
-        raise ValueError(f"its format version is {version}, this program's {FORMAT_VERSION}")
-    if header_length > MAX_HEADER or image_length > MAX_IMAGE:
-        raise ValueError("it claims to be too large")
-    expected = _PREFIX.size + header_length + image_length
-    if size != expected:
-        raise ValueError(f"it has {size} bytes where it should have {expected}")
-    return header_length, image_length, digest
-
-
-def _parse_header(text: bytes, key: str, image_length: int) -> dict[str, Any]:
-    header = json.loads(text.decode("ascii"))
-    if not isinstance(header, dict) or canonical_json(header) != text:
-        raise ValueError("the header is not canonical JSON")
-    fields, schema, abi = (header.get(name) for name in ("fields", "schema", "abi"))
-    if not (isinstance(fields, dict) and isinstance(schema, int) and isinstance(abi, int)):
-        raise ValueError("the header lacks fields, schema or abi")
-    # A file of another version of einsumc is sound under its own versions. This one never asks for
-    # it, since its keys differ, but lists and verifies it.
-    if header.get("key") != key or kernel_key(fields, schema=schema, abi=abi) != key:
-        raise ValueError("the fields in the header belong to another key")
-    kind = header.get("kind")
-    if kind not in ("kernel", "plan") or (kind == "kernel" and not image_length):
-        raise ValueError(f"the header says kind {kind!r}, with {image_length} bytes of code")
-    return header
-
-
-# Files
-
-
-@contextmanager
-def _opened(what: str, path: str, flags: int, dir_fd: int | None = None) -> Iterator[int]:
-    try:
-        fd = os.open(path, flags, dir_fd=dir_fd)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise _UnusableError(f"{what} cannot be opened: {_reason(error)}") from None
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _read(fd: int, count: int) -> bytes:
-    """Read `count` bytes, or fewer where the file ends."""
-    parts = []
-    while count > 0 and (part := os.read(fd, count)):
-        parts.append(part)
-        count -= len(part)
-    return b"".join(parts)
-
-
-def _write_file(directory: int, name: str, blob: bytes) -> None:
-    """Make the file `name` with these bytes, at once: before it appears it is whole and on disk."""
-    temporary = f".{name}.{os.getpid()}.{os.urandom(8).hex()}.tmp"
-    fd = os.open(temporary, _CREATE, 0o600, dir_fd=directory)
-    try:
-        try:
-            rest = memoryview(blob)
-            while rest:
-                rest = rest[os.write(fd, rest) :]
-            os.fchmod(fd, 0o444)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary, dir_fd=directory)
-        raise
-    _flush_directory(directory)
-
-
-def _delete_stale(directory: int) -> None:
-    """Delete the temporary files of writers that were killed."""
-    oldest = time.time() - STALE_SECONDS
-    with os.scandir(directory) as files:
-        stale = [
-            file.name
-            for file in files
-            if file.name.startswith(".")
-            and file.name.endswith(".tmp")
-            and file.stat(follow_symlinks=False).st_mtime < oldest
-        ]
-    for name in stale:
-        os.unlink(name, dir_fd=directory)
-
-
-def _flush_directory(fd: int) -> None:
-    # Some file systems cannot; what a power cut then takes away is a whole kernel, not half of one.
-    with suppress(OSError):
-        os.fsync(fd)
-
-
-# Trouble
-
-
-class _UnusableError(Exception):
-    """A directory or file is there but must not be used."""
-
-    def __init__(self, message: str, once: str | None = None) -> None:
-        super().__init__(message)
-        self.once = once
-
-
-@contextmanager
-def _damage(path: str) -> Iterator[None]:
-    """Say of which file the format's complaints are."""
-    try:
-        yield
-    except (TypeError, ValueError, RecursionError) as why:
-        raise _UnusableError(
-            f"kernel {path} is damaged and counts as missing: {why}. Compiling it again replaces"
-            " it, if the store can be written."
-        ) from None
-
-
-@contextmanager
-def _reading(what: str) -> Iterator[None]:
-    """Turn trouble with reading into one warning; what is missing is no trouble."""
-    with _warning(f"{what} cannot be read"), suppress(FileNotFoundError):
-        yield
-
-
-@contextmanager
-def _warning(doing: str) -> Iterator[None]:
-    """Turn trouble with a disk into one warning."""
-    try:
-        yield
-    except _UnusableError as problem:
-        _warn_once(str(problem), problem.once)
-    except OSError as error:
-        _warn_once(f"{doing}: {_reason(error)}")
-
-
-def _reason(error: OSError) -> str:
-    if error.errno == errno.ELOOP:
-        return "it is a symbolic link"
-    return error.strerror or str(error)
-
-
-_warned: dict[str, object] = {}
-
-
-def _warn_once(message: str, once: str | None = None) -> None:
-    token = object()
-    if _warned.setdefault(once or message, token) is token:  # atomic: one thread wins
-        warnings.warn(message, StoreWarning, stacklevel=2)

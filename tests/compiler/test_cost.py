@@ -5,7 +5,8 @@ from einsumc.compiler.affine import Affine
 from einsumc.compiler.cost import Cost, program_cost, statement_cost
 from einsumc.compiler.machine import TARGETS, Machine
 from einsumc.compiler.program import Access, Statement, from_expression
-from einsumc.compiler.subscripts import parse, resolve
+from einsumc.compiler.resolve import resolve
+from einsumc.compiler.subscripts import parse
 
 MACHINE = Machine(TARGETS["x86-64-v3"])
 

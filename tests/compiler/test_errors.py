@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from einsumc.compiler.arguments import from_call
 from einsumc.compiler.errors import EinsumError, EinsumTypeError
-from einsumc.compiler.subscripts import from_call, resolve
+from einsumc.compiler.resolve import resolve
 
 # The equation, the shapes, and the whole message; the fragment is what stands over the carets.
 TABLE = [

@@ -11,7 +11,8 @@ from einsumc.compiler.errors import EinsumError
 from einsumc.compiler.factorize import MOST_FACTORS, Factorization, factorize, follow
 from einsumc.compiler.machine import TARGETS, Machine
 from einsumc.compiler.program import Program, evaluate, from_expression, verify_program
-from einsumc.compiler.subscripts import parse, resolve
+from einsumc.compiler.resolve import resolve
+from einsumc.compiler.subscripts import parse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opt_einsum.testing import rand_equation

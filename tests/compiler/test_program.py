@@ -16,7 +16,8 @@ from einsumc.compiler.program import (
     from_expression,
     verify_program,
 )
-from einsumc.compiler.subscripts import parse, resolve
+from einsumc.compiler.resolve import resolve
+from einsumc.compiler.subscripts import parse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import Drawn, draw_equation

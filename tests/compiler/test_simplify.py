@@ -5,8 +5,9 @@ import pytest
 from einsumc.compiler.cost import program_cost
 from einsumc.compiler.machine import TARGETS, Machine
 from einsumc.compiler.program import Program, evaluate, from_expression, verify_program
+from einsumc.compiler.resolve import resolve
 from einsumc.compiler.simplify import simplify
-from einsumc.compiler.subscripts import parse, resolve
+from einsumc.compiler.subscripts import parse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import Drawn, draw_equation

@@ -17,13 +17,9 @@ import opt_einsum
 import pytest
 from einsumc.compiler.errors import EinsumError, EinsumTypeError
 from einsumc.compiler.subscripts import Expression
-from einsumc.runtime import operands as operands_module
-from einsumc.runtime.decorator import (
-    CompiledEinsum,
-    compile_einsum,
-    einsum,
-    normalize_optimize,
-)
+from einsumc.runtime import memory
+from einsumc.runtime.decorator import CompiledEinsum, compile_einsum, einsum
+from einsumc.runtime.optimize import normalize_optimize
 
 rng = np.random.default_rng(0)
 
@@ -263,7 +259,7 @@ def test_messages_name_the_operands():
 
 
 def test_a_result_that_cannot_fit_is_refused_up_front(executor, monkeypatch):
-    monkeypatch.setattr(operands_module, "available_memory", lambda: 1 << 30)
+    monkeypatch.setattr(memory, "available_memory", lambda: 1 << 30)
     a = np.broadcast_to(1.0, 20_000)
     with pytest.raises(MemoryError, match=r"shape \(20000, 20000\) of float64, 3.0 GiB, does not"):
         einsum("i,j->ij", a, a)
@@ -537,7 +533,7 @@ def test_alignment_is_part_of_the_layout(executor):
 
 
 def test_many_layouts_do_not_pile_up(executor, monkeypatch):
-    monkeypatch.setattr("einsumc.runtime.decorator._PLANS", 10)
+    monkeypatch.setattr("einsumc.runtime.dispatch._PLANS", 10)
     total = compile_einsum("i->")
     for length in range(1, 30):
         assert total(np.ones(length)) == length

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from einsumc.runtime import kernel_file, trouble
 from einsumc.runtime import store as store_module
+from einsumc.runtime.kernel_file import MAX_HEADER, MAX_IMAGE
 from einsumc.runtime.key import ABI_VERSION, SCHEMA_VERSION, canonical_json, kernel_key
 from einsumc.runtime.store import (
-    MAX_HEADER,
-    MAX_IMAGE,
     Store,
     StoredKernel,
     StorePath,
@@ -45,7 +45,7 @@ NOBODY = 65534
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every test see the warnings that come only once, and the stores it adds itself."""
-    monkeypatch.setattr(store_module, "_warned", {})
+    monkeypatch.setattr(trouble, "_warned", {})
     monkeypatch.setattr(store_module, "_added", [])
 
 
@@ -324,7 +324,7 @@ def test_a_huge_file_is_not_read(
 ) -> None:
     store = filled(tmp_path)
     key = sample()[0]
-    blob = store_module._PREFIX.pack(b"EINSUMC\0", 1, *lengths, bytes(32))
+    blob = kernel_file.PREFIX.pack(b"EINSUMC\0", 1, *lengths, bytes(32))
     overwrite(path_of(store, key), blob)
     if sum(lengths) < 1 << 30:
         path_of(store, key).chmod(0o644)
@@ -368,7 +368,7 @@ def test_files_of_another_version_are_sound_but_never_asked_for(tmp_path: Path) 
     versions = {"key": key, "schema": SCHEMA_VERSION + 1, "abi": ABI_VERSION + 1}
     text = canonical_json({"kind": "kernel"} | header | versions)
     (tmp_path / key[:2]).mkdir()
-    overwrite(path_of(store, key), store_module._encode(text, image))
+    overwrite(path_of(store, key), kernel_file.encode(text, image))
     assert key != sample()[0]
     assert store.verify(key)
     assert [entry.key for entry in store.entries()] == [key]
@@ -412,7 +412,7 @@ HEADERS = (
 def test_any_header_with_a_right_digest(tmp_path: Path, text: bytes, image: bytes) -> None:
     store, key = Store(tmp_path), sample()[0]
     path_of(store, key).parent.mkdir(exist_ok=True)
-    overwrite(path_of(store, key), store_module._encode(text, image))
+    overwrite(path_of(store, key), kernel_file.encode(text, image))
     found = quiet(lambda: store.get(key))
     assert store.verify(key) is (found is not None)
     assert len(quiet(lambda: list(store.entries()))) == (found is not None)

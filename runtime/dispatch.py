@@ -1,0 +1,360 @@
+"""From a call to its plan: every layout that an equation is called with has one.
+
+A layout is what kernels depend on: dtype, shape, strides and alignment of the operands and of
+`out`, which operands are the same memory, and whether `out` overlaps any. The first call with a
+layout makes its plan (checks, conversions, compilation); every later one looks it up.
+"""
+
+import functools
+import os
+import re
+import threading
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from ..compiler.errors import EinsumError, EinsumTypeError
+from ..compiler.resolve import resolve
+from ..compiler.subscripts import Expression, Subscripts
+from .memory import allocate, memory_order
+from .operands import (
+    CASTINGS,
+    ORDERS,
+    Array,
+    Dtypes,
+    as_arrays,
+    check_out,
+    choose_dtypes,
+    clashes,
+    prepare,
+    ready,
+)
+from .optimize import Optimize, check_path
+from .slow import evaluate_slowly
+from .views import as_view, distinct_output
+
+__all__ = ["Dispatcher", "prepare_all"]
+
+_Write = Callable[[Sequence[Array], Array], None]
+"""Computes an einsum of prepared operands into an array that fits."""
+
+_Plan = Callable[[Sequence[Array], Array | None], Any]
+"""Computes an einsum of operands, as given, into `out` if there is one, and returns the result."""
+
+_PLANS = 4096
+"""Plans that one object keeps; when it has so many it starts anew."""
+
+
+class Dispatcher:
+    """One equation and its plans.
+
+    Attributes:
+        equation: the text of the equation.
+        names: what the operands are called, or None.
+        optimize: how the order of contraction is chosen.
+    """
+
+    def __init__(
+        self, subscripts: Subscripts, optimize: Optimize, names: tuple[str, ...] | None
+    ) -> None:
+        if isinstance(optimize, tuple) and not (optimize and isinstance(optimize[0], str)):
+            check_path(optimize, len(subscripts.inputs))
+        self.equation = subscripts.text
+        self.names = names
+        self.optimize = optimize
+        self._subscripts = subscripts
+        self._plans: dict[Any, _Plan] = {}
+        self._making: dict[Any, _Making] = {}
+
+    def _call(
+        self,
+        operands: tuple[Any, ...],
+        out: Array | None,
+        dtype: DTypeLike | None,
+        order: str | None,
+        casting: str,
+    ) -> Any:
+        """Look the plan up, or make it."""
+        if dtype is None and order == "K" and casting == "safe":  # nearly always
+            key = _layout(operands)
+            if key is not None:
+                if out is None:
+                    plan = self._plans.get(key)
+                    if plan is not None:
+                        return plan(operands, None)
+                elif isinstance(out, np.ndarray):
+                    plan = self._plans.get((key, _out_layout(out, operands)))
+                    if plan is not None:
+                        return plan(operands, out)
+        return self._call_first(operands, out, dtype, order, casting)
+
+    def _call_first(
+        self,
+        operands: tuple[Any, ...],
+        out: Array | None,
+        dtype: DTypeLike | None,
+        order: str | None,
+        casting: str,
+    ) -> Any:
+        """What `_call` does, if the layout may be new or an argument unusual."""
+        order, casting = _check_order(order), _check_casting(casting)
+        if dtype is not None:
+            dtype = np.dtype(dtype)
+        arrays = as_arrays(operands)
+        if out is not None and not isinstance(out, np.ndarray):
+            check_out(out, ())
+
+        key: Any = _layout(arrays)
+        if out is not None:
+            key = (key, _out_layout(out, arrays))
+        if dtype is not None or order != "K" or casting != "safe":
+            key = (key, dtype, order, casting)
+        return self._plan(key, arrays, out, dtype, order, casting)(arrays, out)
+
+    def _plan(self, key: Any, *call: Any) -> _Plan:
+        """The plan for this key; however many threads ask for it at once, one of them makes it."""
+        while True:
+            plan = self._plans.get(key)
+            if plan is not None:
+                return plan
+            mine = _Making()
+            theirs = self._making.setdefault(key, mine)
+            if theirs is not mine:
+                if theirs.process == os.getpid():
+                    theirs.done.wait()
+                    continue
+                self._making[key] = mine  # a thread that was not taken along when we were forked
+            try:
+                plan = self._make_plan(*call)
+                if len(self._plans) >= _PLANS:
+                    self._plans.clear()
+                self._plans[key] = plan
+                return plan
+            finally:
+                self._making.pop(key, None)
+                mine.done.set()
+
+    def _make_plan(
+        self,
+        arrays: tuple[Array, ...],
+        out: Array | None,
+        dtype: np.dtype[Any] | None,
+        order: str,
+        casting: str,
+    ) -> _Plan:
+        expression = self._resolve(arrays)
+        shape = expression.output_shape
+        if out is None:
+            view = as_view(expression)
+            if view is not None and _view_will_do(view(arrays[0]), dtype, order):
+                return lambda operands, out: view(operands[0])[()]
+        else:
+            check_out(out, shape)
+        dtypes = choose_dtypes(
+            arrays,
+            out,
+            dtype,
+            casting,
+            self.names,
+            any_scalar_out=self.optimize is not False,
+        )
+
+        distinct, part = distinct_output(expression)
+        axes = None
+        if distinct is expression or order != "K":
+            axes = memory_order(expression, arrays, order)
+        new = allocate(shape, dtypes.compute, axes)
+        in_place = out is not None and ready(out, dtypes.compute) and not clashes(out, arrays)
+        target = out if out is not None and in_place else new()
+
+        convert = _conversion(arrays, dtypes.compute)
+        compute = self._computation(
+            distinct, convert(arrays) if convert else arrays, part(target), dtypes
+        )
+        if distinct is not expression:
+            compute = _into_part(compute, part)
+        if convert is not None:
+            compute = _after(convert, compute)
+        if out is None:
+            return _into_new(compute, new, dtypes, scalar=not shape)
+        return _into_out(compute) if in_place else _by_detour(compute, new)
+
+    def _computation(
+        self, expression: Expression, arrays: Sequence[Array], target: Array, dtypes: Dtypes
+    ) -> _Write:
+        """What computes, once operands and output are as kernels want them."""
+        if target.size == 0:
+            return lambda arrays, target: None
+        if not prod(extent for _, extent in expression.extents):
+            return lambda arrays, target: target.fill(0)
+        if not dtypes.has_kernels:
+            return functools.partial(evaluate_slowly, expression)
+        from .execute import prepare as prepare_execution
+
+        write: _Write = prepare_execution(expression, arrays, target, self.optimize)
+        return write
+
+    def _resolve(self, arrays: Sequence[Array]) -> Expression:
+        """The equation with these shapes; errors call the operands by their names."""
+        try:
+            return resolve(self._subscripts, [array.shape for array in arrays])
+        except EinsumError as error:
+            if self.names is None:
+                raise
+            names = self.names
+
+            def named(match: re.Match[str]) -> str:
+                number = int(match[1])
+                return f"{match[0]} ({names[number]})" if number < len(names) else match[0]
+
+            message = re.sub(r"\boperand (\d+)", named, error.message)
+            raise EinsumError(message, error.text, error.span) from None
+
+
+class _Making:
+    """A plan that a thread is making."""
+
+    __slots__ = ("done", "process")
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.process = os.getpid()
+
+
+# --- layouts --------------------------------------------------------------------------------------
+
+
+def _layout(operands: Sequence[Any]) -> tuple[Any, ...] | None:
+    """What kernels depend on, of operands that are arrays; None if one is something else."""
+    key: list[Any] = []
+    for operand in operands:
+        if type(operand) is not np.ndarray:
+            return None
+        key.append((operand.dtype, operand.shape, operand.strides, operand.flags.aligned))
+    if len(operands) == 2:
+        if key[0] == key[1] and _is_same(*operands):
+            key.append(1)
+    elif len(operands) > 2:
+        for later in range(1, len(operands)):
+            for first in range(later):
+                if key[first] == key[later] and _is_same(operands[first], operands[later]):
+                    key += (later, first)
+                    break
+    return tuple(key)
+
+
+def _is_same(first: Array, second: Array) -> bool:
+    """Whether two arrays of one dtype, shape and strides are one."""
+    return first is second or (
+        np.may_share_memory(first, second)  # cheaper than what follows, and mostly false
+        and _address(first) == _address(second)
+    )
+
+
+def _address(array: Array) -> int:
+    return cast("int", array.__array_interface__["data"][0])
+
+
+def _out_layout(out: Array, operands: Sequence[Array]) -> tuple[Any, ...]:
+    return (
+        out.dtype,
+        out.shape,
+        out.strides,
+        out.flags.aligned,
+        out.flags.writeable,
+        clashes(out, operands),
+    )
+
+
+def _check_order(order: Any) -> str:
+    if order is None:
+        return "K"
+    if not isinstance(order, str):
+        raise EinsumTypeError(f"order must be a str, not {type(order).__name__}")
+    if order.upper() not in ORDERS:
+        raise EinsumError(f"order must be one of {', '.join(ORDERS)}, not {order!r}")
+    return order.upper()
+
+
+def _check_casting(casting: Any) -> str:
+    if casting not in CASTINGS:
+        raise EinsumError(f"casting must be one of {', '.join(CASTINGS)}, not {casting!r}")
+    return cast("str", casting)
+
+
+def _view_will_do(view: Array, dtype: np.dtype[Any] | None, order: str) -> bool:
+    """Whether a view has the dtype and order that were asked for."""
+    return (dtype is None or dtype == view.dtype) and (
+        order in "KA"
+        or (order == "C" and view.flags.c_contiguous)
+        or (order == "F" and view.flags.f_contiguous)
+    )
+
+
+# --- the parts of a plan --------------------------------------------------------------------------
+
+
+def prepare_all(arrays: Sequence[Array], dtype: np.dtype[Any]) -> list[Array]:
+    """Operands as kernels want them; what was one array stays one."""
+    made = {id(array): array for array in arrays}
+    made = {key: prepare(array, dtype) for key, array in made.items()}
+    return [made[id(array)] for array in arrays]
+
+
+def _conversion(
+    arrays: Sequence[Array], dtype: np.dtype[Any]
+) -> Callable[[Sequence[Array]], Sequence[Array]] | None:
+    """What to do to operands like these before kernels see them."""
+    if all(ready(array, dtype) for array in arrays):
+        return None
+    return lambda operands: prepare_all(operands, dtype)
+
+
+def _after(convert: Callable[[Sequence[Array]], Sequence[Array]], compute: _Write) -> _Write:
+    return lambda operands, target: compute(convert(operands), target)
+
+
+def _into_part(compute: _Write, part: Callable[[Array], Array]) -> _Write:
+    def write(operands: Sequence[Array], target: Array) -> None:
+        target.fill(0)
+        compute(operands, part(target))
+
+    return write
+
+
+def _into_new(compute: _Write, new: Callable[[], Array], dtypes: Dtypes, scalar: bool) -> _Plan:
+    if scalar or dtypes.result != dtypes.compute:
+
+        def plan(operands: Sequence[Array], out: Array | None) -> Any:
+            result = new()
+            compute(operands, result)
+            return result.astype(dtypes.result, copy=False)[()]
+    else:
+
+        def plan(operands: Sequence[Array], out: Array | None) -> Any:
+            result = new()
+            compute(operands, result)
+            return result
+
+    return plan
+
+
+def _into_out(compute: _Write) -> _Plan:
+    def plan(operands: Sequence[Array], out: Array | None) -> Any:
+        compute(operands, cast("Array", out))
+        return out
+
+    return plan
+
+
+def _by_detour(compute: _Write, new: Callable[[], Array]) -> _Plan:
+    def plan(operands: Sequence[Array], out: Array | None) -> Any:
+        result = new()
+        compute(operands, result)
+        np.copyto(cast("Array", out), result, casting="unsafe")
+        return out
+
+    return plan

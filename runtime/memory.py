@@ -1,0 +1,156 @@
+"""The memory of a new result: in which order its axes lie, and whether there is room for it."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..compiler.subscripts import Expression
+from .operands import Array
+
+__all__ = ["allocate", "available_memory", "check_fits", "memory_order"]
+
+_CHECK_FROM = 1 << 26
+"""Results of so many bytes are compared with the memory that is there, which takes 0.1 ms."""
+
+
+def memory_order(expression: Expression, arrays: Sequence[Array], order: str) -> tuple[int, ...]:
+    """The axes of a new result, slowest first: the layout np.einsum(optimize=False) would choose.
+
+    Args:
+        expression: the equation; its output may repeat no index.
+        arrays: the operands as they were given.
+        order: "C" and "F"; "A" for F if all operands are F-contiguous, else C; "K" for NumPy's
+            nearest to the operands: axes are sorted by stride, C order breaks ties.
+
+    >>> from einsumc.compiler.resolve import resolve
+    >>> from einsumc.compiler.subscripts import parse
+    >>> a, b = np.ones((2, 3), order="F"), np.ones((3, 4), order="F")
+    >>> memory_order(resolve(parse("ij,jk->ik"), [a.shape, b.shape]), [a, b], "K")
+    (1, 0)
+    """
+    rank = len(expression.output)
+    if order == "A":
+        order = "F" if all(array.flags.f_contiguous for array in arrays) else "C"
+    if order != "K":
+        return tuple(range(rank)) if order == "C" else tuple(reversed(range(rank)))
+
+    # What follows is nditer's npyiter_find_best_axis_ordering, with einsum's numbering of the axes:
+    # those of the output, then the summed ones.
+    names = [name for axis in expression.output for name in axis.names]
+    names += sorted({name for name, _ in expression.extents}.difference(names))
+    place = {name: n for n, name in enumerate(names)}
+    strides = [[0] * len(names) for _ in arrays]
+    for row, axes, array in zip(strides, expression.inputs, arrays, strict=True):
+        for axis, extent, stride in zip(axes, array.shape, array.strides, strict=True):
+            for name, factor in axis.terms if axis is not None and extent > 1 else ():
+                row[place[name]] += factor * stride
+
+    fastest_first = list(reversed(range(len(names))))
+    for here in range(1, len(names)):
+        target, axis_here = here, fastest_first[here]
+        for there in range(here - 1, -1, -1):
+            verdict = _is_slower([(row[fastest_first[there]], row[axis_here]) for row in strides])
+            if verdict is False:
+                break
+            if verdict:
+                target = there
+        fastest_first.insert(target, fastest_first.pop(here))
+    return tuple(axis for axis in reversed(fastest_first) if axis < rank)
+
+
+def _is_slower(strides: Sequence[tuple[int, int]]) -> bool | None:
+    """Whether an axis is slower than another in every operand that has both; None if none has."""
+    both = [(abs(first), abs(second)) for first, second in strides if first and second]
+    return all(first > second for first, second in both) if both else None
+
+
+def allocate(
+    shape: tuple[int, ...], dtype: np.dtype[Any], axes: tuple[int, ...] | None = None
+) -> Callable[[], Array]:
+    """A function that makes an uninitialised array of this shape, `axes` being its memory order.
+
+    It raises MemoryError where `check_fits` does.
+
+    >>> allocate((2, 3), np.dtype("f8"), (1, 0))().strides
+    (8, 16)
+    """
+    large = prod(shape) * dtype.itemsize >= _CHECK_FROM
+    empty: Callable[..., Array] = _checked_empty if large else np.empty
+    if axes is None or axes == tuple(range(len(shape))):
+        return lambda: empty(shape, dtype)
+    if axes == tuple(reversed(range(len(shape)))):
+        backwards = shape[::-1]
+        return lambda: empty(backwards, dtype).T
+    slowest_first = tuple(shape[axis] for axis in axes)
+    inverse = tuple(sorted(range(len(axes)), key=axes.__getitem__))
+    return lambda: empty(slowest_first, dtype).transpose(inverse)
+
+
+def _checked_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    check_fits(shape, dtype)
+    try:
+        return np.empty(shape, dtype)
+    except MemoryError:
+        raise MemoryError(f"{_sizes(shape, dtype)} could not be allocated") from None
+
+
+def check_fits(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Raise MemoryError if a result of this shape cannot be, or cannot be now.
+
+    >>> check_fits((10**9, 2**30, 8), np.dtype("f4"))
+    Traceback (most recent call last):
+    MemoryError: the result, shape (1000000000, 1073741824, 8) of float32, 32,000,000,000.0 GiB, \
+cannot be addressed
+    """
+    needed = prod(shape) * dtype.itemsize
+    if needed > sys.maxsize:
+        raise MemoryError(f"{_sizes(shape, dtype)} cannot be addressed")
+    there = available_memory()
+    if there is not None and needed > there:
+        raise MemoryError(f"{_sizes(shape, dtype)} does not fit: {_gib(there)} are available")
+
+
+def _sizes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
+    return f"the result, shape {shape} of {dtype}, {_gib(prod(shape) * dtype.itemsize)},"
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB" if count >= 1 << 30 else f"{count / 2**20:.1f} MiB"
+
+
+def available_memory() -> int | None:
+    """Bytes that could be allocated now, or None where the system does not tell.
+
+    The least of what the machine has left with its swap, what the limit of the control group leaves
+    (file caches count as free), and what RLIMIT_AS leaves. Linux; elsewhere None.
+    """
+    limits = []
+    with suppress(OSError, KeyError, ValueError):
+        memory = _table("/proc/meminfo")
+        limits.append((memory["MemAvailable"] + memory.get("SwapFree", 0)) * 1024)
+    with suppress(OSError, KeyError, ValueError):
+        group = "/sys/fs/cgroup/memory"
+        with open(f"{group}.max") as most, open(f"{group}.current") as current:
+            caches = _table(f"{group}.stat")["inactive_file"]
+            limits.append(int(most.read()) - int(current.read()) + caches)
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if soft != resource.RLIM_INFINITY:
+            with open("/proc/self/statm") as pages:
+                used = int(pages.read().split()[0]) * os.sysconf("SC_PAGESIZE")
+            limits.append(soft - used)
+    return max(min(limits), 0) if limits else None
+
+
+def _table(path: str) -> dict[str, int]:
+    """The first number after each name of a file such as /proc/meminfo."""
+    with open(path) as lines:
+        words = (line.split() for line in lines)
+        return {name.rstrip(":"): int(number) for name, number, *_ in words}
