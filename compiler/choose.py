@@ -122,13 +122,14 @@ def _streamed(step: Geometry, machine: Machine) -> Choice:
         "o": tuple(i for i in step.kept if i not in (u, v)),
         "u": (u,) if u is not None else (),
         "v": (v,) if v is not None else (),
-        "r": tuple(i for i in step.reduced if i != v),
+        "q": _late_indices(step, v, machine),
     }
+    members["r"] = tuple(i for i in step.reduced if i != v and i not in members["q"])
     members = {g: indices for g, indices in members.items() if indices or g == "v"}
     most = 1 if row_tile >= lanes > 1 else 2 if row_tile > 1 else 4
     vectors = most if v is not None and step.extents[v] >= most * lanes else 1
     groups = tuple(
-        Group(g, g == "o" or len(members[g]) != 1, g == "r" or (g == "v" and reduced_lanes))
+        Group(g, g == "o" or len(members[g]) != 1, g in "qr" or (g == "v" and reduced_lanes))
         for g in members
     )
     splits = [
@@ -147,7 +148,8 @@ def _streamed(step: Geometry, machine: Machine) -> Choice:
             loops.remove(loop)
             inner.append(loop)
     partial = None
-    if step.reduced and step.volume(step.reduced) > 2 * machine.partial_sum:
+    early = [i for i in step.reduced if i not in members.get("q", ())]
+    if early and step.volume(early) > 2 * machine.partial_sum:
         long_lanes = reduced_lanes and step.extents[str(v)] > machine.partial_sum
         partial = "v_block" if long_lanes else "r_block"
     order = tuple(range(len(step.elements) - 1))
@@ -160,7 +162,7 @@ def _streamed(step: Geometry, machine: Machine) -> Choice:
             step, order, groups, members, ("u", "v") if row_tile % lanes == 0 else ("v",)
         ),
         splits=tuple(split for split in splits if split.group in members),
-        outer=(*blocks, *tiles),
+        outer=(*blocks, *(["q"] if "q" in members else []), *tiles),
         inner=tuple(inner),
         parallel=len(blocks),
         rows="u" if u is not None else None,
@@ -194,6 +196,26 @@ def _lane_index(step: Geometry, lanes: int) -> str | None:
     return min(step.extents, key=cost, default=None)
 
 
+def _late_indices(step: Geometry, v: str | None, machine: Machine) -> tuple[str, ...]:
+    """Reduced indices to walk outside the kept ones, collecting their sums in the output.
+
+    A large operand should be streamed in the order in which it lies in memory. A reduced index
+    whose stride there is larger than that of kept indices then belongs outside of them.
+    """
+    large = max(range(len(step.strides) - 1), key=lambda t: step.volume(list(step.strides[t])))
+    strides = step.strides[large]
+    size = step.volume(list(strides)) * int(step.elements[large][1:])
+    if size <= machine.l2_bytes or step.elements[-1] != step.accumulator or v is None:
+        return ()
+    kept = [strides[i] for i in step.kept if i in strides and i != v]
+    if not kept and v in step.kept:
+        kept = [strides.get(v, 0)]
+    if not kept:
+        return ()
+    least = min(abs(stride) for stride in kept)
+    return tuple(i for i in step.reduced if i != v and abs(strides.get(i, 0)) > least)
+
+
 def _row_index(step: Geometry, v: str | None, lanes: int) -> tuple[str | None, int]:
     """The index of the register tile's rows and their number; None and 1 for a single row."""
     if v is None:
@@ -203,8 +225,9 @@ def _row_index(step: Geometry, v: str | None, lanes: int) -> tuple[str | None, i
             for index in step.kept:
                 if index != v and strides.get(index) == 1 and step.extents[index] >= lanes // 2:
                     return (index, lanes) if lanes > 1 else (None, 1)
-    if not step.reduced:
-        return None, 1
+    largest = max(step.volume(list(strides)) for strides in step.strides[:-1])
+    if not step.reduced or step.volume(list(step.extents)) < 2 * largest:
+        return None, 1  # every element is used once: nothing to save by loading it less often
     best, saved = None, 0
     for index in step.kept:
         reuse = sum(index not in strides for strides in step.strides[:-1])
@@ -236,7 +259,7 @@ def _strides(
             indices = members[group.name]
             if not any(index in strides for index in indices):
                 continue
-            unit = not group.composite and strides[indices[0]] == 1
+            unit = bool(indices) and strides.get(indices[-1]) == 1
             table.append((name, group.name, 1 if unit and group.name in matters else None))
     return tuple(table)
 

@@ -62,6 +62,7 @@ class _Source:
     lines: list[str] = field(default_factory=list)
     depth: int = 0
     ends: dict[tuple[Affine, ...], str] = field(default_factory=dict)  # bounds that have a name
+    in_runs: bool = False  # what `runs` tests has been found true
 
     def text(self) -> str:
         self.line("def kernel(args, begin, end, scratch):")
@@ -193,34 +194,58 @@ class _Source:
                 lanes = statement
             (statement,) = statement.body
         assert isinstance(statement, Assign)
+        if statement.total:
+            (tile,) = statement.factors
+            self.line(f"{tile.buffer}_sum = total_rows({tile.buffer})")
+            statement = replace(statement, factors=(Ref(f"{tile.buffer}_sum"),), total=False)
         row_axis, row_guard = self.axis(rows, "rows")
         lane_axis, lane_guard = self.axis(lanes, "columns")
         touches = [self.in_memory(ref) for ref in (statement.target, *statement.factors)]
         guards = [guard for guard in (row_guard, lane_guard) if guard and any(touches)]
-        if not guards:
-            self.assign(statement, row_axis, lane_axis, inside=False)
-            return
+        runs = self.runs(statement, row_axis, lane_axis)
         tests = []
         for axis, guard in ((row_axis, row_guard), (lane_axis, lane_guard)):
             if guard:
                 self.line(f"{axis.inside} = {guard}")
                 tests.append(f"{axis.inside} == {axis.size}")
+        tests += runs
         if isinstance(statement.add, str):
             # From the second round on, begin with what the output holds already.
             self.line(f"if {statement.add} > 0:")
             self.depth += 1
             again = replace(statement, target=statement.factors[0], factors=(statement.target,))
-            self.assign(replace(again, add=True), row_axis, lane_axis, inside=True)
+            self.assign(replace(again, add=True), row_axis, lane_axis, inside=bool(tests))
             self.depth -= 1
             statement = replace(statement, add=False)
+        if not tests:
+            self.assign(statement, row_axis, lane_axis, inside=False)
+            return
         self.line(f"if {' and '.join(tests)}:")
         self.depth += 1
+        self.in_runs = True
         self.assign(statement, row_axis, lane_axis, inside=False)
+        self.in_runs = False
         self.depth -= 1
         self.line("else:")
         self.depth += 1
         self.assign(statement, row_axis, lane_axis, inside=True)
         self.depth -= 1
+
+    def runs(self, statement: Assign, rows: _Axis, lanes: _Axis) -> list[str]:
+        """Tests that the tables along a tile's vectors hold neighbours, where they may."""
+        tests = []
+        for ref in (statement.target, *statement.factors):
+            if not self.in_memory(ref):
+                continue
+            _, row_step, lane_step = self.steps(ref, rows, lanes)
+            along = {axis.index: term for axis in (rows, lanes) for term in ref.terms
+                     if axis.index in term.position.names}
+            for axis, step, other in ((lanes, lane_step, row_step), (rows, row_step, lane_step)):
+                term = along.get(axis.index)
+                if term is not None and term.runs and axis.size > 1 and other != "1":
+                    tests.append(f"is_run({step}, {axis.size})")
+                    break
+        return list(dict.fromkeys(tests))
 
     def axis(self, loop: Loop | None, word: str) -> tuple[_Axis, str | None]:
         """A side of the tile that a loop makes, and the expression that counts what is inside."""
@@ -234,14 +259,19 @@ class _Source:
         return _Axis(loop.index, loop.start, size, word), guard
 
     def in_memory(self, ref: Ref) -> bool:
-        return self.nest.buffer(ref.buffer).scope is Scope.MEMORY
+        return not self.in_register(ref) and self.nest.buffer(ref.buffer).scope is Scope.MEMORY
+
+    def in_register(self, ref: Ref) -> bool:
+        """Whether a variable holds it: a register tile, or the sums of one's rows."""
+        tile = ref.buffer.removesuffix("_sum")
+        return self.nest.buffer(tile).scope is Scope.REGISTERS
 
     def assign(self, statement: Assign, rows: _Axis, lanes: _Axis, *, inside: bool) -> None:
         """One assignment as tile operations; with ``inside``, only on what lies in the tensor."""
         counts = f", {rows.inside or rows.size}, {lanes.inside or lanes.size}" if inside else ""
         element = self.schedule.accumulator
         target = statement.target
-        in_register = self.nest.buffer(target.buffer).scope is Scope.REGISTERS
+        in_register = self.in_register(target)
         if in_register and not statement.factors:
             shape = f"{rows.size}, {lanes.size}, {self.lanes(lanes.size)}"
             self.line(f"{target.buffer} = zeros({element}, {shape})")
@@ -258,9 +288,7 @@ class _Source:
             self.line(f"{target.buffer} = {operation}")
             return
         value = self.product(values)
-        if statement.total:
-            value = f"total_rows({value})"
-        elif not in_register and not self.fills(statement, rows, lanes):
+        if not in_register and not self.fills(statement, rows, lanes):
             shape = f"{rows.size}, {lanes.size}, {self.lanes(lanes.size)}"
             value = f"stretch({value}, {shape})"
         stored = self.nest.buffer(target.buffer).element
@@ -273,7 +301,7 @@ class _Source:
         sides = [
             (row_step != "0" or rows.size == 1, lane_step != "0" or lanes.size == 1)
             for _, row_step, lane_step in (
-                ("", "1", "1") if factor.buffer == "acc" else self.steps(factor, rows, lanes)
+                ("", "1", "1") if self.in_register(factor) else self.steps(factor, rows, lanes)
                 for factor in statement.factors
             )
         ]
@@ -287,9 +315,9 @@ class _Source:
 
     def load(self, ref: Ref, rows: _Axis, lanes: _Axis, counts: str, element: str) -> str:
         """Bring a tile into registers; returns the name of the variable that holds it."""
-        buffer = self.nest.buffer(ref.buffer)
-        if buffer.scope is Scope.REGISTERS:
+        if self.in_register(ref):
             return ref.buffer
+        buffer = self.nest.buffer(ref.buffer)
         if buffer.scope is Scope.SCRATCH:
             counts = ""
         base, row_step, lane_step = self.steps(ref, rows, lanes)
@@ -339,6 +367,9 @@ class _Source:
             along = [i for i in starts if i in term.position.names]
             first = _substitute(term.position, starts)
             if not along:
+                base.append(_offset(term, first))
+            elif term.table is not None and term.runs and self.in_runs:
+                steps[along[0]] = "1"
                 base.append(_offset(term, first))
             elif term.table is not None:
                 place = str(first)

@@ -75,11 +75,16 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One addend of an offset: ``position * stride``, or ``table[position]``."""
+    """One addend of an offset: ``position * stride``, or ``table[position]``.
+
+    ``runs``: along the innermost index of a composite group the elements are neighbours, so that
+    the tensor can be read in vectors wherever the index does not wrap around.
+    """
 
     position: Affine
     stride: int | str = 1
     table: str | None = None
+    runs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

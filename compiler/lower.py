@@ -37,7 +37,7 @@ def lower(
         for index in members[group.name]
     )
     strides = tuple(
-        (tensor, index, f"{tensor}_{index}" if stride is None else stride)
+        (tensor, index, 1 if stride == 1 and index == members[group][-1] else f"{tensor}_{index}")
         for tensor, group, stride in schedule.strides
         for index in members[group]
         if uses is None or index in uses[schedule.names.index(tensor)]

@@ -54,8 +54,9 @@ class Pack:
 class Schedule:
     """How to run one step. See :mod:`.choose` for the recipes that fill it in.
 
-    ``strides`` lists (tensor, group, stride) for every group that a tensor depends on, where a
-    number is a stride known to the layout class (1, mostly) and None one that is known at run time.
+    ``strides`` lists (tensor, group, stride) for every group that a tensor depends on: None for a
+    stride that is known at run time, 1 where the layout class says that the group's positions, or
+    those of its innermost index, are neighbours.
     ``outer`` are the loops around a register tile, outermost first, of which the first
     ``parallel`` ones are split over threads; ``inner`` are the loops between the clearing of
     the register tile and its storing. ``rows`` and ``lanes`` name the groups of the tile.

@@ -63,7 +63,7 @@ def ref(access: Ref) -> str:
 
 def _term(term: Term) -> str:
     if term.table is not None:
-        return f"{term.table}[{term.position}]"
+        return f"{term.table}[{term.position}{', in runs' if term.runs else ''}]"
     if term.stride == 1:
         return str(term.position)
     position = str(term.position)
@@ -84,7 +84,8 @@ def subscripts(step: Step) -> str:
     """A step as an equation in the indices of the user's: what np.einsum would be told.
 
     >>> from .program import from_expression
-    >>> from .subscripts import parse, resolve
+    >>> from .resolve import resolve
+    >>> from .subscripts import parse
     >>> def first(text, *shapes):
     ...     return from_expression(resolve(parse(text), shapes)).statements[0]
     >>> subscripts(first("ij,jk", (2, 3), (3, 4)))

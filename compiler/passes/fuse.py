@@ -31,15 +31,17 @@ def fuse(nest: Nest, schedule: Schedule) -> Nest:
     into = {group.name: str(group.into) for group in nest.groups}
     groups = {group.name: group for group in schedule.groups}
     strides = tuple(
-        (tensor, group, f"{tensor}_{group}" if stride is None else stride)
-        for tensor, group, stride in schedule.strides
+        (tensor, name, f"{tensor}_{name}" if stride is None or groups[name].composite else stride)
+        for tensor, name, stride in schedule.strides
     )
-    known = {(tensor, group): stride for tensor, group, stride in strides}
+    terms = {
+        (tensor, name): Term(at(name), stride, runs=groups[name].composite and known == 1)
+        for (tensor, name, stride), (_, _, known) in zip(strides, schedule.strides, strict=True)
+    }
 
     def ref(access: Ref) -> Ref:
         found = dict.fromkeys(into[t.position.names[0]] for t in access.terms)
-        terms = tuple(Term(at(group), known[access.buffer, group]) for group in found)
-        return Ref(access.buffer, terms)
+        return Ref(access.buffer, tuple(terms[access.buffer, group] for group in found))
 
     def rewrite(statement: Statement, around: str | None) -> tuple[Statement, ...]:
         match statement:

@@ -57,7 +57,8 @@ def _tabulate(nest: Nest, schedule: Schedule, group: Group, slot: int, tensor: s
             return ref
         position = at(group.name, f"-{block}") if block != group.name else Affine(())
         terms = tuple(
-            Term(position, table=name) if group.name in t.position.names else t for t in ref.terms
+            Term(position, table=name, runs=t.runs) if group.name in t.position.names else t
+            for t in ref.terms
         )
         return replace(ref, terms=terms)
 
