@@ -115,7 +115,7 @@ def _packed(step: Geometry, machine: Machine) -> Choice | None:
 def _streamed(step: Geometry, machine: Machine) -> Choice:
     """The streamed recipe: any number of operands, any indices."""
     lanes = vector_lanes(step.accumulator, machine.target.vector_bytes)
-    v = _lane_index(step, lanes)
+    v = _lane_index(step, lanes, machine)
     u, row_tile = _row_index(step, v, lanes)
     reduced_lanes = v in step.reduced
     members = {
@@ -175,25 +175,46 @@ def _streamed(step: Geometry, machine: Machine) -> Choice:
     return Choice(schedule, members, order)
 
 
-def _lane_index(step: Geometry, lanes: int) -> str | None:
+def _lane_index(step: Geometry, lanes: int, machine: Machine) -> str | None:
     """The index along which most elements are neighbours; None for a step on scalars."""
+    work = step.volume(tuple(step.extents))
 
     def cost(index: str) -> float:
-        steps = 0.0
-        for strides in step.strides:
-            elements = step.volume([i for i in step.extents if i in strides])
-            stride = strides.get(index, 0)
-            transposable = 1 in (s for i, s in strides.items() if i != index)
-            factor = 1.0 if stride in (0, 1) else 2.0 if transposable else 8.0
-            steps += factor * elements
+        moved, gathered = 0.0, 0
+        for tensor, strides in enumerate(step.strides):
+            elements = step.volume(tuple(strides))
+            output = tensor == len(step.strides) - 1
+            turned = index in step.kept and any(
+                strides.get(i) == 1 for i in step.kept if i != index
+            )
+            if strides.get(index, 0) in (0, 1):
+                moved += elements
+            elif turned or (not output and is_small(step, tensor, machine)):
+                moved += 2 * elements  # transposed in registers, or copied before
+            else:
+                near = abs(strides[index]) * int(step.elements[tensor][1:]) <= CACHE_LINE
+                moved += (2 if near else 8) * elements
+                gathered += not output
         extent = step.extents[index]
         waste = ceil(extent / lanes) * lanes / extent
-        gathered = sum(s.get(index, 0) not in (0, 1) for s in step.strides[:-1])
-        work = step.volume(tuple(step.extents)) * (1 + 4 * gathered)
-        reduction = 1.2 if index in step.reduced else 1.0
-        return (steps + work) * waste * reduction
+        # Summing the lanes of one register tile costs about as much as a few dozen elements.
+        totals = 0 if index in step.kept else 2 * lanes * step.volume(step.kept)
+        return (moved + work * (1 + 1.5 * gathered)) * waste + totals
 
     return min(step.extents, key=cost, default=None)
+
+
+CACHE_LINE = 64  # bytes
+
+WORTH_COPYING = 8
+"""How often each element of an operand must be used at least for a copy of it to pay."""
+
+
+def is_small(step: Geometry, operand: int, machine: Machine) -> bool:
+    """Whether an operand that is badly laid out may be copied first: it stays in cache."""
+    size = step.volume(tuple(step.strides[operand]))
+    fits = size * int(step.elements[operand][1:]) <= machine.l2_bytes
+    return fits and step.volume(tuple(step.extents)) >= WORTH_COPYING * size
 
 
 def _late_indices(step: Geometry, v: str | None, machine: Machine) -> tuple[str, ...]:
@@ -207,6 +228,8 @@ def _late_indices(step: Geometry, v: str | None, machine: Machine) -> tuple[str,
     size = step.volume(list(strides)) * int(step.elements[large][1:])
     if size <= machine.l2_bytes or step.elements[-1] != step.accumulator or v is None:
         return ()
+    if step.volume(tuple(step.extents)) > 4 * step.volume(tuple(strides)):
+        return ()  # elements are used often: registers are a better place for the sums
     kept = [strides[i] for i in step.kept if i in strides and i != v]
     if not kept and v in step.kept:
         kept = [strides.get(v, 0)]
@@ -284,6 +307,9 @@ def block_sizes(
     inner = extents.get("r", 1)
     v, u, o = extents["v"], extents.get("u", 1), extents.get("o", 1)
     room = max(1, aim // max(1, inner))
+    if "q" in schedule.outer:
+        aim = machine.l1_bytes // 2 // int(schedule.elements[-1][1:])  # sums that stay in cache
+        room = max(1, aim)
     if "v_block" in schedule.outer:
         blocks["V_BLOCK"] = _round(min(v, max(lanes, room)), lanes)
         room //= min(v, blocks["V_BLOCK"])

@@ -200,12 +200,11 @@ class _Source:
             statement = replace(statement, factors=(Ref(f"{tile.buffer}_sum"),), total=False)
         row_axis, row_guard = self.axis(rows, "rows")
         lane_axis, lane_guard = self.axis(lanes, "columns")
-        touches = [self.in_memory(ref) for ref in (statement.target, *statement.factors)]
-        guards = [guard for guard in (row_guard, lane_guard) if guard and any(touches)]
+        in_memory = any(self.in_memory(ref) for ref in (statement.target, *statement.factors))
         runs = self.runs(statement, row_axis, lane_axis)
         tests = []
         for axis, guard in ((row_axis, row_guard), (lane_axis, lane_guard)):
-            if guard:
+            if guard and in_memory:
                 self.line(f"{axis.inside} = {guard}")
                 tests.append(f"{axis.inside} == {axis.size}")
         tests += runs

@@ -7,6 +7,7 @@ becomes a kernel::
     program     expression -> statements
     simplify    statements -> fewer, cheaper statements
     factorize   statements -> pairwise (or deliberately n-ary) steps
+    relayout    small operands that steps would read badly -> copies of them
     geometry    a step on concrete strides -> its canonical form
     choose      canonical form -> schedule
     lower       schedule -> loop nest
@@ -21,8 +22,10 @@ schedule alone, is stored, and is done once.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, fields, is_dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from pathlib import Path
 from typing import Any
 
 from .choose import Choice
@@ -35,9 +38,23 @@ from .passes import PASSES
 from .schedule import Schedule
 from .verify import verify
 
-GENERATOR = "2"
-"""The version of everything between a schedule and its machine code. Part of every key: raise it
-with any change that changes generated code."""
+_GENERATOR = ("affine", "build", "emit", "image", "loopnest", "lower", "schedule", "passes", "simd")
+
+
+@cache
+def generator() -> str:
+    """The version of everything between a schedule and its machine code. Part of every key.
+
+    It is a digest of the sources that do the work, so no change to them can be forgotten, and two
+    einsumc versions share kernels exactly where they would make the same ones.
+    """
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for name in _GENERATOR:
+        folder = here / name
+        for file in sorted(folder.glob("*.py")) if folder.is_dir() else [here / f"{name}.py"]:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)

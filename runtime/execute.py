@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from ..compiler.factorize import Factorization, factorize
 from ..compiler.geometry import Geometry, canonical
 from ..compiler.machine import TARGETS, Machine, Target
 from ..compiler.program import Access, Program, Statement, from_expression
+from ..compiler.relayout import relayout
 from ..compiler.schedule import Schedule
 from ..compiler.subscripts import Expression
 from . import settings, target, threads
@@ -112,16 +113,44 @@ def prepare_layouts(
         name: (operand, dtype) for name, operand in zip(program.inputs, strides, strict=False)
     }
     layouts[program.result] = (out_strides, dtype)
-    temporaries = {}
-    for tensor in program.tensors:
-        if tensor.name not in layouts:
-            temporaries[tensor.name] = (tensor.axes, wide)
-            layouts[tensor.name] = (_c_strides(tensor.axes, wide.itemsize), wide)
+    temporaries: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
+    _lay_out(program, layouts, temporaries, wide)
+    program = relayout(program, partial(_geometry, layouts, dict(program.extents), wide), host)
+    _lay_out(program, layouts, temporaries, wide)
     extents = dict(program.extents)
     steps = tuple(
         _step(statement, layouts, extents, wide, host, obtain) for statement in program.statements
     )
     return Execution(program, factorization, temporaries, steps)
+
+
+def _lay_out(
+    program: Program,
+    layouts: dict[str, tuple[tuple[int, ...], np.dtype[Any]]],
+    temporaries: dict[str, tuple[tuple[int, ...], np.dtype[Any]]],
+    dtype: np.dtype[Any],
+) -> None:
+    """Give every intermediate that has no layout yet the one of a C-ordered array."""
+    for tensor in program.tensors:
+        if tensor.name not in layouts:
+            temporaries[tensor.name] = (tensor.axes, dtype)
+            layouts[tensor.name] = (_c_strides(tensor.axes, dtype.itemsize), dtype)
+
+
+def _geometry(
+    layouts: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]],
+    extents: Mapping[str, int],
+    accumulator: np.dtype[Any],
+    statement: Statement,
+) -> Geometry:
+    """A statement's sizes and strides, in elements."""
+    accesses = (*statement.factors, statement.target)
+    return Geometry(
+        elements=tuple(element(layouts[a.tensor][1]) for a in accesses),
+        accumulator=element(accumulator),
+        extents={i: extents[i] for i in statement.indices},
+        strides=tuple(_strides(a, *layouts[a.tensor]) for a in accesses),
+    )
 
 
 def _step(
@@ -133,14 +162,7 @@ def _step(
     obtain: Callable[[Schedule, Target], Kernel],
 ) -> Step:
     accesses = (*statement.factors, statement.target)
-    step = canonical(
-        Geometry(
-            elements=tuple(element(layouts[a.tensor][1]) for a in accesses),
-            accumulator=element(accumulator),
-            extents={i: extents[i] for i in statement.indices},
-            strides=tuple(_strides(a, *layouts[a.tensor]) for a in accesses),
-        )
-    )
+    step = canonical(_geometry(layouts, extents, accumulator, statement))
     choice = choose(step, host)
     code = obtain(choice.schedule, host.target)
     count = threads.get_num_threads()

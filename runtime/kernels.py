@@ -95,7 +95,7 @@ def kernel(schedule: Schedule, target: Target) -> Kernel:
 
 def fields(schedule: Schedule, target: Target) -> KernelFields:
     """What makes a schedule's kernel what it is."""
-    from ..compiler.pipeline import GENERATOR, describe
+    from ..compiler.pipeline import describe, generator
 
     text = describe(schedule)
     return KernelFields(
@@ -103,7 +103,7 @@ def fields(schedule: Schedule, target: Target) -> KernelFields:
         dtypes=schedule.elements,
         layout=", ".join(f"{t}[{g}]={s or 'any'}" for t, g, s in schedule.strides),
         options={"accumulator": schedule.accumulator, "recipe": schedule.recipe},
-        generator=GENERATOR,
+        generator=generator(),
         llvm=toolchain(),
         target=target.name,
         features=LEVELS.get(target.name, ()),

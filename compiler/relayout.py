@@ -1,0 +1,68 @@
+"""Relayout: copy a small operand into the order in which a step reads it.
+
+Before, with ``b`` small and its ``k`` strided, in a step that runs along ``k``::
+
+    out[i] = sum_jk a[i,j,k] * b[k,j]
+
+after::
+
+    t0[j,k] = b[k,j]
+    out[i] = sum_jk a[i,j,k] * t0[j,k]
+
+Reading ``b`` element by element would cost more than all the rest, and its copy stays in cache.
+Steps that pack their operands (:mod:`.choose`) need no copy and get none, nor do large operands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from .affine import Affine
+from .choose import Choice, choose, is_small
+from .geometry import Geometry, canonical
+from .machine import Machine
+from .program import Access, Program, Statement
+
+def relayout(
+    program: Program, geometry: Callable[[Statement], Geometry], machine: Machine
+) -> Program:
+    """The program with copies of the operands that its steps would read badly.
+
+    ``geometry`` gives a statement's sizes and strides.
+    """
+    names = program.fresh_names()
+    statements: list[Statement] = []
+    for statement in program.statements:
+        step = canonical(geometry(statement))
+        choice = choose(step, machine)
+        factors = list(statement.factors)
+        for place in _badly_read(step, choice, machine):
+            axes = _order(factors[place], step, choice)
+            if axes is not None:
+                copy = Access(next(names), axes)
+                statements.append(Statement(copy, (factors[place],)))
+                factors[place] = copy
+        statements.append(replace(statement, factors=tuple(factors)))
+    return program.with_statements(statements)
+
+
+def _badly_read(step: Geometry, choice: Choice, machine: Machine) -> Iterator[int]:
+    """The operands that a streamed step would gather element by element, many times each."""
+    schedule = choice.schedule
+    lanes = choice.members.get("v", ())
+    if schedule.recipe != "streamed" or not lanes:
+        return
+    for place, strides in enumerate(step.strides[:-1]):
+        if strides.get(lanes[-1], 0) not in (0, 1) and is_small(step, place, machine):
+            yield place
+
+
+def _order(access: Access, step: Geometry, choice: Choice) -> tuple[Affine, ...] | None:
+    """The access's indices in the step's order, the lanes last; None if they are not plain."""
+    if not all(axis.is_index or not axis.names for axis in access.subscripts):
+        return None
+    order = [i for index in step.extents for i in step.merged.get(index, (index,))]
+    lanes = [i for index in choice.members["v"] for i in step.merged.get(index, (index,))]
+    names = [i for i in order if i in access.names and i not in lanes]
+    return tuple(Affine.index(i) for i in (*names, *(i for i in lanes if i in access.names)))
