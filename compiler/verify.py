@@ -89,7 +89,7 @@ class _Verifier:
                     f"{statement.table} is not in scratch",
                 )
                 self.check(
-                    self.nest.group(statement.group).composite,
+                    any(g.name == statement.group and g.composite for g in self.nest.groups),
                     f"{statement.group} is not composite",
                 )
                 self.written.add(statement.table)

@@ -1,0 +1,161 @@
+"""Contraction steps for tests: their canonical form, and kernels called on arrays in memory."""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+from einsumc.compiler.build import builder
+from einsumc.compiler.choose import Choice
+from einsumc.compiler.geometry import Geometry
+from einsumc.compiler.image import link
+from einsumc.compiler.interpret import Binding
+from einsumc.compiler.machine import TARGETS, Machine
+from einsumc.compiler.pipeline import signature, stages
+from einsumc.compiler.schedule import Schedule
+from einsumc.runtime.bind import argument_array, argument_values
+from einsumc.runtime.kernels import Kernel
+from einsumc.runtime.load import load
+
+V3 = TARGETS["x86-64-v3"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """An equation with sizes, and the order of the axes in each tensor's memory.
+
+    ``memory`` is like the equation; by default every tensor is C contiguous. With ``gaps`` no two
+    axes can be merged, as in slices of larger arrays.
+    """
+
+    equation: str
+    extents: dict[str, int]
+    element: str = "f4"
+    memory: str | None = None
+    gaps: bool = False
+    machine: Machine = field(default_factory=lambda: Machine(V3))
+
+    @property
+    def terms(self) -> list[str]:
+        """The axes of every tensor, the output's last."""
+        return self.equation.replace("->", ",").split(",")
+
+    @property
+    def orders(self) -> list[str]:
+        """The same in the order of memory, largest stride first."""
+        return (self.memory or self.equation).replace("->", ",").split(",")
+
+    def shape(self, term: str) -> tuple[int, ...]:
+        """The shape of a tensor with these axes."""
+        return tuple(self.extents[i] for i in term)
+
+    def strides(self) -> list[dict[str, int]]:
+        """Every tensor's stride along its indices, in elements."""
+        found = []
+        for order in self.orders:
+            strides: dict[str, int] = {}
+            step = 1
+            for index in reversed(order):
+                strides[index] = strides.get(index, 0) + step
+                step *= self.extents[index] + self.gaps
+            found.append(strides)
+        return found
+
+    def geometry(self) -> Geometry:
+        """The step as the compiler gets it."""
+        return geometry(self.element, self.extents, self.strides())
+
+
+def geometry(element: str, extents: dict[str, int], strides: Sequence[dict[str, int]]) -> Geometry:
+    """A step on tensors of one element type; the last one is the output."""
+    wide = "f4" if element == "f2" else element
+    return Geometry((element,) * len(strides), wide, dict(extents), tuple(strides))
+
+
+def view_strides(term: str, array: np.ndarray) -> dict[str, int]:
+    """An array's stride along its indices, in elements."""
+    strides: dict[str, int] = {}
+    for index, stride in zip(term, array.strides, strict=True):
+        strides[index] = strides.get(index, 0) + stride // array.itemsize
+    return strides
+
+
+# --- kernels --------------------------------------------------------------------------------------
+
+_Function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
+
+
+def function(source: str, target=V3):
+    """The function that generated source defines, compiled and loaded."""
+    image = link(builder(target).object_code(source))
+    return _Function(load(image.code, **image.header()).entries["einsumc_kernel"])
+
+
+@cache
+def kernel(schedule: Schedule):
+    """A schedule's kernel and its calling convention, compiled once a process."""
+    called = signature(schedule)
+    convention = Kernel("", 0, called.parameters, called.tiles, called.scratch, "compiled")
+    return function(stages(schedule).source), convention
+
+
+@dataclass(frozen=True)
+class Call:
+    """A kernel with all that it is called with."""
+
+    choice: Choice
+    step: Geometry
+    values: dict[str, int]
+    tiles: int
+    scratch_bytes: int
+
+
+def bind(choice: Choice, step: Geometry, machine: Machine, threads: int = 2) -> Call:
+    """A schedule on concrete extents and strides."""
+    _, convention = kernel(choice.schedule)
+    values = argument_values(choice, step, machine, threads)
+    return Call(
+        choice, step, values, convention.tile_count(values), convention.scratch_bytes(values)
+    )
+
+
+def run(call: Call, addresses: Sequence[int], scratch: int, tiles: Sequence[range] = ()) -> None:
+    """Call a kernel; ``addresses`` are the tensors' in the step's order, the output's last."""
+    code, convention = kernel(call.choice.schedule)
+    arguments = argument_array(convention.parameters, call.choice, call.step, call.values)
+    for place, tensor in enumerate((*call.choice.operands, len(addresses) - 1)):
+        arguments[place] = addresses[tensor]
+    for part in tiles or (range(call.tiles),):
+        code(arguments.ctypes.data, part.start, part.stop, scratch)
+
+
+def scratch_memory(size: int) -> tuple[np.ndarray, int]:
+    """Memory for a call and its aligned address: all NaN, and more of it than may be touched."""
+    memory = np.full(size + 8192, 0xFF, np.uint8)
+    return memory, -(-memory.ctypes.data // 64) * 64
+
+
+def flat(array: np.ndarray) -> tuple[np.ndarray, int]:
+    """The flat memory under a view, and the position in it of the view's first element."""
+    whole = array
+    while isinstance(whole.base, np.ndarray):
+        whole = whole.base
+    memory = whole.reshape(-1)
+    return memory, (array.ctypes.data - memory.ctypes.data) // array.itemsize
+
+
+def binding(call: Call, arrays: Sequence[np.ndarray]) -> Binding:
+    """What the same call means to the interpreter of loop nests."""
+    choice, step = call.choice, call.step
+    tensors = dict(zip(choice.schedule.names, (*choice.operands, len(arrays) - 1), strict=True))
+    return Binding(
+        members={g: [step.extents[i] for i in m] for g, m in choice.members.items()},
+        strides={
+            (name, g): [step.strides[t].get(i, 0) for i in m]
+            for name, t in tensors.items()
+            for g, m in choice.members.items()
+        },
+        blocks={name: call.values[name] for name in choice.schedule.blocks},
+        memory={name: flat(arrays[t]) for name, t in tensors.items()},
+    )
