@@ -1,7 +1,9 @@
 """The command line: output, errors without tracebacks, exit statuses."""
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,10 +20,13 @@ signatures = ["f4[64], f4[64]"]
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("EINSUMC_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.delenv("EINSUMC_TARGET", raising=False)
-    return tmp_path / "cache"
+def cache(tmp_path: Path) -> Iterator[Path]:
+    before = dict(os.environ)
+    os.environ["EINSUMC_CACHE_DIR"] = str(tmp_path / "cache")
+    os.environ.pop("EINSUMC_TARGET", None)
+    yield tmp_path / "cache"
+    os.environ.clear()  # options of the command set variables of the process
+    os.environ.update(before)
 
 
 def run(*arguments, status=0):

@@ -310,7 +310,7 @@ def test_paths_that_do_not_contract_everything(path):
         *([(0, 1), (0, 1)], ["einsum_path", (1, 2), (0, 1)], [(0, 1, 2)]),
         *(opt_einsum.DynamicProgramming(), opt_einsum.RandomGreedy(max_repeats=2)),
     ],
-    ids=str,
+    ids=lambda given: type(given).__name__ if callable(given) else str(given),
 )
 def test_every_optimize_computes(optimize):
     a, b, c = rng.random((2, 3)), rng.random((3, 4)), rng.random((4, 5))
