@@ -2,9 +2,9 @@
 
 Numba is used for what it does best, from Python source to optimised LLVM code for a named CPU, and
 for nothing else: a typing and a target context of our own know integers, ``range``, ``min`` and the
-operations of :mod:`.simd`, so neither Numba's array support nor its run time is imported or linked.
-Its ahead-of-time code generator (:class:`numba.core.codegen.AOTCPUCodegen`) takes the CPU's name and
-emits a relocatable object, which :mod:`.image` turns into what the store keeps.
+operations of :mod:`.simd`; neither Numba's array support nor its run time is imported or linked.
+Its ahead-of-time code generator (:class:`numba.core.codegen.AOTCPUCodegen`) takes the CPU's name
+and emits a relocatable object, which :mod:`.image` turns into what the store keeps.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ declare i32 @"{name}"(ptr, ptr, ptr, i64, i64, i64)
 define void @{entry}(ptr %args, i64 %begin, i64 %end, i64 %scratch) {{
   %result = alloca ptr
   %error = alloca ptr
-  %status = call i32 @"{name}"(ptr %result, ptr %error, ptr %args, i64 %begin, i64 %end, i64 %scratch)
+  call i32 @"{name}"(ptr %result, ptr %error, ptr %args, i64 %begin, i64 %end, i64 %scratch)
   ret void
 }}
 """

@@ -259,7 +259,7 @@ def _row_index(step: Geometry, v: str | None, lanes: int) -> tuple[str | None, i
     return (best, 4) if best is not None else (None, 1)
 
 
-# --- shared ----------------------------------------------------------------------------------------
+# --- shared ---------------------------------------------------------------------------------------
 
 
 def _strides(
@@ -298,7 +298,12 @@ def block_sizes(
     if schedule.recipe == "packed":
         return _packed_blocks(schedule, extents, machine, threads)
     lanes = schedule.lane_tile
-    blocks = {"R_BLOCK": min(256, machine.partial_sum), "O_BLOCK": 1, "U_BLOCK": schedule.row_tile, "V_BLOCK": lanes}
+    blocks = {
+        "R_BLOCK": min(256, machine.partial_sum),
+        "O_BLOCK": 1,
+        "U_BLOCK": schedule.row_tile,
+        "V_BLOCK": lanes,
+    }
     aim = 1 << 15  # elements a tile
     if "v_block" in schedule.inner:
         blocks["V_BLOCK"] = _round(machine.partial_sum, lanes)

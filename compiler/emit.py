@@ -3,8 +3,8 @@
 The source is a function ``kernel(args, begin, end, scratch)``: ``args`` points to the 64-bit values
 that :func:`.loopnest.parameters` lists, ``begin`` and ``end`` are the range of tiles to run, and
 ``scratch`` is the address of the thread's own memory. Loops become loops; the rows and lanes of a
-register tile become one operation of :mod:`.simd` on the whole tile. At an edge, where fewer rows or
-columns are inside, the same operation takes their counts and masks the rest.
+register tile become one operation of :mod:`.simd` on the whole tile. At an edge, where fewer rows
+or columns are inside, the same operation takes their counts and masks the rest.
 """
 
 from __future__ import annotations
@@ -237,10 +237,14 @@ class _Source:
             if not self.in_memory(ref):
                 continue
             _, row_step, lane_step = self.steps(ref, rows, lanes)
-            along = {axis.index: term for axis in (rows, lanes) for term in ref.terms
-                     if axis.index in term.position.names}
+            along = {
+                axis.index: term
+                for axis in (rows, lanes)
+                for term in ref.terms
+                if axis.index in term.position.names
+            }
             for axis, step, other in ((lanes, lane_step, row_step), (rows, row_step, lane_step)):
-                term = along.get(axis.index)
+                term = along.get(axis.index or "")
                 if term is not None and term.runs and axis.size > 1 and other != "1":
                     tests.append(f"is_run({step}, {axis.size})")
                     break
@@ -358,7 +362,7 @@ class _Source:
         return gcd(columns, vector_lanes(self.schedule.accumulator, self.schedule.vector_bytes))
 
     def steps(self, ref: Ref, rows: _Axis, lanes: _Axis) -> tuple[str, str, str]:
-        """The offset of the tile's first element, and the steps from row to row and lane to lane."""
+        """The offset of the tile's first element; the steps from row to row and lane to lane."""
         starts = {axis.index: axis.start for axis in (rows, lanes) if axis.index is not None}
         base: list[str] = []
         steps = {rows.index: "0", lanes.index: "0"}

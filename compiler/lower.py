@@ -1,11 +1,11 @@
 """Lower one contraction step to the plainest loop nest that computes it: one loop an index.
 
-    for i in 0..n_i:
-        for k in 0..n_k:
-            acc = 0
-            for j in 0..n_j:
-                acc += x0[i, j] * x1[j, k]
-            out[i, k] = acc
+for i in 0..n_i:
+    for k in 0..n_k:
+        acc = 0
+        for j in 0..n_j:
+            acc += x0[i, j] * x1[j, k]
+        out[i, k] = acc
 """
 
 from __future__ import annotations

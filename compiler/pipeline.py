@@ -98,9 +98,9 @@ def _stages(schedule: Schedule, nest: Nest) -> Stages:
 class Signature:
     """What a caller must know of a kernel: how to fill its arguments and how many tiles it has.
 
-    ``parameters`` names the arguments in order (see :func:`.loopnest.parameters`), ``tiles`` are the
-    (extent, step) of the parallel loop's axes, ``scratch`` the factors of every scratch buffer's
-    size in bytes. Names stand for arguments.
+    ``parameters`` names the arguments in order (see :func:`.loopnest.parameters`), ``tiles`` are
+    the (extent, step) of the parallel loop's axes, ``scratch`` the factors of every scratch
+    buffer's size in bytes. Names stand for arguments.
     """
 
     parameters: tuple[str, ...]

@@ -24,6 +24,7 @@ from .geometry import Geometry, canonical
 from .machine import Machine
 from .program import Access, Program, Statement
 
+
 def relayout(
     program: Program, geometry: Callable[[Statement], Geometry], machine: Machine
 ) -> Program:

@@ -39,9 +39,7 @@ class _Verifier:
             *nest.blocks,
             *(stride for _, _, stride in nest.strides if isinstance(stride, str)),
         }
-        self.scopes = {
-            buffer.name: buffer.scope for buffer in (*nest.tensors, *nest.buffers)
-        }
+        self.scopes = {buffer.name: buffer.scope for buffer in (*nest.tensors, *nest.buffers)}
         self.written: set[str] = {operand.name for operand in nest.operands}
 
     def run(self) -> None:

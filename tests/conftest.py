@@ -1,7 +1,7 @@
 """For all tests: importable helpers, a kernel store of their own, golden files.
 
-The helpers beside this file, such as `strategies.py`, can be imported from any test. Kernels go to a
-new directory, which all workers of a run share, unless EINSUMC_CACHE_DIR names another one: the
+The helpers beside this file, such as `strategies.py`, can be imported from any test. Kernels go to
+a new directory, which all workers of a run share, unless EINSUMC_CACHE_DIR names another one: the
 user's own store is never touched.
 """
 

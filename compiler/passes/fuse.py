@@ -56,9 +56,7 @@ def fuse(nest: Nest, schedule: Schedule) -> Nest:
                 return (statement,)
 
     body = tuple(s for statement in nest.body for s in rewrite(statement, None))
-    return replace(
-        nest, body=body, groups=schedule.groups, strides=strides, blocks=schedule.blocks
-    )
+    return replace(nest, body=body, groups=schedule.groups, strides=strides, blocks=schedule.blocks)
 
 
 def _loop(loop: Loop, group: Group) -> Loop:

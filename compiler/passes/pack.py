@@ -82,7 +82,7 @@ def _pack(nest: Nest, schedule: Schedule, job: Pack) -> Nest:
 def _rewrite(
     statement: Statement, job: Pack, copy: tuple[Statement, ...], access: Ref, slot: Ref
 ) -> Statement:
-    """Put ``copy`` at the head of the loop ``job.inside`` and read ``slot`` instead of ``access``."""
+    """Put ``copy`` first in the loop ``job.inside`` and read ``slot`` instead of ``access``."""
     if isinstance(statement, Assign):
         factors = tuple(slot if f == access else f for f in statement.factors)
         return replace(statement, factors=factors)

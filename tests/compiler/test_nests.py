@@ -16,9 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 # Caches so small that a few elements already make several blocks.
-SMALL = Machine(
-    TARGETS["x86-64-v3"], cores=2, l1_bytes=1 << 10, l2_bytes=1 << 12, partial_sum=3
-)
+SMALL = Machine(TARGETS["x86-64-v3"], cores=2, l1_bytes=1 << 10, l2_bytes=1 << 12, partial_sum=3)
 PACKING = replace(SMALL, worth_packing=1)
 
 
@@ -82,8 +80,7 @@ def binding_of(nest: Nest, choice: Choice, step, arrays, out, machine):
         },
         blocks={name: values[name] for name in choice.schedule.blocks},
         memory={
-            name: base_of(every[t])
-            for name, t in zip(choice.schedule.names, tensors, strict=True)
+            name: base_of(every[t]) for name, t in zip(choice.schedule.names, tensors, strict=True)
         },
     )
 
@@ -158,7 +155,8 @@ def test_random_steps_are_right_after_every_pass(data):
     output = "".join(data.draw(st.lists(st.sampled_from(used), unique=True)) if used else [])
     extents = {i: data.draw(st.integers(1, 6)) for i in used}
     twist, seed = data.draw(st.integers(0, 7)), data.draw(st.integers(0, 99))
-    run_stages(f"{','.join(terms)}->{output}", extents, twist, seed, packed=data.draw(st.booleans()))
+    packed = data.draw(st.booleans())
+    run_stages(f"{','.join(terms)}->{output}", extents, twist, seed, packed=packed)
 
 
 def test_every_tile_range_gives_the_same_bits():
