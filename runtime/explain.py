@@ -117,12 +117,12 @@ class Explanation:
         note: what happens instead, if no kernel is needed.
 
     >>> from einsumc import compile_einsum
-    >>> a, b, c = np.ones((640, 320)), np.ones((320, 480)), np.ones((480, 2))
+    >>> a, b, c = np.ones((640, 320)), np.ones((320, 480)), np.ones((480, 200))
     >>> plan = compile_einsum("ij,jk,kl->il").explain(a, b, c)
     >>> [step.subscripts for step in plan.steps]
     ['jk,kl->jl', 'ij,jl->il']
     >>> plan.flops, plan.peak_memory
-    (1433600, 5120)
+    (143360000, 512000)
     """
 
     equation: str
