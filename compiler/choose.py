@@ -119,7 +119,7 @@ def _streamed(step: Geometry, machine: Machine) -> Choice:
     u, row_tile = _row_index(step, v, lanes)
     reduced_lanes = v in step.reduced
     members = {
-        "o": tuple(i for i in step.kept if i not in (u, v)),
+        "o": _outer_order(step, tuple(i for i in step.kept if i not in (u, v))),
         "u": (u,) if u is not None else (),
         "v": (v,) if v is not None else (),
         "q": _late_indices(step, v, machine),
@@ -215,6 +215,18 @@ def is_small(step: Geometry, operand: int, machine: Machine) -> bool:
     size = step.volume(tuple(step.strides[operand]))
     fits = size * int(step.elements[operand][1:]) <= machine.l2_bytes
     return fits and step.volume(tuple(step.extents)) >= WORTH_COPYING * size
+
+
+def _outer_order(step: Geometry, indices: tuple[str, ...]) -> tuple[str, ...]:
+    """The outer indices, outermost first: in the output's order, or in that of a copied operand.
+
+    Where nothing is summed, reading in order and writing out of order is the faster way round: a
+    load that misses the cache is waited for, a store is not.
+    """
+    if step.reduced:
+        return indices
+    largest = max(step.strides[:-1], key=lambda strides: step.volume(tuple(strides)))
+    return tuple(sorted(indices, key=lambda i: -abs(largest.get(i, 0))))
 
 
 def _late_indices(step: Geometry, v: str | None, machine: Machine) -> tuple[str, ...]:

@@ -77,7 +77,10 @@ def load_runs(
     e: Emitter, kind: Tile, base: Sequence[Any], step: tuple[Any, Any], part: Sequence[Any]
 ) -> list[Any]:
     """A tile's registers, from runs of neighbouring elements in memory."""
-    if part:
+    masks: list[Any] = [None] * (kind.rows * kind.vectors)
+    if part and kind.rows == 1 and kind.lanes > 1:
+        masks = _row_masks(e, kind, part[1])
+    elif part:
         spill = Spill(e, kind)
         spill.clear()
         for at, mask, places in _inside_runs(e, kind, base, step, spill, part):
@@ -86,7 +89,8 @@ def load_runs(
             ):
                 e.builder.store(value, place)
         return spill.registers()
-    units = [e.load(kind.element, at, kind.lanes, None) for at in _whole_runs(e, kind, base, step)]
+    runs = zip(_whole_runs(e, kind, base, step), masks, strict=True)
+    units = [e.load(kind.element, at, kind.lanes, mask) for at, mask in runs]
     return [unit[plane] for plane in range(planes(kind.element)) for unit in units]
 
 
@@ -99,7 +103,10 @@ def store_runs(
     part: Sequence[Any],
 ) -> None:
     """The inverse of :func:`load_runs`."""
-    if part:
+    masks: list[Any] = [None] * (kind.rows * kind.vectors)
+    if part and kind.rows == 1 and kind.lanes > 1:
+        masks = _row_masks(e, kind, part[1])
+    elif part:
         spill = Spill(e, kind)
         spill.fill(registers)
         for at, mask, places in _inside_runs(e, kind, base, step, spill, part):
@@ -107,8 +114,13 @@ def store_runs(
             e.store(kind.element, at, value, kind.lanes, mask)
         return
     count = kind.rows * kind.vectors
-    for i, at in enumerate(_whole_runs(e, kind, base, step)):
-        e.store(kind.element, at, list(registers[i::count]), kind.lanes, None)
+    for i, (at, mask) in enumerate(zip(_whole_runs(e, kind, base, step), masks, strict=True)):
+        e.store(kind.element, at, list(registers[i::count]), kind.lanes, mask)
+
+
+def _row_masks(e: Emitter, kind: Tile, columns: Any) -> list[Any]:
+    """The lanes of each vector of a single row that lie below ``columns``."""
+    return [e.lanes_below(columns, v * kind.lanes, kind.lanes) for v in range(kind.vectors)]
 
 
 def _whole_runs(
