@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
 
 from .geometry import Geometry
 from .loopnest import Group
@@ -333,7 +333,24 @@ def block_sizes(
     blocks["U_BLOCK"] = _round(min(u, max(1, room)), schedule.row_tile)
     room //= min(u, blocks["U_BLOCK"])
     blocks["O_BLOCK"] = max(1, min(o, room, 2048))
-    return {name: size for name, size in blocks.items() if name in schedule.blocks}
+    blocks = {name: size for name, size in blocks.items() if name in schedule.blocks}
+    units = {"O_BLOCK": 1, "U_BLOCK": schedule.row_tile, "V_BLOCK": lanes}
+    axes = [s for s in schedule.splits if s.index in schedule.outer[: schedule.parallel]]
+    _share(blocks, {str(s.step): (extents[s.group], units[str(s.step)]) for s in axes}, threads)
+    return blocks
+
+
+def _share(blocks: dict[str, int], axes: Mapping[str, tuple[int, int]], threads: int) -> None:
+    """Halve the largest block until there are two tiles a thread, or no block can be halved.
+
+    ``axes`` gives for every block the extent that it cuts and the unit that it is a multiple of.
+    """
+    while threads > 1 and prod(-(-n // blocks[b]) for b, (n, _) in axes.items()) < 2 * threads:
+        name = max(axes, key=lambda b: min(blocks[b], axes[b][0]) / axes[b][1], default="")
+        if not name or min(blocks[name], axes[name][0]) <= axes[name][1]:
+            return
+        extent, unit = axes[name]
+        blocks[name] = _round(min(blocks[name], extent) // 2, unit)
 
 
 def _packed_blocks(
