@@ -36,7 +36,7 @@ def run(*arguments, status=0):
 
 
 def test_show():
-    shown = run("show", "ij,jk,kl->il", "--shapes", "64x32,32x48,48x10").stdout
+    shown = run("show", "ij,jk,kl->il", "--shapes", "640x320,320x480,480x200").stdout
     assert "t0[j,l] = sum_k b[j,k] * c[k,l]" in shown
     assert "def kernel(" in shown
     assert "float32" in shown
