@@ -185,6 +185,7 @@ class Builder:
         context = _Target(self.typing).subtarget(
             _internal_codegen=_Codegen("einsumc", target.cpu), aot_mode=True
         )
+        context.fused = target.fma
         context.refresh()
         self.context = context
         flags = compiler.Flags()

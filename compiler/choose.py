@@ -63,10 +63,8 @@ def _packed(step: Geometry, machine: Machine) -> Choice | None:
         return None
     if size["m"] * size["n"] * size["k"] < machine.worth_packing:
         return None
-    planes = 2 if step.accumulator[0] == "c" else 1
-    vectors = 2 // planes
-    rows = (machine.target.registers - planes * vectors - planes) // (planes * vectors)
-    rows, width = rows - rows % 2, vectors * lanes
+    rows, vectors = _register_tile(step.accumulator, machine.target.registers)
+    width = vectors * lanes
     batch = (Group("b", True, False),) if members["b"] else ()
     groups = (
         *batch,
@@ -107,6 +105,19 @@ def _packed(step: Geometry, machine: Machine) -> Choice | None:
         ),
     )
     return Choice(schedule, {g.name: members[g.name] for g in groups}, order)
+
+
+def _register_tile(accumulator: str, registers: int) -> tuple[int, int]:
+    """Rows of the microkernel's tile, and vectors in each of them.
+
+    Three quarters of the registers hold sums; the rest is for what is multiplied. Integers need
+    registers for products too, since they have no fused multiply-add. LLVM keeps a column's values
+    in registers, one a row, so that taller tiles than these would be spilled.
+    """
+    if accumulator[0] == "c":
+        return min(registers * 3 // 8, 8), 1
+    sums = min(registers * 3 // 4, 20) if accumulator[0] == "f" else registers // 2
+    return sums // 2, 2
 
 
 # --- streamed ------------------------------------------------------------------------------------
@@ -362,7 +373,8 @@ def _packed_blocks(
     depth = max(8, machine.l1_bytes // 2 // (width * size))
     if schedule.elements[-1] != schedule.accumulator:
         depth = k  # the output cannot hold partial sums
-    k_block = _round(ceil(k / ceil(k / depth)), 8)
+    unit = max(8, *(pack.depth for pack in schedule.packs))  # no panel is cut within such a step
+    k_block = _round(ceil(k / ceil(k / depth)), unit)
     m_block = max(rows, machine.l2_bytes // 2 // (k_block * size) // rows * rows)
     n_task = max(width, min(4096, (4 << 20) // (k_block * size)) // width * width)
     m_task = _round(m, rows)

@@ -9,17 +9,19 @@ from dataclasses import dataclass
 class Target:
     """An instruction set: what generated code may use. Part of every kernel's key.
 
-    ``cpu`` is LLVM's name for it; ``vector_bytes`` and ``registers`` describe its vector unit.
+    ``cpu`` is LLVM's name for it; ``vector_bytes`` and ``registers`` describe its vector unit, and
+    ``fma`` says whether it multiplies and adds in one rounding.
     """
 
     name: str
     cpu: str
     vector_bytes: int
     registers: int
+    fma: bool = True
 
 
 TARGETS = {
-    "x86-64-v2": Target("x86-64-v2", "x86-64-v2", 16, 16),
+    "x86-64-v2": Target("x86-64-v2", "x86-64-v2", 16, 16, fma=False),
     "x86-64-v3": Target("x86-64-v3", "x86-64-v3", 32, 16),
     "x86-64-v4": Target("x86-64-v4", "x86-64-v4", 64, 32),
 }

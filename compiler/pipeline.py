@@ -38,7 +38,10 @@ from .passes import PASSES
 from .schedule import Schedule
 from .verify import verify
 
-_GENERATOR = ("affine", "build", "emit", "image", "loopnest", "lower", "schedule", "passes", "simd")
+_GENERATOR = (
+    *("affine", "build", "emit", "image", "loopnest", "lower", "machine", "schedule"),
+    *("passes", "simd"),
+)
 
 
 @cache

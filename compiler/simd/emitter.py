@@ -16,8 +16,8 @@ from .tiles import I32, I64, Tile, planes, scalar_bytes, scalar_type, suffix
 class Emitter:
     """An LLVM builder with the few helpers that the operations below share."""
 
-    def __init__(self, builder: ir.IRBuilder) -> None:
-        self.builder = builder
+    def __init__(self, builder: ir.IRBuilder, *, fused: bool) -> None:
+        self.builder, self.fused = builder, fused
 
     def unpack(self, kind: Tile, value: ir.Value) -> list[ir.Value]:
         """The registers of a tile in the order plane, row, vector."""
@@ -86,7 +86,9 @@ class Emitter:
         return self.add(element, acc, self.multiply(element, x, y))
 
     def fma(self, element: str, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
-        """``x * y + z`` rounded once."""
+        """``x * y + z``, rounded once where the target can."""
+        if not self.fused:
+            return self.builder.fadd(self.builder.fmul(x, y), z)
         lanes = x.type.count if isinstance(x.type, ir.VectorType) else 1
         name = f"f{8 * scalar_bytes(element)}" if lanes == 1 else suffix(element, lanes)
         return self.intrinsic(f"llvm.fma.{name}", x.type, [x, y, z])

@@ -41,7 +41,7 @@ def operation(declare: Callable[..., Any]) -> Callable[..., Any]:
 
     def lower(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[Any]) -> Any:
         _, lowering = declare(*signature.args)
-        value = lowering(Emitter(builder), args)
+        value = lowering(Emitter(builder, fused=context.fused), args)
         return context.get_dummy_value() if value is None else value
 
     LOWERING.lower(declare, types.VarArg(types.Any))(lower)

@@ -79,7 +79,6 @@ def test_kernels_need_nothing_but_memory_functions(target, kind, element):
     assert {symbol for _, symbol in image.imports} <= {"memset", "memcpy"}
 
 
-@pytest.mark.xfail(strict=False, reason="x86-64-v2 has no fma: every lane calls libm's")
 @pytest.mark.parametrize("kind", EQUATIONS)
 def test_so_do_those_for_processors_without_fma(kind):
     image, _ = built("x86-64-v2", kind, "f4")
@@ -98,16 +97,7 @@ def test_the_named_instruction_set_is_used_and_no_other(kind):
     assert "%zmm" in v4
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        "x86-64-v3",
-        pytest.param(
-            "x86-64-v4",
-            marks=pytest.mark.xfail(strict=False, reason="14 rows: LLVM keeps all broadcasts"),
-        ),
-    ],
-)
+@pytest.mark.parametrize("target", ["x86-64-v3", "x86-64-v4"])
 def test_a_microkernel_keeps_its_tile_in_registers(target):
     """The innermost loop of a product: one fused multiply-add a vector of the tile, no spills."""
     _, text = built(target, "product", "f4")

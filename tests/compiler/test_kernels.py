@@ -68,19 +68,6 @@ CASES = {
     for equation, element, machine, memory in _cases()
 }
 
-# Panels of 16 positions of k at once, in blocks of k that are a multiple of 8: K_BLOCK is to be one
-# of the packs' depth.
-OVERFLOWING = {f"ij,jk->ik-{element}-packed" for element in ("i2", "u1", "b1")}
-PARAMETERS = [
-    pytest.param(
-        name,
-        marks=pytest.mark.xfail(strict=False, reason="the last panel overflows the scratch memory"),
-    )
-    if name in OVERFLOWING
-    else name
-    for name in CASES
-]
-
 EDGES = (1, 2, 3, 5, 6, 7, 8, 9, 12, 15, 16, 17, 31, 32, 33)
 MOST = 4000  # points of a call, and of one that is interpreted
 
@@ -190,7 +177,7 @@ def call(bound_kernel, arrays, tiles=()):
     assert (memory[0][end:] == 0xFF).all(), "written behind the scratch memory"
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", list(CASES))
 def test_kernels_are_right_at_every_edge(name):
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     recipe = "packed" if CASES[name].machine is PACKED else "streamed"
@@ -209,7 +196,7 @@ def test_kernels_are_right_at_every_edge(name):
         np.testing.assert_array_equal(whole(out), after, err_msg=f"written outside of it: {told}")
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", list(CASES))
 def test_kernels_do_what_the_interpreter_does(name):
     rng = np.random.default_rng(5)
     extents, arrays = arrays_for(name, rng, most=300)
@@ -326,7 +313,7 @@ def in_a_child(work):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", list(CASES))
 def test_nothing_outside_of_the_tensors_is_touched(name):
     rng = np.random.default_rng(zlib.crc32(name.encode()) + 1)
     extents, arrays = arrays_for(name, rng)

@@ -1,0 +1,49 @@
+"""A stand-in for execution, which counts."""
+
+import sys
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from einsumc.compiler.subscripts import Expression
+
+
+class Executor(ModuleType):
+    """Stands in for `runtime/execute.py`: counts what is prepared, computes with np.einsum."""
+
+    def __init__(self) -> None:
+        super().__init__("einsumc.runtime.execute")
+        self.prepared: list[tuple[Expression, list[Any], Any, Any]] = []
+        self.hook: Callable[[], object] = lambda: None
+
+    def prepare(
+        self, expression: Expression, operands: Sequence[Any], out: Any, optimize: Any
+    ) -> Callable[[Sequence[Any], Any], None]:
+        for array in (*operands, out):
+            assert array.dtype == out.dtype
+            assert array.dtype.isnative
+            assert array.flags.aligned
+            assert not any(stride % array.itemsize for stride in array.strides)
+        assert 0 not in expression.sizes.values()
+        assert not any(np.may_share_memory(array, out, max_work=1000) for array in operands)
+        self.prepared.append((expression, list(operands), out, optimize))
+        self.hook()
+        numbers = {name: n for n, (name, _) in enumerate(expression.extents)}
+
+        def execute(operands: Sequence[Any], out: Any) -> None:
+            arguments = []
+            for axes, array in zip(expression.inputs, operands, strict=True):
+                taken = array[(*(0 if axis is None else slice(None) for axis in axes), ...)]
+                arguments += [taken, [numbers[a.names[0]] for a in axes if a is not None]]
+            np.einsum(*arguments, [numbers[a.names[0]] for a in expression.output], out=out)
+
+        return execute
+
+
+@pytest.fixture
+def executor(monkeypatch):
+    made = Executor()
+    monkeypatch.setitem(sys.modules, made.__name__, made)
+    return made
