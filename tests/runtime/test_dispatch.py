@@ -10,6 +10,7 @@ from einsumc.compiler.errors import EinsumError
 from einsumc.runtime.decorator import compile_einsum, einsum
 
 rng = np.random.default_rng(0)
+chain = compile_einsum("ij,jk,kl->il")
 
 
 def prepared_by(executor, *calls):
