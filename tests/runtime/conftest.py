@@ -1,13 +1,18 @@
-"""A stand-in for execution, which counts."""
+"""Fixtures: a stand-in for execution, which counts, and what tests of kernel stores need."""
 
+import shutil
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 from einsumc.compiler.subscripts import Expression
+from einsumc.runtime import store as store_module
+from einsumc.runtime import trouble
 
 
 class Executor(ModuleType):
@@ -47,3 +52,19 @@ def executor(monkeypatch):
     made = Executor()
     monkeypatch.setitem(sys.modules, made.__name__, made)
     return made
+
+
+@pytest.fixture
+def fresh_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every test see the warnings that come only once, and the stores it adds itself."""
+    monkeypatch.setattr(trouble, "_warned", {})
+    monkeypatch.setattr(store_module, "_added", [])
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A directory that other users can reach, unlike pytest's."""
+    path = Path(tempfile.mkdtemp(prefix="einsumc-test-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
