@@ -17,7 +17,6 @@ finally:
     sys.path.remove(str(BENCHMARKS))
 
 
-
 def is_affine(case):
     """Whether an index expression is more than an index: convolutions, which wait."""
     return any(
