@@ -43,6 +43,7 @@ def scratch_sizes(nest: Nest) -> list[tuple[str, tuple[int | str, ...]]]:
 
 
 SCRATCH_ALIGNMENT = 64
+SCRATCH_SLACK = 64  # bytes behind every buffer, for panels that are written in whole vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,8 @@ class _Source:
                 place = f"({place} + {SCRATCH_ALIGNMENT - 1}) // {SCRATCH_ALIGNMENT}"
                 place = f"{place} * {SCRATCH_ALIGNMENT}"
             self.line(f"{name} = buffer(scratch, {place}, {element})")
-            self.line(f"{name}_end = {place} + {' * '.join(str(s) for s in size)}")
+            size_text = " * ".join(str(s) for s in size)
+            self.line(f"{name}_end = {place} + {size_text} + {SCRATCH_SLACK}")
             place = f"{name}_end"
 
     def used_names(self) -> set[str]:
@@ -279,7 +281,11 @@ class _Source:
             shape = f"{rows.size}, {lanes.size}, {self.lanes(lanes.size)}"
             self.line(f"{target.buffer} = zeros({element}, {shape})")
             return
-        values = [self.load(factor, rows, lanes, counts, element) for factor in statement.factors]
+        panel = not in_register and self.nest.buffer(target.buffer).scope is Scope.SCRATCH
+        values = [
+            self.load(factor, rows, lanes, counts, element, wide=panel and not inside)
+            for factor in statement.factors
+        ]
         if in_register and statement.add is True:
             *first, last = values
             product = self.product(first)
@@ -316,8 +322,15 @@ class _Source:
             product = f"multiply({product}, {value})"
         return product
 
-    def load(self, ref: Ref, rows: _Axis, lanes: _Axis, counts: str, element: str) -> str:
-        """Bring a tile into registers; returns the name of the variable that holds it."""
+    def load(
+        self, ref: Ref, rows: _Axis, lanes: _Axis, counts: str, element: str, *, wide: bool = False
+    ) -> str:
+        """Bring a tile into registers; returns the name of the variable that holds it.
+
+        ``wide``: more columns than the tile has may be loaded, up to a whole number of vectors. A
+        panel is written so: what is too much is overwritten by the next position's values, or lies
+        in the slack behind the last one.
+        """
         if self.in_register(ref):
             return ref.buffer
         buffer = self.nest.buffer(ref.buffer)
@@ -326,10 +339,19 @@ class _Source:
         base, row_step, lane_step = self.steps(ref, rows, lanes)
         r, c = rows.size, lanes.size
         width = self.lanes(c)
+        whole = vector_lanes(self.schedule.accumulator, self.schedule.vector_bytes)
         p = ref.buffer
+        name = f"{p}_tile"
         if row_step == "0":
             r, counts = 1, counts and f", 1, {lanes.inside or lanes.size}"
-        if lane_step == "0":
+        if wide and width < whole and lane_step == "1" and r == 1:
+            columns = -(-c // whole) * whole
+            call = f"load_rows({p}, {base}, 0, 1, {columns}, {whole}, 1, {c})"
+            name = f"{p}_wide"
+        elif wide and width < whole and row_step == "1" and r == whole:
+            call = f"load_panel({p}, {base}, {lane_step}, {c}, {whole})"
+            name = f"{p}_wide"
+        elif lane_step == "0":
             call = f"load_splat({p}, {base}, {row_step}, {r}{counts})"
         elif lane_step == "1":
             call = f"load_rows({p}, {base}, {row_step}, {r}, {c}, {width}{counts})"
@@ -339,7 +361,6 @@ class _Source:
             call = f"load_any({p}, {base}, {row_step}, {lane_step}, {r}, {c}, {width}{counts})"
         if buffer.element != element:
             call = f"convert({call}, {element})"
-        name = f"{p}_tile"
         self.line(f"{name} = {call}")
         return name
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 ENTRY = "einsumc_kernel"
 _ALIGNMENT = 64  # of every scratch buffer
+_SLACK = 64  # behind it
 
 
 class KernelMissing(RuntimeError):
@@ -52,7 +53,7 @@ class Kernel:
         total = 0
         for factors in self.scratch:
             total = -(-total // _ALIGNMENT) * _ALIGNMENT
-            total += prod(_value(factor, values) for factor in factors)
+            total += prod(_value(factor, values) for factor in factors) + _SLACK
         return total
 
 

@@ -16,7 +16,7 @@ from numba.core import types
 from .emitter import Emitter
 from .registry import literals, operation
 from .runs import Spill, each_element, load_runs, store_runs
-from .tiles import Pointer, Tile
+from .tiles import Pointer, Tile, planes
 from .transpose import transposed
 
 
@@ -48,6 +48,32 @@ def load_columns(
     def lowering(e: Emitter, values: Sequence[Any]) -> Any:
         runs = load_runs(e, turned, values[:2], (step, values[2]), values[:5:-1])
         return e.pack(kind, transposed(e, turned, runs))
+
+    return kind, lowering
+
+
+@operation
+def load_panel(p: Any, offset: Any, step: Any, columns: Any, lanes: Any) -> Any:
+    """``lanes`` rows of ``columns`` values whose columns are runs, filled up to whole vectors.
+
+    Like :func:`load_columns` where the columns are no whole number of vectors. The columns that
+    are too many repeat the first one.
+    """
+    sizes = literals(columns, lanes)
+    if sizes is None or not isinstance(p, Pointer):
+        return None
+    width, size = sizes
+    runs = Tile(p.element, width, size, size)
+    whole = Tile(p.element, -(-width // size) * size, size, size)
+    kind = Tile(p.element, size, whole.rows, size)
+
+    def lowering(e: Emitter, values: Sequence[Any]) -> Any:
+        loaded = load_runs(e, runs, values[:2], (step, values[2]), ())
+        filled = []
+        for plane in range(planes(p.element)):
+            part = loaded[plane * width : (plane + 1) * width]
+            filled += part + part[:1] * (whole.rows - width)
+        return e.pack(kind, transposed(e, whole, filled))
 
     return kind, lowering
 
