@@ -19,6 +19,7 @@ from numpy.typing import DTypeLike
 from ..compiler.errors import EinsumError, EinsumTypeError
 from ..compiler.resolve import resolve
 from ..compiler.subscripts import Expression, Subscripts
+from . import threads
 from .memory import allocate, memory_order
 from .operands import (
     CASTINGS,
@@ -68,6 +69,7 @@ class Dispatcher:
         self._subscripts = subscripts
         self._plans: dict[Any, _Plan] = {}
         self._making: dict[Any, _Making] = {}
+        self._changes = threads.changes
 
     def _call(
         self,
@@ -78,6 +80,9 @@ class Dispatcher:
         casting: str,
     ) -> Any:
         """Look the plan up, or make it."""
+        if self._changes != threads.changes:
+            self._changes = threads.changes
+            self._plans.clear()
         if dtype is None and order == "K" and casting == "safe":  # nearly always
             key = _layout(operands)
             if key is not None:

@@ -81,6 +81,9 @@ _source: Callable[[], LoadedImage | None] | None = None
 _lock = threading.Lock()  # held while the pool is fetched
 _chosen: int | None = None
 
+changes = 0
+"""How often the number of threads was set: plans share work out for the number they were made for."""
+
 
 # The number of threads
 
@@ -91,10 +94,11 @@ def set_num_threads(count: int | None) -> None:
     Raises:
         ValueError: not between 1 and 1024.
     """
-    global _chosen
+    global _chosen, changes
     if count is not None and not 1 <= count <= MAX_THREADS:
         raise ValueError(f"number of threads: expected 1 to {MAX_THREADS}, got {count}")
     _chosen = count
+    changes += 1
 
 
 def get_num_threads() -> int:
