@@ -82,7 +82,7 @@ _lock = threading.Lock()  # held while the pool is fetched
 _chosen: int | None = None
 
 changes = 0
-"""How often the number of threads was set: plans share work out for the number they were made for."""
+"""How often the number of threads was set: plans share out work for the number at their making."""
 
 
 # The number of threads
