@@ -251,6 +251,8 @@ def test_all_blocks_of_the_document_are_generated():
 
 def test_files_that_the_document_names_exist():
     root = DOCUMENT.parents[1]
+    if not (root / "compiler").is_dir():
+        pytest.skip("the package is installed from a wheel, not from this checkout")
     named = set(re.findall(r"`((?:compiler|runtime|tests|docs)/[\w/.-]*)`", DOCUMENT.read_text()))
     assert named
     assert [name for name in sorted(named) if not (root / name).exists()] == []
