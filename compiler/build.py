@@ -109,7 +109,7 @@ class _Codegen(codegen.AOTCPUCodegen):  # type: ignore[misc]
 
     def _module_pass_manager(self, **_: Any) -> Any:
         # Loops are unrolled and vectorised by our own passes; LLVM's would only take time.
-        options = llvm.PipelineTuningOptions(speed_level=2)
+        options = llvm.PipelineTuningOptions(speed_level=1)
         options.loop_unrolling = False
         options.loop_vectorization = False
         options.slp_vectorization = False

@@ -282,6 +282,8 @@ class _Source:
             self.line(f"{target.buffer} = zeros({element}, {shape})")
             return
         panel = not in_register and self.nest.buffer(target.buffer).scope is Scope.SCRATCH
+        if panel and inside and self.copied_part(statement, rows, lanes):
+            return
         values = [
             self.load(factor, rows, lanes, counts, element, wide=panel and not inside)
             for factor in statement.factors
@@ -304,6 +306,21 @@ class _Source:
         if stored != element:
             value = f"convert({value}, {stored})"
         self.store(target, rows, lanes, counts, value)
+
+    def copied_part(self, statement: Assign, rows: _Axis, lanes: _Axis) -> bool:
+        """Fill the edge of a panel element by element, unless it is a single run of neighbours."""
+        (factor,) = statement.factors
+        source, row_step, lane_step = self.steps(factor, rows, lanes)
+        if rows.size == 1 and lane_step == "1":
+            return False
+        panel = statement.target.buffer
+        place, pitch, _ = self.steps(statement.target, rows, lanes)
+        counts = f"{rows.inside or rows.size}, {lanes.inside or lanes.size}"
+        self.line(
+            f"copy_part({panel}, {place}, {pitch}, {factor.buffer}, {source}, {row_step},"
+            f" {lane_step}, {counts}, {lanes.size})"
+        )
+        return True
 
     def fills(self, statement: Assign, rows: _Axis, lanes: _Axis) -> bool:
         """Whether the product has all rows and columns of the tile without being stretched."""

@@ -15,7 +15,8 @@ and strides count elements, not bytes. From the ground up:
     addresses    operand, buffer, advance
     tables       tabulate, peek, is_run: offsets of composite groups
     loops        range and min
-    memory       load_*, store_*; made with `runs` (whole or through the stack) and `transpose`
+    memory       load_*, store_*, copy_part; made with `runs` (whole or through the stack) and
+                 `transpose`
     arithmetic   zeros, multiply, add, multiply_add, accumulate, convert, total_rows, stretch
 
 Importing this package declares all operations; `OPERATIONS` has them by name.

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from numba.core import types
+from numba.core.cgutils import for_range
 
 from .emitter import Emitter
 from .registry import literals, operation
-from .runs import Spill, each_element, load_runs, store_runs
-from .tiles import Pointer, Tile, planes
+from .runs import Spill, each_element, load_runs, step_to, store_runs
+from .tiles import I64, Pointer, Tile, planes, scalar_bytes, scalar_type
 from .transpose import transposed
 
 
@@ -168,5 +169,46 @@ def store_any(p: Any, offset: Any, row_step: Any, lane_step: Any, tile: Any, *pa
         spill.fill(e.unpack(tile, values[4]))
         for at, places in each_element(e, tile, values, (row_step, lane_step), spill, values[5:]):
             e.store(tile.element, at, [e.builder.load(place) for place in places], 1, None)
+
+    return types.void, lowering
+
+
+@operation
+def copy_part(
+    panel: Any,
+    place: Any,
+    pitch: Any,
+    p: Any,
+    offset: Any,
+    row_step: Any,
+    lane_step: Any,
+    rows: Any,
+    columns: Any,
+    width: Any,
+) -> Any:
+    """Copy ``rows x columns`` elements that lie anywhere into a panel, one by one.
+
+    A row of the panel is ``width`` long and ``pitch`` from the next; the rest of it is zero.
+    """
+    if not (isinstance(panel, Pointer) and isinstance(p, Pointer)):
+        return None
+
+    def lowering(e: Emitter, values: Sequence[Any]) -> None:
+        b = e.builder
+        rows_, columns_, width_ = values[7:]
+        scalar = scalar_type(panel.element)
+        with for_range(b, rows_, intp=I64) as row:
+            source = b.add(values[4], step_to(e, (row_step, values[5]), row.index))
+            target = b.add(values[1], b.mul(values[2], row.index))
+            with for_range(b, width_, intp=I64) as lane:
+                inside = b.icmp_signed("<", lane.index, columns_)
+                index = b.select(inside, lane.index, e.integer(0))
+                at = b.add(source, step_to(e, (lane_step, values[6]), index))
+                found = e.load(p.element, e.address(p.element, values[3], at), 1, None)
+                if scalar_bytes(panel.element) > scalar_bytes(p.element):
+                    found = [b.fpext(value, scalar) for value in found]
+                kept = [b.select(inside, value, e.zero(scalar)) for value in found]
+                to = e.address(panel.element, values[0], b.add(target, lane.index))
+                e.store(panel.element, to, kept, 1, None)
 
     return types.void, lowering

@@ -12,7 +12,7 @@ from .emitter import Emitter
 from .tiles import I64, Pointer, Tile, planes, scalar_type
 
 
-def _step(e: Emitter, step: tuple[Any, Any], index: Any) -> Any:
+def step_to(e: Emitter, step: tuple[Any, Any], index: Any) -> Any:
     """The offset that ``index`` steps make: by a stride, or looked up in a table."""
     kind, value = step
     if isinstance(index, int):
@@ -128,7 +128,7 @@ def _whole_runs(
 ) -> Iterator[Any]:
     """The address of every register's elements, row by row."""
     for row in range(kind.rows):
-        begin = e.builder.add(base[1], _step(e, step, row))
+        begin = e.builder.add(base[1], step_to(e, step, row))
         for vector in range(kind.vectors):
             at = e.builder.add(begin, e.integer(vector * kind.lanes))
             yield e.address(kind.element, base[0], at)
@@ -145,7 +145,7 @@ def _inside_runs(
     """A loop over the rows inside: for every vector its address, its mask and its spill places."""
     rows, columns = part
     with for_range(e.builder, rows, intp=I64) as loop:
-        begin = e.builder.add(base[1], _step(e, step, loop.index))
+        begin = e.builder.add(base[1], step_to(e, step, loop.index))
         for vector in range(kind.vectors):
             first = vector * kind.lanes
             at = e.address(kind.element, base[0], e.builder.add(begin, e.integer(first)))
@@ -169,9 +169,9 @@ def each_element(
     """A loop over the elements inside: each one's address and its places in the spill."""
     rows, columns = part or (e.integer(kind.rows), e.integer(kind.columns))
     with for_range(e.builder, rows, intp=I64) as row:
-        begin = e.builder.add(values[1], _step(e, (steps[0], values[2]), row.index))
+        begin = e.builder.add(values[1], step_to(e, (steps[0], values[2]), row.index))
         with for_range(e.builder, columns, intp=I64) as lane:
-            at = e.builder.add(begin, _step(e, (steps[1], values[3]), lane.index))
+            at = e.builder.add(begin, step_to(e, (steps[1], values[3]), lane.index))
             places = [
                 spill.element(plane, row.index, lane.index) for plane in range(planes(kind.element))
             ]

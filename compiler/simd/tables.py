@@ -60,41 +60,61 @@ def tabulate(args: Any, group: Any, slot: Any, start: Any, stop: Any, table: Any
         return None
 
     def lowering(e: Emitter, values: Sequence[Any]) -> None:
-        args_, group_, slot_, start_, stop_, table_ = values
-        b = e.builder
-        one = e.integer(1)
-        rank = b.load(b.gep(args_, [group_]))
-        extents = b.add(group_, one)
-        strides = b.add(extents, b.mul(rank, b.add(slot_, one)))
-        last = b.sub(rank, one)
-        empty = b.icmp_signed("==", rank, e.integer(0))  # one position, at the tensor's beginning
-        inner = b.select(empty, one, b.load(b.gep(args_, [b.add(extents, last)])))
-        step = b.select(empty, e.integer(0), b.load(b.gep(args_, [b.add(strides, last)])))
-        position = _variable(e, start_)
-        rest, offset = _variable(e, one), _variable(e, one)
-        with _while(b, lambda: b.icmp_signed("<", b.load(position), stop_)):
-            here = b.load(position)
-            digit = b.urem(here, inner)
-            b.store(b.udiv(here, inner), rest)
-            b.store(b.mul(digit, step), offset)
-            others = b.select(empty, e.integer(0), last)
-            with for_range(b, others, intp=I64) as digits:
-                member = b.sub(b.sub(last, one), digits.index)
-                extent = b.load(b.gep(args_, [b.add(extents, member)]))
-                stride = b.load(b.gep(args_, [b.add(strides, member)]))
-                value = b.load(rest)
-                b.store(b.udiv(value, extent), rest)
-                along = b.mul(b.urem(value, extent), stride)
-                b.store(b.add(b.load(offset), along), offset)
-            left, room = b.sub(stop_, here), b.sub(inner, digit)
-            count = b.select(b.icmp_signed("<", left, room), left, room)
-            begin = b.load(offset)
-            place = b.gep(table_, [b.sub(here, start_)])
-            with for_range(b, count, intp=I64) as run:
-                b.store(b.add(begin, b.mul(run.index, step)), b.gep(place, [run.index]))
-            b.store(b.add(here, count), position)
+        e.builder.call(_tabulation(e.builder.module), values)
 
     return types.void, lowering
+
+
+def _tabulation(module: ir.Module) -> ir.Function:
+    """The function behind :func:`tabulate`: one for all of a kernel's tables, never inlined."""
+    name = "einsumc_tabulate"
+    if name in module.globals:
+        return module.globals[name]
+    numbers, place = I64, I64.as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [place, *[numbers] * 4, place])
+    function = ir.Function(module, kind, name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    _fill(Emitter(builder, fused=False), function.args)
+    builder.ret_void()
+    return function
+
+
+def _fill(e: Emitter, values: Sequence[Any]) -> None:
+    args_, group_, slot_, start_, stop_, table_ = values
+    b = e.builder
+    one = e.integer(1)
+    rank = b.load(b.gep(args_, [group_]))
+    extents = b.add(group_, one)
+    strides = b.add(extents, b.mul(rank, b.add(slot_, one)))
+    last = b.sub(rank, one)
+    empty = b.icmp_signed("==", rank, e.integer(0))  # one position, at the tensor's beginning
+    inner = b.select(empty, one, b.load(b.gep(args_, [b.add(extents, last)])))
+    step = b.select(empty, e.integer(0), b.load(b.gep(args_, [b.add(strides, last)])))
+    position = _variable(e, start_)
+    rest, offset = _variable(e, one), _variable(e, one)
+    with _while(b, lambda: b.icmp_signed("<", b.load(position), stop_)):
+        here = b.load(position)
+        digit = b.urem(here, inner)
+        b.store(b.udiv(here, inner), rest)
+        b.store(b.mul(digit, step), offset)
+        others = b.select(empty, e.integer(0), last)
+        with for_range(b, others, intp=I64) as digits:
+            member = b.sub(b.sub(last, one), digits.index)
+            extent = b.load(b.gep(args_, [b.add(extents, member)]))
+            stride = b.load(b.gep(args_, [b.add(strides, member)]))
+            value = b.load(rest)
+            b.store(b.udiv(value, extent), rest)
+            along = b.mul(b.urem(value, extent), stride)
+            b.store(b.add(b.load(offset), along), offset)
+        left, room = b.sub(stop_, here), b.sub(inner, digit)
+        count = b.select(b.icmp_signed("<", left, room), left, room)
+        begin = b.load(offset)
+        place = b.gep(table_, [b.sub(here, start_)])
+        with for_range(b, count, intp=I64) as run:
+            b.store(b.add(begin, b.mul(run.index, step)), b.gep(place, [run.index]))
+        b.store(b.add(here, count), position)
 
 
 @contextmanager
