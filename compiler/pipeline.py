@@ -39,21 +39,26 @@ from .schedule import Schedule
 from .verify import verify
 
 _GENERATOR = (
-    *("affine", "build", "emit", "image", "loopnest", "lower", "machine", "schedule"),
+    *("affine", "build", "emit", "image", "loopnest", "lower", "machine", "pipeline", "schedule"),
     *("passes", "simd"),
 )
 
 
-@cache
 def generator() -> str:
     """The version of everything between a schedule and its machine code. Part of every key.
 
     It is a digest of the sources that do the work, so no change to them can be forgotten, and two
     einsumc versions share kernels exactly where they would make the same ones.
     """
+    return sources(_GENERATOR)
+
+
+@cache
+def sources(names: tuple[str, ...]) -> str:
+    """A digest of some of the compiler's files and folders."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for name in _GENERATOR:
+    for name in names:
         folder = here / name
         for file in sorted(folder.glob("*.py")) if folder.is_dir() else [here / f"{name}.py"]:
             digest.update(file.read_bytes())

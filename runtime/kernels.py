@@ -71,8 +71,16 @@ class Counts:
 
 counts = Counts()
 _kernels: dict[tuple[Any, Any], Kernel] = {}
-_locks: dict[tuple[Any, Any], threading.Lock] = {}
-_guard = threading.Lock()
+
+# One kernel is obtained at a time: Numba compiles one at a time anyway. A fork waits until it is
+# done, so that no child inherits a compiler, Numba's or LLVM's, in the middle of its work.
+_obtaining = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_obtaining.acquire,
+        after_in_parent=_obtaining.release,
+        after_in_child=_obtaining.release,
+    )
 
 
 def kernel(schedule: Schedule, target: Target) -> Kernel:
@@ -85,9 +93,7 @@ def kernel(schedule: Schedule, target: Target) -> Kernel:
     found = _kernels.get(name)
     if found is not None:
         return found
-    with _guard:
-        lock = _locks.setdefault(name, threading.Lock())
-    with lock:
+    with _obtaining:
         found = _kernels.get(name)
         if found is None:
             found = _kernels[name] = _obtain(schedule, target)
@@ -206,12 +212,14 @@ def loaded(stored: StoredKernel) -> LoadedImage:
 
 def pool_fields() -> KernelFields:
     """What makes the thread pool's code what it is."""
+    from ..compiler.pipeline import sources
+
     return KernelFields(
         text=text_digest("thread pool"),
         dtypes=(),
         layout="",
         options={},
-        generator=f"pool {threads.POOL_ABI}",
+        generator=f"pool {threads.POOL_ABI} {sources(('image', 'pool'))}",
         llvm=toolchain(),
         target="x86-64",
         features=(),

@@ -4,6 +4,8 @@ import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from ..compiler.affine import Affine
 from ..compiler.subscripts import Expression
 from .operands import Array
@@ -64,14 +66,14 @@ def distinct_output(expression: Expression) -> tuple[Expression, Callable[[Array
 
 def diagonal_of(array: Array, axes: Sequence[str]) -> tuple[Array, list[str]]:
     """A view with one axis for each name, and the names of its axes; it is as writeable."""
-    view, names, target = array, list(axes), _without_repeats(axes)
+    view, names, target = array.view(np.ndarray), list(axes), _without_repeats(axes)
     while len(names) > len(target):
         name = next(name for name in names if names.count(name) > 1)
         first = names.index(name)
         second = names.index(name, first + 1)
         view = view.diagonal(0, first, second)  # a view that cannot be written
         names = [*names[:first], *names[first + 1 : second], *names[second + 1 :], name]
-    if view is not array and array.flags.writeable:
+    if len(names) < len(axes) and array.flags.writeable:
         view.flags.writeable = True
     return view.transpose([names.index(name) for name in target]), target
 
