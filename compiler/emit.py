@@ -63,6 +63,7 @@ class _Source:
     lines: list[str] = field(default_factory=list)
     depth: int = 0
     ends: dict[tuple[Affine, ...], str] = field(default_factory=dict)  # bounds that have a name
+    firsts: dict[str, str] = field(default_factory=dict)  # offsets that have a name
     in_runs: bool = False  # what `runs` tests has been found true
 
     def text(self) -> str:
@@ -221,6 +222,8 @@ class _Source:
         if not tests:
             self.assign(statement, row_axis, lane_axis, inside=False)
             return
+        if not runs:
+            self.name_firsts(statement, row_axis, lane_axis)
         self.line(f"if {' and '.join(tests)}:")
         self.depth += 1
         self.in_runs = True
@@ -231,6 +234,15 @@ class _Source:
         self.depth += 1
         self.assign(statement, row_axis, lane_axis, inside=True)
         self.depth -= 1
+        self.firsts.clear()
+
+    def name_firsts(self, statement: Assign, rows: _Axis, lanes: _Axis) -> None:
+        """Compute the offsets of a tile's first elements once for the branches that follow."""
+        for ref in (statement.target, *statement.factors):
+            if not self.in_register(ref):
+                first, _, _ = self.steps(ref, rows, lanes)
+                self.line(f"{ref.buffer}_first = {first}")
+                self.firsts[ref.buffer] = f"{ref.buffer}_first"
 
     def runs(self, statement: Assign, rows: _Axis, lanes: _Axis) -> list[str]:
         """Tests that the tables along a tile's vectors hold neighbours, where they may."""
@@ -289,6 +301,9 @@ class _Source:
             for factor in statement.factors
         ]
         if in_register and statement.add is True:
+            # What lies outside is never stored, but summed lanes must not hold any of it.
+            summed = self.nest.group(self.schedule.lanes).reduced and target.buffer != "acc_sum"
+            counts = counts if summed else ""
             *first, last = values
             product = self.product(first)
             operation = (
@@ -419,6 +434,7 @@ class _Source:
                 steps[along[0]] = str(term.stride)
                 base.append(_offset(term, first))
         offset = " + ".join(part for part in base if part != "0") or "0"
+        offset = self.firsts.get(ref.buffer, offset)
         return offset, steps[rows.index], steps[lanes.index]
 
 
