@@ -245,7 +245,8 @@ def _pool_image() -> LoadedImage | None:
     key = pool_fields().key()
     if settings.current().compile == "never" and default_stores().get(key) is None:
         return None
-    return loaded(stored_or_built(key, compiled_pool)[0])
+    with _obtaining:
+        return loaded(stored_or_built(key, compiled_pool)[0])
 
 
 threads.provide(_pool_image)
