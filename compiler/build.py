@@ -9,9 +9,11 @@ and emits a relocatable object, which :mod:`.image` turns into what the store ke
 
 from __future__ import annotations
 
+import gc
 import linecache
 import threading
-from functools import cache
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -21,11 +23,9 @@ from numba.core.compiler_machinery import PassManager, register_pass
 from numba.core.typed_passes import (
     AnnotateTypes,
     BaseNativeLowering,
-    IRLegalization,
     NoPythonBackend,
     NopythonTypeInference,
 )
-from numba.core.typing import templates
 from numba.core.typing.context import BaseContext
 from numba.core.untyped_passes import FixupArgs, IRProcessing, TranslateByteCode
 
@@ -53,31 +53,11 @@ define void @{entry}(ptr %args, i64 %begin, i64 %end, i64 %scratch) {{
 """
 
 
-@cache
-def _operators() -> Any:
-    """Of Numba's builtins only the operators.
-
-    Others, when installed, load all of its array support, which takes longer than compiling.
-    """
-    from numba.core.typing import builtins
-
-    registry = templates.Registry()
-    registry.functions += [
-        template
-        for template in templates.builtin_registry.functions
-        if template.__module__ == builtins.__name__
-    ]
-    registry.globals += templates.builtin_registry.globals
-    return registry
-
-
 class _Typing(BaseContext):  # type: ignore[misc]
     """Types of integers and of register tiles."""
 
-    def _load_builtins(self) -> None:
-        self.install_registry(_operators())
-
-    def load_additional_registries(self) -> None:
+    def refresh(self) -> None:
+        """None of Numba's builtins: some load its array support, and ours have one meaning each."""
         self.install_registry(simd.TYPING)
 
     def resolve_value_type(self, value: Any) -> Any:
@@ -121,16 +101,16 @@ class _Codegen(codegen.AOTCPUCodegen):  # type: ignore[misc]
 
 
 class _Target(cpu.CPUContext):  # type: ignore[misc]
-    """Lowering of integers, builtins and register tiles; no run time, no arrays."""
+    """Lowering of integers, loops and register tiles; no run time, no arrays."""
 
     def init(self) -> None:
         self.is32bit = False
         self._internal_codegen = None
 
-    def load_additional_registries(self) -> None:
-        from numba.cpython import builtins, numbers  # noqa: F401 - they register
-
+    def refresh(self) -> None:
+        """None of Numba's builtins, as for the types."""
         self.install_registry(simd.LOWERING)
+        self.typing_context.refresh()
 
     def post_lowering(self, mod: Any, library: Any) -> None:
         """No run time to link."""
@@ -169,7 +149,6 @@ class _Compiler(compiler.CompilerBase):  # type: ignore[misc]
         manager.add_pass(FixupArgs, "arguments")
         manager.add_pass(IRProcessing, "processing")
         manager.add_pass(NopythonTypeInference, "types")
-        manager.add_pass(IRLegalization, "legal")
         manager.add_pass(AnnotateTypes, "annotate")
         manager.add_pass(_Lowering, "lowering")
         manager.add_pass(NoPythonBackend, "backend")
@@ -199,7 +178,7 @@ class Builder:
     def library(self, source: str) -> Any:
         """Numba's code library for the function ``kernel`` that ``source`` defines."""
         arguments = (types.CPointer(types.int64), types.int64, types.int64, types.int64)
-        with global_compiler_lock:
+        with global_compiler_lock, _no_collection():
             result = compiler.compile_extra(
                 self.typing,
                 self.context,
@@ -227,6 +206,18 @@ class Builder:
         """The same as assembler text."""
         library = self.library(source)
         return str(self.context.codegen()._tm.emit_assembly(library._final_module))
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """No garbage collection meanwhile: it would walk all of Numba several times for nothing."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 _BUILDERS: dict[Target, Builder] = {}

@@ -25,6 +25,8 @@ from .loopnest import (
     Term,
     Tiles,
     parameters,
+    place_of,
+    scratch_buffers,
     walk,
 )
 from .schedule import Schedule, vector_lanes
@@ -33,17 +35,6 @@ from .schedule import Schedule, vector_lanes
 def emit(nest: Nest, schedule: Schedule) -> str:
     """The source of a nest that has gone through all passes."""
     return _Source(nest, schedule).text()
-
-
-def scratch_sizes(nest: Nest) -> list[tuple[str, tuple[int | str, ...]]]:
-    """The scratch buffers in their order in memory: name and the factors of the size in bytes."""
-    return [
-        (b.name, (*b.size, int(b.element[1:]))) for b in nest.buffers if b.scope is Scope.SCRATCH
-    ]
-
-
-SCRATCH_ALIGNMENT = 64
-SCRATCH_SLACK = 64  # bytes behind every buffer, for panels that are written in whole vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,24 +69,18 @@ class _Source:
         self.lines.append("    " * self.depth + text)
 
     def prologue(self) -> None:
-        """Name every argument, and lay out the scratch memory."""
+        """Name every argument and every part of the scratch memory."""
         used = self.used_names()
         tensors = {tensor.name: tensor.element for tensor in self.nest.tensors}
+        scratch = {place_of(buffer): buffer for buffer in scratch_buffers(self.nest)}
         for slot, name in enumerate(parameters(self.nest)):
             if name in tensors:
                 self.line(f"{name} = operand(args, {slot}, {tensors[name]})")
+            elif name in scratch:
+                buffer = scratch[name]
+                self.line(f"{buffer.name} = buffer(scratch, args[{slot}], {buffer.element})")
             elif name in used:
                 self.line(f"{name} = args[{slot}]")
-        place = "0"
-        for name, size in scratch_sizes(self.nest):
-            element = self.nest.buffer(name).element
-            if place != "0":
-                place = f"({place} + {SCRATCH_ALIGNMENT - 1}) // {SCRATCH_ALIGNMENT}"
-                place = f"{place} * {SCRATCH_ALIGNMENT}"
-            self.line(f"{name} = buffer(scratch, {place}, {element})")
-            size_text = " * ".join(str(s) for s in size)
-            self.line(f"{name}_end = {place} + {size_text} + {SCRATCH_SLACK}")
-            place = f"{name}_end"
 
     def used_names(self) -> set[str]:
         """The parameters that the body mentions."""
@@ -380,8 +365,8 @@ class _Source:
             columns = -(-c // whole) * whole
             call = f"load_rows({p}, {base}, 0, 1, {columns}, {whole}, 1, {c})"
             name = f"{p}_wide"
-        elif wide and width < whole and row_step == "1" and r == whole:
-            call = f"load_panel({p}, {base}, {lane_step}, {c}, {whole})"
+        elif wide and width < whole and row_step == "1" and r > 1:
+            call = f"load_panel({p}, {base}, {lane_step}, {c}, {r})"
             name = f"{p}_wide"
         elif lane_step == "0":
             call = f"load_splat({p}, {base}, {row_step}, {r}{counts})"

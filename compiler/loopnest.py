@@ -194,7 +194,8 @@ def parameters(nest: Nest) -> tuple[str, ...]:
     """What a kernel's argument array holds, in order, by name.
 
     The addresses of the tensors (by the tensors' names), the groups' extents, the block sizes, the
-    strides that the layout class leaves open, and for every composite group the place of its
+    strides that the layout class leaves open, for every scratch buffer its place in the thread's
+    memory in bytes (``x0_panel_place``), and for every composite group the place of its
     description within the array (``m_group``): its rank, its extents, and then each tensor's
     strides in the order of the tensors.
     """
@@ -205,8 +206,19 @@ def parameters(nest: Nest) -> tuple[str, ...]:
         *(group.extent for group in nest.groups),
         *nest.blocks,
         *strides,
+        *(place_of(buffer) for buffer in scratch_buffers(nest)),
         *(f"{group.name}_group" for group in nest.groups if group.composite),
     )
+
+
+def scratch_buffers(nest: Nest) -> list[Buffer]:
+    """The buffers in the thread's own memory, in their order there."""
+    return [buffer for buffer in nest.buffers if buffer.scope is Scope.SCRATCH]
+
+
+def place_of(buffer: Buffer) -> str:
+    """The parameter that tells where a scratch buffer begins."""
+    return f"{buffer.name}_place"
 
 
 def children(statement: Statement) -> tuple[Statement, ...]:

@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from .choose import Choice
-from .emit import emit, scratch_sizes
+from .emit import emit
 from .geometry import Geometry
-from .loopnest import Nest, Tiles, parameters
+from .loopnest import Nest, Tiles, parameters, place_of, scratch_buffers
 from .lower import lower
 from .machine import Target
 from .passes import PASSES
@@ -107,13 +107,13 @@ class Signature:
     """What a caller must know of a kernel: how to fill its arguments and how many tiles it has.
 
     ``parameters`` names the arguments in order (see :func:`.loopnest.parameters`), ``tiles`` are
-    the (extent, step) of the parallel loop's axes, ``scratch`` the factors of every scratch
-    buffer's size in bytes. Names stand for arguments.
+    the (extent, step) of the parallel loop's axes, ``scratch`` for every scratch buffer the
+    parameter that is its place, and the factors of its size in bytes. Names stand for arguments.
     """
 
     parameters: tuple[str, ...]
     tiles: tuple[tuple[str, int | str], ...]
-    scratch: tuple[tuple[int | str, ...], ...]
+    scratch: tuple[tuple[str, tuple[int | str, ...]], ...]
 
 
 def signature(schedule: Schedule) -> Signature:
@@ -124,7 +124,7 @@ def signature(schedule: Schedule) -> Signature:
     return Signature(
         parameters=parameters(nest),
         tiles=tuple((extent, step) for _, extent, step in tiles.axes),
-        scratch=tuple(size for _, size in scratch_sizes(nest)),
+        scratch=tuple((place_of(b), (*b.size, int(b.element[1:]))) for b in scratch_buffers(nest)),
     )
 
 

@@ -167,6 +167,7 @@ def _step(
     code = obtain(choice.schedule, host.target)
     count = threads.get_num_threads()
     values = argument_values(choice, step, host, count)
+    places, scratch_bytes = code.scratch_places(values)
     names = tuple(accesses[i].tensor for i in (*choice.operands, len(accesses) - 1))
     volume = step.volume(tuple(step.extents))
     return Step(
@@ -175,9 +176,9 @@ def _step(
         choice=choice,
         kernel=code,
         operands=names,
-        arguments=argument_array(code.parameters, choice, step, values),
+        arguments=argument_array(code.parameters, choice, step, values | places),
         tiles=code.tile_count(values),
-        scratch_bytes=code.scratch_bytes(values),
+        scratch_bytes=scratch_bytes,
         work_ns=volume * 0.1,
     )
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ..compiler.schedule import Schedule
 
 ENTRY = "einsumc_kernel"
-_ALIGNMENT = 64  # of every scratch buffer
-_SLACK = 64  # behind it
+_ALIGNMENT = 64  # bytes, of every scratch buffer
+_SLACK = 64  # bytes behind every one, for panels that are written in whole vectors
 
 
 class KernelMissing(RuntimeError):
@@ -40,7 +40,7 @@ class Kernel:
     address: int
     parameters: tuple[str, ...]
     tiles: tuple[tuple[str, int | str], ...]
-    scratch: tuple[tuple[int | str, ...], ...]
+    scratch: tuple[tuple[str, tuple[int | str, ...]], ...]
     origin: str  # "stored" or "compiled"
 
     def tile_count(self, values: dict[str, int]) -> int:
@@ -48,13 +48,14 @@ class Kernel:
         sizes = ((values[extent], _value(step, values)) for extent, step in self.tiles)
         return prod(-(-extent // step) for extent, step in sizes)
 
-    def scratch_bytes(self, values: dict[str, int]) -> int:
-        """The scratch memory that each thread of such a call needs."""
-        total = 0
-        for factors in self.scratch:
-            total = -(-total // _ALIGNMENT) * _ALIGNMENT
-            total += prod(_value(factor, values) for factor in factors) + _SLACK
-        return total
+    def scratch_places(self, values: dict[str, int]) -> tuple[dict[str, int], int]:
+        """Where such a call's scratch buffers begin, and the bytes each thread needs for all."""
+        places, total = {}, 0
+        for place, factors in self.scratch:
+            places[place] = -(-total // _ALIGNMENT) * _ALIGNMENT
+            size = prod(_value(factor, values) for factor in factors)
+            total = places[place] + size + _SLACK
+        return places, total
 
 
 def _value(factor: int | str, values: dict[str, int]) -> int:
@@ -153,7 +154,7 @@ def compiled(schedule: Schedule, target: Target) -> tuple[bytes, dict[str, Any]]
         "schedule": describe(schedule),
         "parameters": list(called.parameters),
         "tiles": [list(axis) for axis in called.tiles],
-        "scratch": [list(factors) for factors in called.scratch],
+        "scratch": [[place, list(factors)] for place, factors in called.scratch],
         "image": image,
     }
 
@@ -178,7 +179,7 @@ def _obtain(schedule: Schedule, target: Target) -> Kernel:
         address=image.entries[ENTRY],
         parameters=tuple(head["parameters"]),
         tiles=tuple((extent, step) for extent, step in head["tiles"]),
-        scratch=tuple(tuple(factors) for factors in head["scratch"]),
+        scratch=tuple((place, tuple(factors)) for place, factors in head["scratch"]),
         origin=origin,
     )
 

@@ -115,9 +115,8 @@ def bind(choice: Choice, step: Geometry, machine: Machine, threads: int = 2) -> 
     """A schedule on concrete extents and strides."""
     _, convention = kernel(choice.schedule)
     values = argument_values(choice, step, machine, threads)
-    return Call(
-        choice, step, values, convention.tile_count(values), convention.scratch_bytes(values)
-    )
+    places, scratch_bytes = convention.scratch_places(values)
+    return Call(choice, step, values | places, convention.tile_count(values), scratch_bytes)
 
 
 def run(call: Call, addresses: Sequence[int], scratch: int, tiles: Sequence[range] = ()) -> None:

@@ -14,6 +14,7 @@ and strides count elements, not bytes. From the ground up:
     registry     how an operation is declared
     addresses    operand, buffer, advance
     tables       tabulate, peek, is_run: offsets of composite groups
+    integers     + - * // %, comparisons, args[i]
     loops        range and min
     memory       load_*, store_*, copy_part; made with `runs` (whole or through the stack) and
                  `transpose`
@@ -22,7 +23,7 @@ and strides count elements, not bytes. From the ground up:
 Importing this package declares all operations; `OPERATIONS` has them by name.
 """
 
-from . import addresses, arithmetic, memory, tables  # noqa: F401 - they declare operations
+from . import addresses, arithmetic, integers, memory, tables  # noqa: F401 - they declare operations
 from .loops import least, positions
 from .registry import LOWERING, OPERATIONS, TYPING
 from .tiles import Element, ElementName

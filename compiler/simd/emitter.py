@@ -110,7 +110,8 @@ class Emitter:
         """A mask: which of the columns ``first .. first + lanes`` lie below ``count``."""
         if lanes == 1:
             return self.builder.icmp_signed("<", ir.Constant(I64, first), count)
-        columns = ir.Constant(ir.VectorType(I64, lanes), list(range(first, first + lanes)))
+        columns = ir.Constant(ir.VectorType(I32, lanes), list(range(first, first + lanes)))
+        count = self.builder.trunc(count, I32)
         return self.builder.icmp_signed("<", columns, self.splat(count, lanes))
 
     # Memory. Each returns or takes one register per plane.

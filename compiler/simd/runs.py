@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba.core.cgutils import for_range
 
 from .emitter import Emitter
-from .tiles import I64, Pointer, Tile, planes, scalar_type
+from .tiles import I64, Pointer, Tile, planes, scalar_bytes, scalar_type
 
 
 def step_to(e: Emitter, step: tuple[Any, Any], index: Any) -> Any:
@@ -78,6 +78,13 @@ def load_runs(
 ) -> list[Any]:
     """A tile's registers, from runs of neighbouring elements in memory."""
     masks: list[Any] = [None] * (kind.rows * kind.vectors)
+    if part and _is_narrow(kind):
+        spill = Spill(e, kind)
+        spill.clear()
+        for at, places in _inside_elements(e, kind, base, step, spill, part):
+            for value, place in zip(e.load(kind.element, at, 1, None), places, strict=True):
+                e.builder.store(value, place)
+        return spill.registers()
     if part and kind.rows == 1 and kind.lanes > 1:
         masks = _row_masks(e, kind, part[1])
     elif part:
@@ -104,6 +111,12 @@ def store_runs(
 ) -> None:
     """The inverse of :func:`load_runs`."""
     masks: list[Any] = [None] * (kind.rows * kind.vectors)
+    if part and _is_narrow(kind):
+        spill = Spill(e, kind)
+        spill.fill(registers)
+        for at, places in _inside_elements(e, kind, base, step, spill, part):
+            e.store(kind.element, at, [e.builder.load(place) for place in places], 1, None)
+        return
     if part and kind.rows == 1 and kind.lanes > 1:
         masks = _row_masks(e, kind, part[1])
     elif part:
@@ -116,6 +129,25 @@ def store_runs(
     count = kind.rows * kind.vectors
     for i, (at, mask) in enumerate(zip(_whole_runs(e, kind, base, step), masks, strict=True)):
         e.store(kind.element, at, list(registers[i::count]), kind.lanes, mask)
+
+
+def _is_narrow(kind: Tile) -> bool:
+    """Whether a vector's elements are too narrow to be masked: CPUs mask 4 bytes or 8."""
+    return kind.lanes > 1 and scalar_bytes(kind.element) < 4
+
+
+def _inside_elements(
+    e: Emitter,
+    kind: Tile,
+    base: Sequence[Any],
+    step: tuple[Any, Any],
+    spill: Spill,
+    part: Sequence[Any],
+) -> Iterator[tuple[Any, list[Any]]]:
+    """A loop over the elements inside of a tile that is made of runs."""
+    beside = (None, e.integer(1))
+    values = (*base, step[1], beside[1])
+    return each_element(e, kind, values, (step[0], beside[0]), spill, part)
 
 
 def _row_masks(e: Emitter, kind: Tile, columns: Any) -> list[Any]:
