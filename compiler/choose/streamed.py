@@ -1,130 +1,23 @@
-"""Choose a schedule for a step, and the block sizes for one call of it.
+"""The streamed recipe: a register tile whose operands are read where they are.
 
-There are two recipes:
-
-``packed``
-    A contraction with long m, n and k groups: both operands are packed into panels, and a
-    register-tiled microkernel runs over them (Goto's algorithm, as in BLIS and TBLIS).
-``streamed``
-    Everything else: a register tile whose operands are read where they are. The lanes run along
-    one index, kept or reduced; the rows, if any, along another one that saves loads or makes a
-    transposition possible in registers.
+For everything that is not worth packing, with any number of operands. The lanes run along one
+index, kept or reduced; the rows, if any, along another one that saves loads or makes a
+transposition possible in registers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from math import ceil, prod
 
-from .geometry import Geometry
-from .loopnest import Group
-from .machine import Machine
-from .schedule import Pack, Schedule, Split, vector_lanes
+from ..geometry import Geometry
+from ..loopnest import Group
+from ..machine import Machine
+from ..schedule import Schedule, Split, vector_lanes
+from .choice import Choice, layout_class, rounded
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A schedule, and which of the step's indices form each of its groups, outermost first."""
-
-    schedule: Schedule
-    members: Mapping[str, tuple[str, ...]]
-    operands: tuple[int, ...]  # the step's operands in the kernel's order
-
-
-def choose(step: Geometry, machine: Machine) -> Choice:
-    """The schedule for a step in canonical form."""
-    packed = _packed(step, machine)
-    return packed if packed is not None else _streamed(step, machine)
-
-
-# --- packed --------------------------------------------------------------------------------------
-
-
-def _packed(step: Geometry, machine: Machine) -> Choice | None:
-    """The packed recipe, where the step is a contraction that is large enough for it."""
-    if len(step.elements) != 3:
-        return None
-    out = step.strides[-1]
-    order = (0, 1)
-    last = next((i for i in step.kept if out[i] == 1), None)
-    if last is not None and last in step.strides[0] and last not in step.strides[1]:
-        order = (1, 0)  # the lanes run along n, where the output has neighbours
-    x, y = (step.strides[i] for i in order)
-    members = {
-        "b": tuple(i for i in step.kept if (i in x) == (i in y)),
-        "m": tuple(i for i in step.kept if i in x and i not in y),
-        "n": tuple(i for i in step.kept if i in y and i not in x),
-        "k": step.reduced,
-    }
-    size = {group: step.volume(indices) for group, indices in members.items()}
-    lanes = vector_lanes(step.accumulator, machine.target.vector_bytes)
-    if min(size["m"], size["n"], size["k"]) < 4 or size["n"] < lanes // 2:
-        return None
-    if size["m"] * size["n"] * size["k"] < machine.worth_packing:
-        return None
-    rows, vectors = _register_tile(step.accumulator, machine.target.registers)
-    width = vectors * lanes
-    batch = (Group("b", True, False),) if members["b"] else ()
-    groups = (
-        *batch,
-        *(Group(g, len(members[g]) > 1, g == "k") for g in ("m", "n", "k")),
-    )
-    outer = (*(g.name for g in batch), "m_task", "n_task", "k_block", "m_block", "n_tile", "m_tile")
-    strides = _strides(step, order, groups, members, ("m", "n", "k"))
-    unit = {(tensor, group) for tensor, group, stride in strides if stride == 1}
-    square = min(lanes, 1 << (rows - 1).bit_length())  # what m and k are transposed in
-    depth = {
-        (tensor, group): side if (tensor, "k") in unit and (tensor, group) not in unit else 1
-        for tensor, group, side in (("x0", "m", square), ("x1", "n", lanes))
-    }
-    schedule = Schedule(
-        recipe="packed",
-        elements=(*(step.elements[i] for i in order), step.elements[-1]),
-        accumulator=step.accumulator,
-        groups=groups,
-        strides=strides,
-        splits=(
-            Split("m", "task", "M_TASK"),
-            Split("m", "block", "M_BLOCK"),
-            Split("m", "tile", rows),
-            Split("n", "task", "N_TASK"),
-            Split("n", "tile", width),
-            Split("k", "block", "K_BLOCK"),
-        ),
-        outer=outer,
-        inner=("k",),
-        parallel=len(batch) + 2,
-        rows="m",
-        lanes="n",
-        row_tile=rows,
-        lane_tile=width,
-        vector_bytes=machine.target.vector_bytes,
-        packs=(
-            Pack("x1", "k_block", "n", width, depth["x1", "n"]),
-            Pack("x0", "m_block", "m", rows, depth["x0", "m"]),
-        ),
-    )
-    return Choice(schedule, {g.name: members[g.name] for g in groups}, order)
-
-
-def _register_tile(accumulator: str, registers: int) -> tuple[int, int]:
-    """Rows of the microkernel's tile, and vectors in each of them.
-
-    Three quarters of the registers hold sums; the rest is for what is multiplied. Integers need
-    registers for products too, since they have no fused multiply-add. LLVM keeps a column's values
-    in registers, one a row, so that taller tiles than these would be spilled.
-    """
-    if accumulator[0] == "c":
-        return min(registers * 3 // 8, 8), 1
-    sums = min(registers * 3 // 4, 20) if accumulator[0] == "f" else registers // 2
-    return sums // 2, 2
-
-
-# --- streamed ------------------------------------------------------------------------------------
-
-
-def _streamed(step: Geometry, machine: Machine) -> Choice:
+def streamed(step: Geometry, machine: Machine) -> Choice:
     """The streamed recipe: any number of operands, any indices."""
     lanes = vector_lanes(step.accumulator, machine.target.vector_bytes)
     v = _lane_index(step, lanes, machine)
@@ -170,7 +63,7 @@ def _streamed(step: Geometry, machine: Machine) -> Choice:
         elements=step.elements,
         accumulator=step.accumulator,
         groups=groups,
-        strides=_strides(
+        strides=layout_class(
             step, order, groups, members, ("u", "v") if row_tile % lanes == 0 else ("v",)
         ),
         splits=tuple(split for split in splits if split.group in members),
@@ -283,44 +176,10 @@ def _row_index(step: Geometry, v: str | None, lanes: int) -> tuple[str | None, i
     return (best, 4) if best is not None else (None, 1)
 
 
-# --- shared ---------------------------------------------------------------------------------------
-
-
-def _strides(
-    step: Geometry,
-    order: Iterable[int],
-    groups: Iterable[Group],
-    members: Mapping[str, tuple[str, ...]],
-    matters: Iterable[str],
-) -> tuple[tuple[str, str, int | None], ...]:
-    """The layout class: for every tensor and group, whether its elements are neighbours.
-
-    It is only told for the groups where it ``matters``, those that register tiles run along.
-    """
-    tensors = [*order, len(step.strides) - 1]
-    names = [*(f"x{i}" for i in range(len(tensors) - 1)), "out"]
-    table: list[tuple[str, str, int | None]] = []
-    for name, tensor in zip(names, tensors, strict=True):
-        strides = step.strides[tensor]
-        for group in groups:
-            indices = members[group.name]
-            if not any(index in strides for index in indices):
-                continue
-            unit = bool(indices) and strides.get(indices[-1]) == 1
-            table.append((name, group.name, 1 if unit and group.name in matters else None))
-    return tuple(table)
-
-
-def block_sizes(
+def streamed_blocks(
     schedule: Schedule, extents: Mapping[str, int], machine: Machine, threads: int
 ) -> dict[str, int]:
-    """The run-time block sizes of one call.
-
-    What decides the order of a sum (``K_BLOCK``, ``R_BLOCK``) does not depend on the number of
-    threads, so that the result's bits do not either.
-    """
-    if schedule.recipe == "packed":
-        return _packed_blocks(schedule, extents, machine, threads)
+    """The block sizes of one call."""
     lanes = schedule.lane_tile
     blocks = {
         "R_BLOCK": min(256, machine.partial_sum),
@@ -330,7 +189,7 @@ def block_sizes(
     }
     aim = 1 << 15  # elements a tile
     if "v_block" in schedule.inner:
-        blocks["V_BLOCK"] = _round(machine.partial_sum, lanes)
+        blocks["V_BLOCK"] = rounded(machine.partial_sum, lanes)
         aim //= max(1, extents["v"])
         extents = {**extents, "v": 1}
     inner = extents.get("r", 1)
@@ -340,9 +199,9 @@ def block_sizes(
         aim = machine.l1_bytes // 2 // int(schedule.elements[-1][1:])  # sums that stay in cache
         room = max(1, aim)
     if "v_block" in schedule.outer:
-        blocks["V_BLOCK"] = _round(min(v, max(lanes, room)), lanes)
+        blocks["V_BLOCK"] = rounded(min(v, max(lanes, room)), lanes)
         room //= min(v, blocks["V_BLOCK"])
-    blocks["U_BLOCK"] = _round(min(u, max(1, room)), schedule.row_tile)
+    blocks["U_BLOCK"] = rounded(min(u, max(1, room)), schedule.row_tile)
     room //= min(u, blocks["U_BLOCK"])
     blocks["O_BLOCK"] = max(1, min(o, room, 2048))
     blocks = {name: size for name, size in blocks.items() if name in schedule.blocks}
@@ -362,39 +221,4 @@ def _share(blocks: dict[str, int], axes: Mapping[str, tuple[int, int]], threads:
         if not name or min(blocks[name], axes[name][0]) <= axes[name][1]:
             return
         extent, unit = axes[name]
-        blocks[name] = _round(min(blocks[name], extent) // 2, unit)
-
-
-def _packed_blocks(
-    schedule: Schedule, extents: Mapping[str, int], machine: Machine, threads: int
-) -> dict[str, int]:
-    size = int(schedule.accumulator[1:])
-    rows, width = schedule.row_tile, schedule.lane_tile
-    m, n, k = extents["m"], extents["n"], extents["k"]
-    depth = max(8, machine.l1_bytes // 2 // (width * size))
-    if schedule.elements[-1] != schedule.accumulator:
-        depth = k  # the output cannot hold partial sums
-    unit = max(8, *(pack.depth for pack in schedule.packs))  # no panel is cut within such a step
-    k_block = _round(ceil(k / ceil(k / depth)), unit)
-    m_block = max(rows, machine.l2_bytes // 2 // (k_block * size) // rows * rows)
-    n_task = max(width, min(4096, (4 << 20) // (k_block * size)) // width * width)
-    m_task = _round(m, rows)
-    n_task = min(n_task, _round(n, width))
-    tasks = extents.get("b", 1) * ceil(n / n_task)
-    if tasks < 2 * threads and threads > 1:
-        pieces = ceil(2 * threads / tasks)
-        if m >= n:
-            m_task = _round(ceil(m / pieces), rows)
-        else:
-            n_task = min(n_task, _round(ceil(n / pieces), width))
-    return {
-        "M_TASK": m_task,
-        "M_BLOCK": min(m_block, m_task),
-        "N_TASK": n_task,
-        "K_BLOCK": k_block,
-    }
-
-
-def _round(value: int, multiple: int) -> int:
-    """``value`` rounded up to a multiple."""
-    return -(-value // multiple) * multiple
+        blocks[name] = rounded(min(blocks[name], extent) // 2, unit)

@@ -1,0 +1,49 @@
+"""What choosing results in, and what the recipes share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ..geometry import Geometry
+from ..loopnest import Group
+from ..schedule import Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A schedule, and which of the step's indices form each of its groups, outermost first."""
+
+    schedule: Schedule
+    members: Mapping[str, tuple[str, ...]]
+    operands: tuple[int, ...]  # the step's operands in the kernel's order
+
+
+def layout_class(
+    step: Geometry,
+    order: Iterable[int],
+    groups: Iterable[Group],
+    members: Mapping[str, tuple[str, ...]],
+    matters: Iterable[str],
+) -> tuple[tuple[str, str, int | None], ...]:
+    """The layout class: for every tensor and group, whether its elements are neighbours.
+
+    It is only told for the groups where it ``matters``, those that register tiles run along.
+    """
+    tensors = [*order, len(step.strides) - 1]
+    names = [*(f"x{i}" for i in range(len(tensors) - 1)), "out"]
+    table: list[tuple[str, str, int | None]] = []
+    for name, tensor in zip(names, tensors, strict=True):
+        strides = step.strides[tensor]
+        for group in groups:
+            indices = members[group.name]
+            if not any(index in strides for index in indices):
+                continue
+            unit = bool(indices) and strides.get(indices[-1]) == 1
+            table.append((name, group.name, 1 if unit and group.name in matters else None))
+    return tuple(table)
+
+
+def rounded(value: int, multiple: int) -> int:
+    """``value`` rounded up to a multiple."""
+    return -(-value // multiple) * multiple
