@@ -56,6 +56,7 @@ class _Source:
     ends: dict[tuple[Affine, ...], str] = field(default_factory=dict)  # bounds that have a name
     firsts: dict[str, str] = field(default_factory=dict)  # offsets that have a name
     loop: str = ""  # the innermost loop's index
+    whole: dict[str, bool | None] = field(default_factory=dict)  # sides known to be whole or not
     fixed: dict[str, str] = field(default_factory=dict)  # parts of offsets named before that loop
     in_runs: bool = False  # what `runs` tests has been found true
 
@@ -114,12 +115,7 @@ class _Source:
             case Tiles():
                 self.tiles(statement)
             case Loop(kind=Kind.SERIAL):
-                step = "" if statement.step == 1 else f", {statement.step}"
-                start, stop = statement.start, self.stop(statement.stop)
-                self.name_fixed_parts(statement)
-                self.line(f"for {statement.index} in range({start}, {stop}{step}):")
-                self.body(statement.body, {statement.index})
-                self.fixed.clear()
+                self.serial(statement)
             case Tabulate():
                 start, stop = statement.start, self.stop(statement.stop)
                 self.line(
@@ -128,6 +124,53 @@ class _Source:
                 )
             case _:
                 self.register_tile(statement)
+
+    def serial(self, loop: Loop) -> None:
+        """A loop; an innermost one twice where its tiles may lie across an edge all the time."""
+        step = "" if loop.step == 1 else f", {loop.step}"
+        header = f"for {loop.index} in range({loop.start}, {self.stop(loop.stop)}{step}):"
+        guards: dict[str, str] = {}
+        if _is_innermost(loop):
+            self.name_fixed_parts(loop)
+            guards = self.lasting_guards(loop)
+        if guards:
+            self.line(f"if {' and '.join(guards.values())}:")
+            self.depth += 1
+        for whole in (True, False) if guards else (None,):
+            if whole is False:
+                self.depth -= 1
+                self.line("else:")
+                self.depth += 1
+            self.whole = dict.fromkeys(guards, whole)
+            self.line(header)
+            self.body(loop.body, {loop.index})
+        if guards:
+            self.depth -= 1
+            self.whole = {}
+        self.fixed.clear()
+
+    def lasting_guards(self, loop: Loop) -> dict[str, str]:
+        """Count what is inside along the sides of an innermost loop's tiles that stay the same in
+        all rounds; returns the test of each side being whole.
+        """
+        guards: dict[str, set[tuple[str, str]]] = {"rows": set(), "columns": set()}
+        for tile in loop.body:
+            if isinstance(tile, Tabulate):
+                continue
+            statement, *sides = _tile(tile)
+            if not any(self.in_memory(ref) for ref in (statement.target, *statement.factors)):
+                continue
+            for side, word in zip(sides, guards, strict=True):
+                axis, guard = self.axis(side, word)
+                if side is not None and guard:
+                    moves = any(loop.index in bound.names for bound in (side.start, *side.stop))
+                    guards[word].add(("" if moves else guard, f"{word} == {axis.size}"))
+        tests = {}
+        for word, found in guards.items():
+            if len(found) == 1 and all(guard for guard, _ in found):
+                ((guard, tests[word]),) = found
+                self.line(f"{word} = {guard}")
+        return tests
 
     def body(self, statements: tuple[Statement, ...], indices: set[str]) -> None:
         """The body of the loops over ``indices``, with names for the ends of their blocks."""
@@ -189,10 +232,13 @@ class _Source:
         runs = self.runs(statement, row_axis, lane_axis)
         tests = []
         for axis, guard in ((row_axis, row_guard), (lane_axis, lane_guard)):
-            if guard and in_memory:
+            if guard and in_memory and axis.inside not in self.whole:
                 self.line(f"{axis.inside} = {guard}")
                 tests.append(f"{axis.inside} == {axis.size}")
         tests += runs
+        if in_memory and False in self.whole.values():
+            self.assign(statement, row_axis, lane_axis, inside=True)
+            return
         if isinstance(statement.add, str):
             # From the second round on, begin with what the output holds already.
             self.line(f"if {statement.add} > 0:")
@@ -220,11 +266,10 @@ class _Source:
 
     def name_fixed_parts(self, loop: Loop) -> None:
         """Compute once what an innermost loop's offsets have in common in all rounds."""
-        tiles = [inner for inner in loop.body if not isinstance(inner, Tabulate)]
-        if any(isinstance(inner, Loop) and inner.kind is Kind.SERIAL for inner in tiles):
-            return
         self.loop = loop.index
-        for tile in tiles:
+        for tile in loop.body:
+            if isinstance(tile, Tabulate):
+                continue
             statement, *sides = _tile(tile)
             axes = [self.axis(side, "")[0] for side in sides]
             for ref in (statement.target, *statement.factors):
@@ -435,7 +480,8 @@ class _Source:
 
     def offset_parts(self, ref: Ref, rows: _Axis, lanes: _Axis) -> tuple[list[str], list[str]]:
         """The terms of a tile's first offset: those that are the same in all rounds of the loop
-        around it, and those that are not."""
+        around it, and those that are not.
+        """
         fixed: list[str] = []
         moving: list[str] = []
         for term in ref.terms:
@@ -447,6 +493,11 @@ class _Source:
             if part != "0":
                 (moving if self.loop in first.names else fixed).append(part)
         return fixed, moving
+
+
+def _is_innermost(loop: Loop) -> bool:
+    """Whether there are only register tiles in a loop."""
+    return not any(isinstance(s, Loop) and s.kind is Kind.SERIAL for s in loop.body)
 
 
 def _tile(statement: Statement) -> tuple[Assign, Loop | None, Loop | None]:
