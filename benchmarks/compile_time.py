@@ -2,8 +2,9 @@
 
     python benchmarks/compile_time.py [--cases issue_cases,tccg] [--rounds 3] [--show 10]
 
-Compiles the kernels that the plain einsums of the case files need, as f2, f4, f8, c16 and i2, and prints the slowest ones, each with its best round. Nothing is stored and nothing is
-run: what counts is from a schedule to machine code, ready for the store.
+Compiles the kernels that the plain einsums of the case files need, as f2, f4, f8, c16 and i2, and
+prints the slowest ones, each with its best round. Nothing is stored and nothing is run: what counts
+is from a schedule to machine code, ready for the store.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cases import Case, load, load_all, sample
-
 from einsumc.compiler.pipeline import compile_kernel
 from einsumc.compiler.resolve import resolve
 from einsumc.compiler.schedule import Schedule

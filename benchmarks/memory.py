@@ -2,13 +2,13 @@
 
     python benchmarks/memory.py [--cases products,tccg] [--show 10]
 
-Every case runs in a process of its own. A first call plans and compiles, so that what is measured is
-the contraction: the peak of resident memory (VmHWM, reset through /proc/self/clear_refs) over what
-was resident just before, operands and a written output among it. The measured call is made by a new
-thread, since a thread keeps its scratch for its next call. Linux only.
+Every case runs in a process of its own. A first call plans and compiles, so that what is measured
+is the contraction: the peak of resident memory (VmHWM, reset through /proc/self/clear_refs) over
+what was resident just before, operands and a written output among it. The measured call is made by
+a new thread, since a thread keeps its scratch for its next call. Linux only.
 
-A network has intermediates, which are not counted as extra of one contraction: only einsums of one or
-two operands are run, unless `--networks` asks for the others.
+A network has intermediates, which are not counted as extra of one contraction: only einsums of one
+or two operands are run, unless `--networks` asks for the others.
 """
 
 from __future__ import annotations
@@ -44,10 +44,9 @@ def status(field: str) -> int:
 
 def extra_bytes(suite: str, name: str, max_flops: float, max_bytes: float) -> dict[str, Any]:
     """Run one case in this process and say what its peak was."""
+    import einsumc
     import numpy as np
     from cases import load
-
-    import einsumc
 
     (case,) = (case for case in load(suite) if case.name == name)
     case = case.shrink(max_flops, max_bytes)

@@ -2,13 +2,15 @@
 
     python benchmarks/overhead.py [--json FILE]
 
-Times a product of two 2x2 matrices, whose arithmetic takes nanoseconds, and a chain of such products
-along a given path: the difference, divided by the number of further steps, is what each step adds.
+Times a product of two 2x2 matrices, whose arithmetic takes nanoseconds, and a chain of such
+products along a given path: the difference, divided by the number of further steps, is what each
+step adds.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -24,12 +26,11 @@ ROUNDS = 15
 
 def chain(steps: int) -> Callable[[], Any]:
     """A call that multiplies matrices of 2x2 elements in so many steps, from left to right."""
+    import einsumc
     import numpy as np
 
-    import einsumc
-
     letters = "abcdefghijklmnop"[: steps + 2]
-    terms = [first + second for first, second in zip(letters, letters[1:], strict=False)]
+    terms = [first + second for first, second in itertools.pairwise(letters)]
     path = [(0, 1)] + [(0, left - 1) for left in range(steps, 1, -1)]  # results go to the end
     equation = f"{','.join(terms)}->{letters[0]}{letters[-1]}"
     compiled = einsumc.compile_einsum(equation, optimize=["einsum_path", *path])

@@ -515,7 +515,8 @@ class Einsumc(Peer):
 
 
 PEERS: dict[str, type[Peer]] = {
-    peer.name: peer for peer in (Einsumc, Numpy, Blas, OptEinsum, Torch, Jax, Cotengra, Tblis, Sesum)
+    peer.name: peer
+    for peer in (Einsumc, Numpy, Blas, OptEinsum, Torch, Jax, Cotengra, Tblis, Sesum)
 }
 """Every contender by name, in the order in which they take their turns."""
 

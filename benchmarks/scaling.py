@@ -94,9 +94,8 @@ def measure(
     Raises:
         AssertionError: the results differ in some bit.
     """
-    import numpy as np
-
     import einsumc
+    import numpy as np
 
     if not case.expression.is_plain:
         return None
