@@ -15,8 +15,9 @@ MARKERS = {"float32": "o", "float64": "s"}
 def draw(results: Results, path: Path) -> None:
     """Draw the plot, the same bytes for the same results.
 
-    Across: operations for each byte of operands and output. Up: operations a second. A roof rises
-    with the bandwidth of memory until it meets the peak of arithmetic.
+    Across: operations for each byte of operands and output. Up: operations a second; where nothing
+    is computed, each element moved counts as one. A roof rises with the bandwidth of memory until
+    it meets the peak of arithmetic.
     """
     import matplotlib
 
@@ -65,7 +66,7 @@ def draw(results: Results, path: Path) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("operations for each byte of operands and output")
-    axes.set_ylabel("GFLOP/s (an element moved counts as one, where nothing is computed)")
+    axes.set_ylabel("GFLOP/s")
     axes.grid(linewidth=0.3)
     axes.legend(fontsize=7)
     figure.savefig(path, metadata={"Date": None})

@@ -23,6 +23,7 @@ BLOCK = re.compile(
 )
 WORST = 10  # cases of a table
 MiB = 2**20
+SHORT = {"float32": "f4", "float64": "f8"}
 
 
 def ratios(group: Group, cases: Iterable[Mapping[str, Any]]) -> dict[str, float]:
@@ -180,9 +181,8 @@ def machine_block(results: Results) -> str:
     for record in results["groups"].values():
         for roof in record["result"].get("roofline", ()):
             rooflines.setdefault((roof["dtype"], roof["threads"]), []).append(roof)
-    lines = [
-        f"- {machine['processor']}; {machine['cores']} cores; caches {', '.join(machine['caches'])}",
-    ]
+    caches = ", ".join(machine["caches"])
+    lines = [f"- {machine['processor']}; {machine['cores']} cores; caches {caches}"]
     for (dtype, threads), roofs in sorted(rooflines.items()):
         flops = max(roof["flops"] for roof in roofs)
         bandwidth = max(roof["bandwidth"] for roof in roofs)
@@ -208,12 +208,13 @@ def machine_block(results: Results) -> str:
 
 
 _POINT_NUMBERS = ("time", "ratio", "roofline")
-_POINT_HEAD = ("case", "time", "ratio", "fastest peer", "roofline", "limit")
+_POINT_HEAD = ("case", "dtype", "time", "ratio", "fastest peer", "roofline", "limit")
 
 
 def _point_row(point: Point) -> tuple[str, ...]:
     return (
         f"`{point.case['name']}`",
+        SHORT[point.case["dtype"]],
         format_seconds(point.seconds),
         "-" if point.ratio is None else f"{point.ratio:.2f}",
         point.peer or "-",
@@ -264,7 +265,20 @@ def threads_block(results: Results) -> str:
             for case in cases[: WORST // 2]
         ]
     numbers = ("one thread", f"{result['threads']} threads", "ratio")
-    return table(("case", "bound by", *numbers), rows, numbers)
+    return f"{table(('case', 'bound by', *numbers), rows, numbers)}\n{machine_gain(result)}"
+
+
+def machine_gain(result: Mapping[str, Any]) -> str:
+    """What the further threads bring to peak and bandwidth, the most that kernels can gain."""
+    roofs = {(roof["dtype"], roof["threads"]): roof for roof in result["roofline"]}
+    texts = []
+    for (dtype, threads), several in roofs.items():
+        one = roofs[dtype, 1]
+        if threads > 1:
+            flops = several["flops"] / one["flops"]
+            bandwidth = several["bandwidth"] / one["bandwidth"]
+            texts.append(f"{SHORT[dtype]} P times {flops:.2f}, W times {bandwidth:.2f}")
+    return f"The machine itself: {'; '.join(texts)}.\n"
 
 
 def memory_block(results: Results) -> str:

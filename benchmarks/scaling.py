@@ -3,9 +3,9 @@
     python benchmarks/scaling.py [--threads 2] [--cases products,tccg] [--rounds 5]
 
 Both numbers of threads take turns in one process (`einsumc.set_num_threads`), on the same arrays;
-of each the fastest of several rounds counts, and both results must have the same bits. A case counts
-as bound by compute or by memory by the roofline of one thread. Cases that take one thread less than
-`--shortest` are left out: handing over work has a price.
+of each the fastest of several rounds counts, and both results must have the same bits. A case is
+bound by compute or by memory as the roofline of one thread has it. Cases that take one thread less
+than `--shortest` are left out: handing over work has a price.
 """
 
 from __future__ import annotations
