@@ -103,7 +103,8 @@ def main() -> None:
     limit_threads(options.threads)
     sizes = (options.max_gflop * 1e9, options.max_mib * 2**20)
     if options.child:
-        print(json.dumps(extra_bytes(*options.child, *sizes)))
+        suite, name = options.child
+        print(json.dumps(extra_bytes(suite, name, *sizes)))
         return
 
     import cases

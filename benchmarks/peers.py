@@ -307,7 +307,7 @@ def product_order(equation: str) -> tuple[tuple[int, bool], tuple[int, bool]] | 
         return None
     if len(inputs) + len(output) != 7 or len(set(inputs) - {","}) != 3:
         return None
-    row, column = output
+    row, column = output[0], output[1]
     left = next((n for n, term in enumerate(terms) if row in term and column not in term), None)
     if left is None:
         return None

@@ -26,7 +26,7 @@ def draw(results: Results, path: Path) -> None:
 
     matplotlib.rcParams |= {"svg.hashsalt": "einsumc", "svg.fonttype": "none", "font.size": 8}
     figure, axes = plt.subplots(figsize=(7, 4.4), layout="constrained")
-    roofs = {}
+    roofs: dict[str, tuple[float, float]] = {}
     intensities = [0.1, 1000.0]
     for name, colour in zip(measured_by_run(results), COLOURS, strict=False):
         for roof in results["groups"][name]["result"]["roofline"]:
