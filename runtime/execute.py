@@ -21,6 +21,7 @@ from ..compiler.machine import TARGETS, Machine, Target
 from ..compiler.program import Access, Program, Statement, from_expression
 from ..compiler.relayout import relayout
 from ..compiler.schedule import Schedule
+from ..compiler.split import in_lines
 from ..compiler.subscripts import Expression
 from . import settings, target, threads
 from .bind import argument_array, argument_values
@@ -162,7 +163,7 @@ def _step(
     obtain: Callable[[Schedule, Target], Kernel],
 ) -> Step:
     accesses = (*statement.factors, statement.target)
-    step = canonical(_geometry(layouts, extents, accumulator, statement))
+    step = in_lines(canonical(_geometry(layouts, extents, accumulator, statement)), host)
     choice = choose(step, host)
     code = obtain(choice.schedule, host.target)
     count = threads.get_num_threads()
