@@ -1,6 +1,8 @@
-"""The memory of a new result: in which order its axes lie, and whether there is room for it."""
+"""Memory: in which order the axes of a new result lie, whether there is room, how limits read."""
 
+import operator
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -9,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from ..compiler.errors import EinsumError, EinsumTypeError
 from ..compiler.subscripts import Expression
 from .operands import Array
 
-__all__ = ["allocate", "available_memory", "check_fits", "memory_order"]
+__all__ = ["allocate", "available_memory", "check_fits", "memory_order", "parse_bytes"]
 
 _CHECK_FROM = 1 << 26
 """Results of so many bytes are compared with the memory that is there, which takes 0.1 ms."""
@@ -154,3 +157,38 @@ def _table(path: str) -> dict[str, int]:
     with open(path) as lines:
         words = (line.split() for line in lines)
         return {name.rstrip(":"): int(number) for name, number, *_ in words}
+
+
+_UNITS = {"B": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}
+_DECIMAL = {"kB": 3, "KB": 3, "MB": 6, "GB": 9, "TB": 12}
+
+
+def parse_bytes(size: Any) -> int:
+    """A number of bytes, from an int or from a text with a unit.
+
+    Raises:
+        EinsumError: (a ValueError) it is negative or the text does not read as a size.
+        EinsumTypeError: (a TypeError) it is neither.
+
+    >>> parse_bytes(4096), parse_bytes("64 MiB"), parse_bytes("1.5GB"), parse_bytes("100")
+    (4096, 67108864, 1500000000, 100)
+    """
+    if isinstance(size, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", size, re.ASCII)
+        unit = (found[2] or "B") if found else ""
+        if found is None or unit not in _UNITS.keys() | _DECIMAL.keys():
+            units = ", ".join((*_UNITS, *_DECIMAL))
+            raise EinsumError(
+                f"a size is a number and one of {units}, as in '64 MiB', not {size!r}"
+            )
+        factor = 1 << _UNITS[unit] if unit in _UNITS else 10 ** _DECIMAL[unit]
+        return int(found[1]) * factor if found[1].isdecimal() else int(float(found[1]) * factor)
+    try:
+        count = operator.index(size)
+    except TypeError:
+        raise EinsumTypeError(
+            f"a size is an int or a text such as '64 MiB', not {type(size).__name__}"
+        ) from None
+    if isinstance(size, bool) or count < 0:
+        raise EinsumError(f"a size is a number of bytes, not {size!r}")
+    return count
