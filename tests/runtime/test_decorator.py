@@ -398,4 +398,4 @@ def test_explain_gets_prepared_operands(monkeypatch):
     assert str(expression) == "ij,jk,kl->il"
     assert all(array.dtype == np.dtype("f8") for array in arrays)
     assert arrays[0] is arrays[1]
-    assert (optimize, names) == (True, ("a", "b", "c"))
+    assert (optimize, names, limit) == (True, ("a", "b", "c"), None)
