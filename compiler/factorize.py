@@ -273,7 +273,8 @@ def follow(program: Program, path: Path) -> Program:
     steps = []
     for number, positions in enumerate(path, start=1):
         taken = sorted((left[position] for position in positions), key=lambda item: item[0])
-        left = [item for position, item in enumerate(left) if position not in positions]
+        for position in sorted(positions, reverse=True):
+            del left[position]
         shared = Counter(index for _, factor in taken for index in factor.names)
         uses.subtract(shared)
         target = statement.target

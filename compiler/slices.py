@@ -138,30 +138,16 @@ def arrange(
     """
     sizes = _sizes(program, program.sizes, slices, element)
     levels = _levels(program.statements, [each.index for each in slices], hoisted)
-    found = _in_order(program, program.statements, levels, sizes, slices, hoisted)
+    order = sorted(range(len(levels)), key=levels.__getitem__)  # those of outer loops come first
+    statements = [program.statements[n] for n in order]
+    levels = [levels[n] for n in order]
     if len(sizes) > 1 and not slices:
-        other = depth_first(program.statements, sizes)
-        tried = _in_order(program, other, levels, sizes, slices, hoisted)
-        if tried.workspace.size < found.workspace.size:
-            return tried
-    return found
-
-
-def _in_order(
-    program: Program,
-    statements: Sequence[Statement],
-    levels: Sequence[int],
-    sizes: Mapping[str, int],
-    slices: Sequence[Slice],
-    hoisted: bool,
-) -> Sliced:
-    """The statements in this order, those of outer loops first."""
-    order = sorted(range(len(levels)), key=levels.__getitem__)
-    ordered = tuple(statements[n] for n in order)
-    levels = tuple(levels[n] for n in order)
-    placed = workspace(ordered, sizes, levels)
-    program = replace(program, statements=ordered)
-    return Sliced(program, tuple(slices), levels, sizes, placed, hoisted)
+        other = depth_first(statements, sizes)
+        if most_alive(other, sizes)[0] < most_alive(statements, sizes)[0]:
+            statements = other
+    placed = workspace(statements, sizes, levels)
+    program = replace(program, statements=tuple(statements))
+    return Sliced(program, tuple(slices), tuple(levels), sizes, placed, hoisted)
 
 
 def with_extents(program: Program, extents: Mapping[str, int]) -> Program:

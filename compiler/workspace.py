@@ -48,9 +48,8 @@ def workspace(
     """
     lives = _lives(statements, sizes, levels)
     padded = {name: -(-sizes[name] // ALIGNMENT) * ALIGNMENT for name in lives}
-    early = sorted(lives, key=lambda name: lives[name][0])
-    found = _first_fit(early, lives, padded)
-    if found.size > _most(lives, padded, len(statements)):
+    found = _first_fit(sorted(lives, key=lives.__getitem__), lives, padded)
+    if found.size > max(_alive(lives, padded, len(statements)), default=0):
         large = sorted(lives, key=lambda name: -padded[name])
         found = min(found, _first_fit(large, lives, padded), key=lambda tried: tried.size)
     return found
@@ -102,10 +101,6 @@ def _alive(lives: Mapping[str, _Life], sizes: Mapping[str, int], count: int) -> 
         total += change
         alive.append(total)
     return alive
-
-
-def _most(lives: Mapping[str, _Life], sizes: Mapping[str, int], count: int) -> int:
-    return max(_alive(lives, sizes, count), default=0)
 
 
 def _first_fit(

@@ -227,6 +227,10 @@ class Dispatcher:
             raise EinsumError(message, error.text, error.span) from None
 
 
+_FEW = 5
+"""So many operands are compared with each other faster than by their addresses."""
+
+
 class _Making:
     """A plan that a thread is making."""
 
@@ -250,12 +254,18 @@ def _layout(operands: Sequence[Any]) -> tuple[Any, ...] | None:
     if len(operands) == 2:
         if key[0] == key[1] and _is_same(*operands):
             key.append(1)
-    elif len(operands) > 2:
+    elif 2 < len(operands) <= _FEW:
         for later in range(1, len(operands)):
             for first in range(later):
                 if key[first] == key[later] and _is_same(operands[first], operands[later]):
                     key += (later, first)
                     break
+    elif len(operands) > 2:
+        seen: dict[Any, int] = {}
+        for later, operand in enumerate(operands):
+            first = seen.setdefault((_address(operand), key[later]), later)
+            if first != later:
+                key += (later, first)
     return tuple(key)
 
 

@@ -16,9 +16,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..compiler.choose import Choice, choose
+from ..compiler.anonymous import Form, form_of
+from ..compiler.choose import Choice
 from ..compiler.factorize import Factorization, factorize
-from ..compiler.geometry import Geometry, canonical
+from ..compiler.geometry import Geometry
 from ..compiler.machine import TARGETS, Machine, Target
 from ..compiler.program import Access, Program, Statement, from_expression
 from ..compiler.relayout import relayout
@@ -48,14 +49,23 @@ class Step:
     """One statement of a factorized program, bound to layouts: a kernel and its arguments."""
 
     statement: Statement
-    geometry: Geometry
-    choice: Choice
+    form: Form
     kernel: Kernel
     operands: tuple[str, ...]  # tensors in the kernel's order, the output last
     arguments: Array  # int64; the addresses at its head are filled in for each call
     tiles: int
     scratch_bytes: int
     work_ns: float
+
+    @property
+    def geometry(self) -> Geometry:
+        """The statement's canonical form."""
+        return self.form.step
+
+    @property
+    def choice(self) -> Choice:
+        """How it is computed."""
+        return self.form.choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +267,7 @@ def prepare_layouts(
     program, offsets = sliced.program, sliced.workspace.offsets
     numbers = {name: number for number, name in enumerate([*inputs, program.result, *offsets])}
     bound: dict[tuple[bool, ...], Bound] = {}
+    maker = _Steps(host, obtain)
     for key in product(*((True, False) if s.extent % s.block else (True,) for s in sliced.slices)):
         ends = {
             each.index: each.extent % each.block
@@ -265,7 +276,10 @@ def prepare_layouts(
         }
         part = with_extents(program, ends) if ends else program
         layouts, extents = _layouts(part, given, wide), part.sizes
-        steps = [_step(each, layouts, extents, wide, host, obtain) for each in part.statements]
+        steps = [
+            maker.make(statement, _geometry(layouts, extents, wide, statement))
+            for statement in part.statements
+        ]
         bound[key] = _bound(steps, numbers, [_moves(each, sliced, given) for each in steps])
     shapes = program.shapes
     temporaries = {name: (shapes[name], wide) for name in sliced.sizes if name in shapes}
@@ -288,9 +302,9 @@ def _moves(step: Step, sliced: Sliced, given: Layouts) -> list[list[int]]:
     Intermediates are those of a piece, and stay where they are.
     """
     accesses = (*step.statement.factors, step.statement.target)
-    ordered = [accesses[n] for n in (*step.choice.operands, len(accesses) - 1)]
+    order = (*step.form.numbered_choice.operands, len(accesses) - 1)
     grow = []
-    for access in ordered if sliced.slices else ():
+    for access in [accesses[n] for n in order] if sliced.slices else ():
         strides, dtype = given.get(access.tensor, ((0,) * len(access.subscripts), np.dtype("i1")))
         steps = _strides(access, strides, dtype)
         grow.append({index: stride * dtype.itemsize for index, stride in steps.items()})
@@ -349,34 +363,40 @@ def _geometry(
     )
 
 
-def _step(
-    statement: Statement,
-    layouts: Layouts,
-    extents: Mapping[str, int],
-    accumulator: np.dtype[Any],
-    host: Machine,
-    obtain: Callable[[Schedule, Target], Kernel],
-) -> Step:
-    accesses = (*statement.factors, statement.target)
-    step = canonical(_geometry(layouts, extents, accumulator, statement))
-    choice = choose(step, host)
-    code = obtain(choice.schedule, host.target)
-    count = threads.get_num_threads()
-    values = argument_values(choice, step, host, count)
-    places, scratch_bytes = code.scratch_places(values)
-    names = tuple(accesses[i].tensor for i in (*choice.operands, len(accesses) - 1))
-    volume = step.volume(tuple(step.extents))
-    return Step(
-        statement=statement,
-        geometry=step,
-        choice=choice,
-        kernel=code,
-        operands=names,
-        arguments=argument_array(code.parameters, choice, step, values | places),
-        tiles=code.tile_count(values),
-        scratch_bytes=scratch_bytes,
-        work_ns=volume * 0.1,
-    )
+class _Steps:
+    """Makes steps. Those that differ in names alone share their arguments and all else."""
+
+    def __init__(self, host: Machine, obtain: Callable[[Schedule, Target], Kernel]) -> None:
+        self._host, self._obtain = host, obtain
+        self._threads = threads.get_num_threads()
+        self._made: dict[object, Step] = {}
+
+    def make(self, statement: Statement, geometry: Geometry) -> Step:
+        """The step that computes a statement."""
+        form = form_of(geometry, self._host)
+        alike = self._made.get(form.key) or self._made.setdefault(
+            form.key, self._first(statement, form)
+        )
+        accesses = (*statement.factors, statement.target)
+        order = (*form.numbered_choice.operands, len(accesses) - 1)
+        operands = tuple([accesses[i].tensor for i in order])
+        return replace(alike, statement=statement, form=form, operands=operands)
+
+    def _first(self, statement: Statement, form: Form) -> Step:
+        step, choice = form.numbered_step, form.numbered_choice
+        code = self._obtain(choice.schedule, self._host.target)
+        values = argument_values(choice, step, self._host, self._threads)
+        places, scratch_bytes = code.scratch_places(values)
+        return Step(
+            statement=statement,
+            form=form,
+            kernel=code,
+            operands=(),
+            arguments=argument_array(code.parameters, choice, step, values | places),
+            tiles=code.tile_count(values),
+            scratch_bytes=scratch_bytes,
+            work_ns=step.volume(tuple(step.extents)) * 0.1,
+        )
 
 
 def element(dtype: np.dtype[Any]) -> str:

@@ -4,7 +4,7 @@ import operator
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from math import prod
 from typing import Any
@@ -37,6 +37,8 @@ def memory_order(expression: Expression, arrays: Sequence[Array], order: str) ->
     (1, 0)
     """
     rank = len(expression.output)
+    if rank < 2:
+        return tuple(range(rank))
     if order == "A":
         order = "F" if all(array.flags.f_contiguous for array in arrays) else "C"
     if order != "K":
@@ -47,17 +49,19 @@ def memory_order(expression: Expression, arrays: Sequence[Array], order: str) ->
     names = [name for axis in expression.output for name in axis.names]
     names += sorted({name for name, _ in expression.extents}.difference(names))
     place = {name: n for n, name in enumerate(names)}
-    strides = [[0] * len(names) for _ in arrays]
-    for row, axes, array in zip(strides, expression.inputs, arrays, strict=True):
+    # For each axis the operands that have it, and its stride there: few, in a large network.
+    strides: list[dict[int, int]] = [{} for _ in names]
+    for number, (axes, array) in enumerate(zip(expression.inputs, arrays, strict=True)):
         for axis, extent, stride in zip(axes, array.shape, array.strides, strict=True):
             for name, factor in axis.terms if axis is not None and extent > 1 else ():
-                row[place[name]] += factor * stride
+                column = strides[place[name]]
+                column[number] = column.get(number, 0) + factor * stride
 
     fastest_first = list(reversed(range(len(names))))
     for here in range(1, len(names)):
         target, axis_here = here, fastest_first[here]
         for there in range(here - 1, -1, -1):
-            verdict = _is_slower([(row[fastest_first[there]], row[axis_here]) for row in strides])
+            verdict = _is_slower(strides[fastest_first[there]], strides[axis_here])
             if verdict is False:
                 break
             if verdict:
@@ -66,10 +70,13 @@ def memory_order(expression: Expression, arrays: Sequence[Array], order: str) ->
     return tuple(axis for axis in reversed(fastest_first) if axis < rank)
 
 
-def _is_slower(strides: Sequence[tuple[int, int]]) -> bool | None:
-    """Whether an axis is slower than another in every operand that has both; None if none has."""
-    both = [(abs(first), abs(second)) for first, second in strides if first and second]
-    return all(first > second for first, second in both) if both else None
+def _is_slower(first: Mapping[int, int], second: Mapping[int, int]) -> bool | None:
+    """Whether an axis is slower than another in every operand that has both; None if none has.
+
+    Axes are given by their strides in the operands.
+    """
+    both = [(abs(first[n]), abs(second[n])) for n in first if n in second if first[n] and second[n]]
+    return all(slow > fast for slow, fast in both) if both else None
 
 
 def allocate(

@@ -154,18 +154,18 @@ from einsumc import compile_einsum
 compiled(*operands)  # planned and compiled
 begin = time.perf_counter()
 compiled(*operands)
-assert time.perf_counter() - begin > 1.5, "too quick to be interrupted"
+whole = time.perf_counter() - begin
 pressed = []
 def press():
     pressed.append(time.perf_counter())
     os.kill(os.getpid(), signal.SIGINT)
-threading.Timer(0.3, press).start()
+threading.Timer(0.3 * whole, press).start()
 try:
     compiled(*operands)
     print("it went on")
 except KeyboardInterrupt:
     late = time.perf_counter() - pressed[0]
-    print("in time" if late < 0.4 else f"{{late:.2f}} s late")
+    print("in time" if late < 0.1 + 0.2 * whole else f"{{late:.2f}} s late")
 small = [x[:2, :2] for x in operands]
 assert np.allclose(compiled(*small), np.linalg.multi_dot(small))
 """
@@ -175,14 +175,12 @@ names = [chr(0x4E00 + n) for n in range(202)]
 text = ",".join(map("".join, zip(names, names[1:]))) + "->" + names[0] + names[-1]
 path = [(0, 1), *((0, left) for left in range(199, 0, -1))]
 compiled = compile_einsum(text, optimize=path)
-operands = list(np.random.default_rng(0).random((201, 800, 800)) / 400)
+operands = list(np.random.default_rng(0).random((201, 400, 400)) / 200)
 """
 
 SLICES = """
 compiled = compile_einsum("ij,jk,kl->il", optimize=[(0, 1), (0, 1)], memory_limit="256 KiB")
-operands = list(np.random.default_rng(0).random((3, 4000, 4000)))
-operands[0] = operands[0][:, :2000]
-operands[1] = operands[1][:2000]
+operands = list(np.random.default_rng(0).random((3, 2000, 2000)))
 assert compiled.explain(*operands).slices
 """
 
