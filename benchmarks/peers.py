@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -258,6 +259,70 @@ class Numpy(Peer):
             )
 
 
+class Blas(Peer):
+    """numpy's BLAS by np.matmul, for what is a product of two matrices and nothing else."""
+
+    name, module, distribution = "blas", "numpy", "numpy"
+
+    def prepare_library(self) -> None:
+        """Tell the BLAS that is already there."""
+        with contextlib.suppress(ImportError):
+            import threadpoolctl
+
+            threadpoolctl.threadpool_limits(self.threads)
+
+    def contraction(
+        self, equation: str, shapes: Sequence[tuple[int, ...]], dtype: str, path: Path_ | None
+    ) -> Callable[..., Array]:
+        """np.matmul of the operands or of their transposed views."""
+        order = product_order(equation)
+        if order is None:
+            raise Unsupported("not a product of two matrices")
+        matmul, (first, transposed), (second, also) = self.library.matmul, *order
+
+        def multiply(*operands: Array, out: Array | None = None) -> Array:
+            left = operands[first].T if transposed else operands[first]
+            right = operands[second].T if also else operands[second]
+            return matmul(left, right, out=out)
+
+        return multiply
+
+    def variants(
+        self, case: Case, arrays: Mapping[str, np.ndarray], programs: Sequence[Program]
+    ) -> Iterator[tuple[str, Callable[[], Array]]]:
+        """np.matmul, into one array where the case is of that kind."""
+        multiply = self.step(case.expression, case.extents, case.dtype, None)
+        yield "", self.bind(with_output(multiply, case), case.operands, arrays)
+
+
+def product_order(equation: str) -> tuple[tuple[int, bool], tuple[int, bool]] | None:
+    """Which operand is the left factor of a matrix product and which the right, None if it is none.
+
+    Each comes with whether it has to be transposed: of `ji,jk->ik` the left factor is operand 0,
+    transposed.
+    """
+    inputs, _, output = equation.partition("->")
+    terms = inputs.split(",")
+    if len(terms) != 2 or [len(set(term)) for term in (*terms, output)] != [2, 2, 2]:
+        return None
+    if len(inputs) + len(output) != 7 or len(set(inputs) - {","}) != 3:
+        return None
+    row, column = output[0], output[1]
+    left = next((n for n, term in enumerate(terms) if row in term and column not in term), None)
+    if left is None:
+        return None
+    return (left, terms[left][0] != row), (1 - left, terms[1 - left][1] != column)
+
+
+def with_output(function: Callable[..., Array], case: Case) -> Callable[..., Array]:
+    """The function with an `out=` of its own, if that is how the case is measured."""
+    if not case.into:
+        return function
+    import numpy as np
+
+    return partial(function, out=np.zeros(case.output_shape, case.dtype))
+
+
 class OptEinsum(Peer):
     """opt_einsum's contract_expression, with the path already chosen."""
 
@@ -446,11 +511,12 @@ class Einsumc(Peer):
     ) -> Iterator[tuple[str, Callable[[], Array]]]:
         """The compiled equation: choosing a program is its own affair."""
         compiled = self.library.compile_einsum(case.equation)
-        yield "", self.bind(compiled, case.operands, arrays)
+        yield "", self.bind(with_output(compiled, case), case.operands, arrays)
 
 
 PEERS: dict[str, type[Peer]] = {
-    peer.name: peer for peer in (Einsumc, Numpy, OptEinsum, Torch, Jax, Cotengra, Tblis, Sesum)
+    peer.name: peer
+    for peer in (Einsumc, Numpy, Blas, OptEinsum, Torch, Jax, Cotengra, Tblis, Sesum)
 }
 """Every contender by name, in the order in which they take their turns."""
 

@@ -55,6 +55,9 @@ class _Source:
     depth: int = 0
     ends: dict[tuple[Affine, ...], str] = field(default_factory=dict)  # bounds that have a name
     firsts: dict[str, str] = field(default_factory=dict)  # offsets that have a name
+    loop: str = ""  # the innermost loop's index
+    whole: dict[str, bool | None] = field(default_factory=dict)  # sides known to be whole or not
+    fixed: dict[str, str] = field(default_factory=dict)  # parts of offsets named before that loop
     in_runs: bool = False  # what `runs` tests has been found true
 
     def text(self) -> str:
@@ -112,10 +115,7 @@ class _Source:
             case Tiles():
                 self.tiles(statement)
             case Loop(kind=Kind.SERIAL):
-                step = "" if statement.step == 1 else f", {statement.step}"
-                start, stop = statement.start, self.stop(statement.stop)
-                self.line(f"for {statement.index} in range({start}, {stop}{step}):")
-                self.body(statement.body, {statement.index})
+                self.serial(statement)
             case Tabulate():
                 start, stop = statement.start, self.stop(statement.stop)
                 self.line(
@@ -124,6 +124,53 @@ class _Source:
                 )
             case _:
                 self.register_tile(statement)
+
+    def serial(self, loop: Loop) -> None:
+        """A loop; an innermost one twice where its tiles may lie across an edge all the time."""
+        step = "" if loop.step == 1 else f", {loop.step}"
+        header = f"for {loop.index} in range({loop.start}, {self.stop(loop.stop)}{step}):"
+        guards: dict[str, str] = {}
+        if _is_innermost(loop):
+            self.name_fixed_parts(loop)
+            guards = self.lasting_guards(loop)
+        if guards:
+            self.line(f"if {' and '.join(guards.values())}:")
+            self.depth += 1
+        for whole in (True, False) if guards else (None,):
+            if whole is False:
+                self.depth -= 1
+                self.line("else:")
+                self.depth += 1
+            self.whole = dict.fromkeys(guards, whole)
+            self.line(header)
+            self.body(loop.body, {loop.index})
+        if guards:
+            self.depth -= 1
+            self.whole = {}
+        self.fixed.clear()
+
+    def lasting_guards(self, loop: Loop) -> dict[str, str]:
+        """Count what is inside along the sides of an innermost loop's tiles that stay the same in
+        all rounds; returns the test of each side being whole.
+        """
+        guards: dict[str, set[tuple[str, str]]] = {"rows": set(), "columns": set()}
+        for tile in loop.body:
+            if isinstance(tile, Tabulate):
+                continue
+            statement, *sides = _tile(tile)
+            if not any(self.in_memory(ref) for ref in (statement.target, *statement.factors)):
+                continue
+            for side, word in zip(sides, guards, strict=True):
+                axis, guard = self.axis(side, word)
+                if side is not None and guard:
+                    moves = any(loop.index in bound.names for bound in (side.start, *side.stop))
+                    guards[word].add(("" if moves else guard, f"{word} == {axis.size}"))
+        tests = {}
+        for word, found in guards.items():
+            if len(found) == 1 and all(guard for guard, _ in found):
+                ((guard, tests[word]),) = found
+                self.line(f"{word} = {guard}")
+        return tests
 
     def body(self, statements: tuple[Statement, ...], indices: set[str]) -> None:
         """The body of the loops over ``indices``, with names for the ends of their blocks."""
@@ -174,14 +221,7 @@ class _Source:
 
     def register_tile(self, statement: Statement) -> None:
         """Rows and lanes around one assignment: an operation on a whole tile."""
-        rows = lanes = None
-        while isinstance(statement, Loop):
-            if statement.kind is Kind.UNROLLED:
-                rows = statement
-            else:
-                lanes = statement
-            (statement,) = statement.body
-        assert isinstance(statement, Assign)
+        statement, rows, lanes = _tile(statement)
         if statement.total:
             (tile,) = statement.factors
             self.line(f"{tile.buffer}_sum = total_rows({tile.buffer})")
@@ -192,10 +232,13 @@ class _Source:
         runs = self.runs(statement, row_axis, lane_axis)
         tests = []
         for axis, guard in ((row_axis, row_guard), (lane_axis, lane_guard)):
-            if guard and in_memory:
+            if guard and in_memory and axis.inside not in self.whole:
                 self.line(f"{axis.inside} = {guard}")
                 tests.append(f"{axis.inside} == {axis.size}")
         tests += runs
+        if in_memory and False in self.whole.values():
+            self.assign(statement, row_axis, lane_axis, inside=True)
+            return
         if isinstance(statement.add, str):
             # From the second round on, begin with what the output holds already.
             self.line(f"if {statement.add} > 0:")
@@ -220,6 +263,23 @@ class _Source:
         self.assign(statement, row_axis, lane_axis, inside=True)
         self.depth -= 1
         self.firsts.clear()
+
+    def name_fixed_parts(self, loop: Loop) -> None:
+        """Compute once what an innermost loop's offsets have in common in all rounds."""
+        self.loop = loop.index
+        for tile in loop.body:
+            if isinstance(tile, Tabulate):
+                continue
+            statement, *sides = _tile(tile)
+            axes = [self.axis(side, "")[0] for side in sides]
+            for ref in (statement.target, *statement.factors):
+                if self.in_register(ref) or ref.buffer in self.fixed:
+                    continue
+                parts, _ = self.offset_parts(ref, *axes)
+                text = " + ".join(parts)
+                if len(parts) > 1 or (text and not text.isidentifier()):
+                    self.line(f"{ref.buffer}_at = {text}")
+                    self.fixed[ref.buffer] = text
 
     def name_firsts(self, statement: Assign, rows: _Axis, lanes: _Axis) -> None:
         """Compute the offsets of a tile's first elements once for the branches that follow."""
@@ -372,8 +432,8 @@ class _Source:
             call = f"load_splat({p}, {base}, {row_step}, {r}{counts})"
         elif lane_step == "1":
             call = f"load_rows({p}, {base}, {row_step}, {r}, {c}, {width}{counts})"
-        elif row_step == "1" and r % width == 0 and c % width == 0:
-            call = f"load_columns({p}, {base}, {lane_step}, {r}, {c}, {width}{counts})"
+        elif row_step == "1" and r % (side := min(r, width)) == 0 and c % side == 0:
+            call = f"load_columns({p}, {base}, {lane_step}, {r}, {c}, {side}{counts})"
         else:
             call = f"load_any({p}, {base}, {row_step}, {lane_step}, {r}, {c}, {width}{counts})"
         if buffer.element != element:
@@ -401,26 +461,62 @@ class _Source:
 
     def steps(self, ref: Ref, rows: _Axis, lanes: _Axis) -> tuple[str, str, str]:
         """The offset of the tile's first element; the steps from row to row and lane to lane."""
-        starts = {axis.index: axis.start for axis in (rows, lanes) if axis.index is not None}
-        base: list[str] = []
         steps = {rows.index: "0", lanes.index: "0"}
         for term in ref.terms:
-            along = [i for i in starts if i in term.position.names]
-            first = _substitute(term.position, starts)
-            if not along:
-                base.append(_offset(term, first))
-            elif term.table is not None and term.runs and self.in_runs:
-                steps[along[0]] = "1"
-                base.append(_offset(term, first))
-            elif term.table is not None:
-                place = str(first)
-                steps[along[0]] = term.table if place == "0" else f"advance({term.table}, {place})"
-            else:
-                steps[along[0]] = str(term.stride)
-                base.append(_offset(term, first))
-        offset = " + ".join(part for part in base if part != "0") or "0"
+            for index in {rows.index, lanes.index}.intersection(term.position.names):
+                first = str(_first(term, rows, lanes))
+                if term.table is None:
+                    steps[index] = str(term.stride)
+                elif term.runs and self.in_runs:
+                    steps[index] = "1"
+                else:
+                    steps[index] = term.table if first == "0" else f"advance({term.table}, {first})"
+        fixed, moving = self.offset_parts(ref, rows, lanes)
+        if fixed and self.fixed.get(ref.buffer) == " + ".join(fixed):
+            fixed = [f"{ref.buffer}_at"]
+        offset = " + ".join(fixed + moving) or "0"
         offset = self.firsts.get(ref.buffer, offset)
         return offset, steps[rows.index], steps[lanes.index]
+
+    def offset_parts(self, ref: Ref, rows: _Axis, lanes: _Axis) -> tuple[list[str], list[str]]:
+        """The terms of a tile's first offset: those that are the same in all rounds of the loop
+        around it, and those that are not.
+        """
+        fixed: list[str] = []
+        moving: list[str] = []
+        for term in ref.terms:
+            along = {rows.index, lanes.index}.intersection(term.position.names)
+            if term.table is not None and along and not (term.runs and self.in_runs):
+                continue  # its steps are looked up from the first element on
+            first = _first(term, rows, lanes)
+            part = _offset(term, first)
+            if part != "0":
+                (moving if self.loop in first.names else fixed).append(part)
+        return fixed, moving
+
+
+def _is_innermost(loop: Loop) -> bool:
+    """Whether there are only register tiles in a loop."""
+    return not any(isinstance(s, Loop) and s.kind is Kind.SERIAL for s in loop.body)
+
+
+def _tile(statement: Statement) -> tuple[Assign, Loop | None, Loop | None]:
+    """The assignment inside the loops of a register tile, and these: rows and lanes."""
+    rows = lanes = None
+    while isinstance(statement, Loop):
+        if statement.kind is Kind.UNROLLED:
+            rows = statement
+        else:
+            lanes = statement
+        (statement,) = statement.body
+    assert isinstance(statement, Assign)
+    return statement, rows, lanes
+
+
+def _first(term: Term, rows: _Axis, lanes: _Axis) -> Affine:
+    """The position of a tile's first element along a term."""
+    starts = {axis.index: axis.start for axis in (rows, lanes) if axis.index is not None}
+    return _substitute(term.position, starts)
 
 
 def _offset(term: Term, position: Affine) -> str:

@@ -48,10 +48,11 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     outer = (*(g.name for g in batch), "m_task", "n_task", "k_block", "m_block", "n_tile", "m_tile")
     strides = layout_class(step, order, groups, members, ("m", "n", "k"))
     unit = {(tensor, group) for tensor, group, stride in strides if stride == 1}
-    square = min(lanes, 1 << (rows - 1).bit_length())  # what m and k are transposed in
+    # Positions of k that are transposed at once, in squares or in what is left of m's tile.
+    side = {"m": min(lanes, 1 << (rows - 1).bit_length()), "n": min(lanes, 8)}
     depth = {
-        (tensor, group): side if (tensor, "k") in unit and (tensor, group) not in unit else 1
-        for tensor, group, side in (("x0", "m", square), ("x1", "n", lanes))
+        (tensor, group): side[group] if (tensor, "k") in unit and (tensor, group) not in unit else 1
+        for tensor, group in (("x0", "m"), ("x1", "n"))
     }
     schedule = Schedule(
         recipe="packed",
