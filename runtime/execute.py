@@ -91,16 +91,12 @@ class Bound:
     moves: Array
     calls: tuple[tuple[int, int, int, int, float], ...]
 
-    def run(self, arguments: Array, first: int = 0) -> None:
-        """Run the steps from the one with this number on. Ctrl-C is raised between them."""
-        address = arguments.__array_interface__["data"][0]
-        for code, begin, tiles, scratch_bytes, work_ns in self.calls[first:]:
-            threads.run(code, address + begin, tiles, scratch_bytes, work_ns=work_ns)
-
 
 @dataclass(frozen=True, slots=True)
 class Execution:
     """A prepared expression. Calling it writes the result into `out`.
+
+    Python runs between the steps, so Ctrl-C ends a long sequence of them.
 
     Attributes:
         program: what is computed, in the order of execution. If it is sliced, the extents are those
@@ -125,32 +121,35 @@ class Execution:
 
     def __call__(self, operands: Sequence[Array], out: Array) -> None:
         """Compute into ``out``; the arrays have the layouts that were prepared for."""
-        size = self.sliced.workspace.size
-        if not size:
-            return self._run(operands, out, Buffer(None, 0, 0))
-        if size >= _CHECK_FROM:
-            _check_room(size)
-        buffer = _kept.take(size)
-        self._run(operands, out, buffer)
+        addresses = [array.__array_interface__["data"][0] for array in operands]
+        addresses.append(out.__array_interface__["data"][0])
+        placed = self.sliced.workspace
+        if not placed.size:
+            return self._run(addresses)
+        if placed.size >= _CHECK_FROM:
+            _check_room(placed.size)
+        buffer = _kept.take(placed.size)
+        addresses += [buffer.address + offset for offset in placed.offsets.values()]
+        if self.sliced.slices:
+            with np.errstate(all="ignore"):  # kernels do not warn either
+                self._run_slices(np.array(addresses), out, buffer)
+        else:
+            self._run(addresses)
         # An exception leaves this out: then the memory is freed.
         _kept.give_back(buffer)
         return None
 
-    def _run(self, operands: Sequence[Array], out: Array, buffer: Buffer) -> None:
-        addresses = [array.__array_interface__["data"][0] for array in operands]
-        addresses.append(out.__array_interface__["data"][0])
-        addresses += [buffer.address + offset for offset in self.sliced.workspace.offsets.values()]
-        if self.sliced.slices:
-            with np.errstate(all="ignore"):  # kernels do not warn either
-                return self._run_slices(np.array(addresses), out, buffer)
-        (bound,) = self.bound.values()
+    def _run(self, addresses: list[int]) -> None:
+        bound = self.bound[()]
         arguments = bound.arguments.copy()
         if bound.pairs:
             for place, tensor in bound.pairs:
                 arguments[place] = addresses[tensor]
         else:
             arguments[bound.places] = np.array(addresses)[bound.tensors]
-        return bound.run(arguments)
+        begin = arguments.__array_interface__["data"][0]
+        for code, offset, tiles, scratch_bytes, work_ns in bound.calls:
+            threads.run(code, begin + offset, tiles, scratch_bytes, work_ns=work_ns)
 
     def _run_slices(self, addresses: Array, out: Array, buffer: Buffer) -> None:
         """Run the pieces one after the other, and add them up where that is asked for."""
@@ -165,7 +164,10 @@ class Execution:
             bound = self.bound[key]
             arguments[key][bound.places] = bases[key] + np.array(piece) @ bound.moves
             changed = (n for n, p in enumerate(before) if p != piece[n])
-            bound.run(arguments[key], firsts[next(changed)] if before else 0)
+            first = firsts[next(changed)] if before else 0
+            begin = arguments[key].__array_interface__["data"][0]
+            for code, offset, tiles, scratch_bytes, work_ns in bound.calls[first:]:
+                threads.run(code, begin + offset, tiles, scratch_bytes, work_ns=work_ns)
             if sliced.adds:
                 self._add(piece, out, buffer)
             before = piece
