@@ -20,7 +20,7 @@ many loops are around them) if there is memory for what they leave.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, product
-from math import prod
+from math import inf, prod
 from operator import mul
 
 from .cost import statement_cost
@@ -223,25 +223,26 @@ def fit(
     """
     distinct = {id(program): (name, program) for name, program in candidates.items()}
     searches = {name: _Search(program, element, machine) for name, program in distinct.values()}
-    found: list[tuple[float, str, Sliced]] = []
+    found: tuple[str, Sliced] | None = None
+    best = inf  # seconds
     least: list[int] = []
     for name, search in sorted(searches.items(), key=lambda item: item[1].seconds):
+        if search.seconds >= best:
+            break  # slices of it would be slower still
         as_it_is = arrange(candidates[name], element)
         if as_it_is.workspace.size <= limit:
-            found.append((search.seconds, name, as_it_is))
-            break  # the others that fit are slower
+            return name, as_it_is  # the others that fit are slower
         if len(least) < SEARCHED:
-            seconds, made = search.run(limit)
+            seconds, made = search.run(limit, best)
             least.append(made.workspace.size)
             if made.workspace.size <= limit:
-                found.append((seconds, name, made))
-    if not found:
+                found, best = (name, made), seconds
+    if found is None:
         raise EinsumError(
             f"memory_limit={limit}: the intermediates of this contraction need at least "
             f"{min(least)} bytes ({size(min(least))}), sliced as far as einsumc does"
         )
-    _, name, best = min(found, key=lambda item: item[0])  # the first, if equal
-    return name, best
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,15 +281,22 @@ class _Search:
         self.costs: dict[tuple[int, tuple[int, ...]], float] = {}
         self.seconds = sum(self._cost(n, self.extents) for n in range(len(statements)))
 
-    def run(self, limit: int) -> tuple[float, Sliced]:
-        """Slice until the intermediates fit, or as far as it goes: predicted time and slices."""
+    def run(self, limit: int, longest: float) -> tuple[float, Sliced]:
+        """Slice until the intermediates fit, or as far as it goes: predicted time and slices.
+
+        It goes no further than to a predicted time of ``longest`` seconds.
+        """
         current = best = self._state({}, limit)
         while True:
             if current.peak <= limit:
                 sliced = self._sliced(current)
                 if sliced.workspace.size <= limit:
                     return current.seconds, sliced
-            tried = [state for state in self._next(current, limit) if state.runs <= MOST_RUNS]
+            tried = [
+                state
+                for state in self._next(current, limit)
+                if state.runs <= MOST_RUNS and state.seconds < longest
+            ]
             if not tried:
                 return best.seconds, self._sliced(best)
             before = current
