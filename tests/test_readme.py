@@ -87,7 +87,7 @@ def test_python_runs_again_without_a_compiler(first_run):
 
 
 def test_plan_is_the_one_shown(first_run):
-    """But for what differs between machines: times, kernels and their scratch, who found the tree."""
+    """But for what machines differ in: times, kernels and their scratch, who found the tree."""
     _, printed = first_run
     ((_, shown),) = [block for block in blocks("text") if "factorization" in block[1]]
 

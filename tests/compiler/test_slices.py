@@ -116,14 +116,6 @@ def test_a_path_under_the_limit_is_taken_before_slices():
     assert sliced.workspace.size == 2 * 50 * 8 + 32  # a multiple of 64
 
 
-def test_there_are_paths_with_small_intermediates():
-    """Greedy by flops makes a large outer product; told of a limit it does not."""
-    text = "ab,bc,cd,de,ef,fa->"
-    program = program_of(text, *[(20, 20)] * 6)
-    names = [name for name, _ in factorize(program, True, MACHINE, 8, 10).candidates]
-    assert [name for name, _ in factorize(program, True, MACHINE, 8).candidates] == names[:4]
-
-
 def test_too_low_a_limit_says_what_can_be_reached():
     with pytest.raises(EinsumError, match=r"memory_limit=0: .* need at least (\d+) bytes") as error:
         sliced_chain(0)
