@@ -90,7 +90,7 @@ class _Source:
                 case Loop():
                     for bound in (statement.start, *statement.stop):
                         names.update(bound.names)
-                    names.add(str(statement.step))
+                    names.update((str(statement.step), str(statement.lead)))
                 case Tiles():
                     for _, extent, step in statement.axes:
                         names.update((extent, str(step)))
@@ -100,7 +100,8 @@ class _Source:
                         names.update(bound.names)
                 case Assign():
                     for ref in (statement.target, *statement.factors):
-                        names.update(str(term.stride) for term in ref.terms)
+                        for term in ref.terms:
+                            names.update((str(term.stride), *term.position.names))
         for buffer in self.nest.buffers:
             names.update(str(s) for s in buffer.size)
         return names
@@ -113,17 +114,40 @@ class _Source:
                 self.tiles(statement)
             case Loop(kind=Kind.SERIAL):
                 step = "" if statement.step == 1 else f", {statement.step}"
-                start, stop = statement.start, self.stop(statement.stop)
+                start, stop = self.start(statement), self.stop(statement.stop)
                 self.line(f"for {statement.index} in range({start}, {stop}{step}):")
+                self.last_tile(statement, start, stop)
                 self.body(statement.body, {statement.index})
+            case Loop(kind=Kind.RUN):
+                self.write_runs(statement)
             case Tabulate():
-                start, stop = statement.start, self.stop(statement.stop)
+                start, stop = self.start(statement), self.stop(statement.stop)
+                table = statement.table
+                if statement.lead is not None:
+                    table = f"advance({table}, {statement.lead} - ({statement.start} - ({start})))"
                 self.line(
                     f"tabulate(args, {statement.group}_group, {statement.slot}, {start}, {stop},"
-                    f" {statement.table})"
+                    f" {table})"
                 )
             case _:
                 self.register_tile(statement)
+
+    def start(self, statement: Loop | Tabulate) -> str:
+        """Where a loop or table begins."""
+        start = str(statement.start)
+        lead = statement.lead
+        return start if lead is None else f"{start} - min({start}, {lead})"
+
+    def last_tile(self, loop: Loop, start: str, stop: str) -> None:
+        """Move the last tile of a loop back so that all of it is inside, if the loop is as long.
+
+        Where nothing is summed, elements may be computed twice; that costs less than an edge.
+        """
+        tiles = {s.index for s in self.schedule.splits if s.suffix == "tile"}
+        if loop.index in tiles and not any(group.reduced for group in self.nest.groups):
+            room = f"{stop} - ({start})" if start != "0" else stop
+            last = f"{stop} - min({room}, {loop.step})"
+            self.line(f"    {loop.index} = min({loop.index}, {last})")
 
     def body(self, statements: tuple[Statement, ...], indices: set[str]) -> None:
         """The body of the loops over ``indices``, with names for the ends of their blocks."""
@@ -169,6 +193,34 @@ class _Source:
             number = rest
         self.depth -= 1
         self.body(tiles.body, {index for index, _, _ in tiles.axes})
+        if self.schedule.stage is not None:
+            self.line("fence()")
+
+    # Runs of the output.
+
+    def write_runs(self, statement: Statement) -> None:
+        """Write a block that was collected in scratch."""
+        loops: list[Loop] = []
+        while isinstance(statement, Loop):
+            loops.append(statement)
+            (statement,) = statement.body
+        assert isinstance(statement, Assign) and self.schedule.stage is not None
+        job = self.schedule.stage
+        rows = loops.pop(0) if job.rows is not None else None
+        row_axis, row_count = self.axis(rows, "rows")
+        (source,) = statement.factors
+        first, *inner = loops
+        starts = {loop.index: loop.start for loop in loops}
+        run = _Axis(None, Affine(()), 1, None)
+        out, row_step, _ = self.steps(_from(statement.target, starts), row_axis, run)
+        stage, pitch, _ = self.steps(_from(source, starts), row_axis, run)
+        each = "".join(f" * {self.stop(loop.stop)}" for loop in inner)
+        stop, extent = self.stop(first.stop), first.stop[-1]
+        self.line(
+            f"write_runs({statement.target.buffer}, {out}, {row_step}, {source.buffer}, {stage},"
+            f" {pitch}, {row_count or 1}, ({stop} - {first.start}){each}, {first.start},"
+            f" {extent} - {stop})"
+        )
 
     # Register tiles.
 
@@ -254,6 +306,8 @@ class _Source:
         if loop is None:
             return _Axis(None, Affine(()), 1, None), None
         fixed, *others = loop.stop
+        if loop.kind is Kind.RUN:
+            return _Axis(loop.index, loop.start, 0, word), f"{self.stop(loop.stop)} - {loop.start}"
         size = fixed.constant - loop.start.constant
         if not others:
             return _Axis(loop.index, loop.start, size, None), None
@@ -262,6 +316,11 @@ class _Source:
 
     def in_memory(self, ref: Ref) -> bool:
         return not self.in_register(ref) and self.nest.buffer(ref.buffer).scope is Scope.MEMORY
+
+    def is_panel(self, ref: Ref) -> bool:
+        """Whether it lies in scratch that has room for whole tiles."""
+        job = self.schedule.stage
+        return job is None and self.nest.buffer(ref.buffer).scope is Scope.SCRATCH
 
     def in_register(self, ref: Ref) -> bool:
         """Whether a variable holds it: a register tile, or the sums of one's rows."""
@@ -278,7 +337,7 @@ class _Source:
             shape = f"{rows.size}, {lanes.size}, {self.lanes(lanes.size)}"
             self.line(f"{target.buffer} = zeros({element}, {shape})")
             return
-        panel = not in_register and self.nest.buffer(target.buffer).scope is Scope.SCRATCH
+        panel = not in_register and self.is_panel(target)
         if panel and inside and self.copied_part(statement, rows, lanes):
             return
         values = [
@@ -383,7 +442,7 @@ class _Source:
 
     def store(self, ref: Ref, rows: _Axis, lanes: _Axis, counts: str, value: str) -> None:
         base, row_step, lane_step = self.steps(ref, rows, lanes)
-        if self.nest.buffer(ref.buffer).scope is Scope.SCRATCH:
+        if self.is_panel(ref):
             counts = ""
         width = self.lanes(lanes.size)
         p = ref.buffer
@@ -421,6 +480,12 @@ class _Source:
         offset = " + ".join(part for part in base if part != "0") or "0"
         offset = self.firsts.get(ref.buffer, offset)
         return offset, steps[rows.index], steps[lanes.index]
+
+
+def _from(ref: Ref, starts: dict[str, Affine]) -> Ref:
+    """The access where some loops begin."""
+    terms = (replace(t, position=_substitute(t.position, starts)) for t in ref.terms)
+    return replace(ref, terms=tuple(terms))
 
 
 def _offset(term: Term, position: Affine) -> str:
