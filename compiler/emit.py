@@ -146,8 +146,8 @@ class _Source:
         tiles = {s.index for s in self.schedule.splits if s.suffix == "tile"}
         if loop.index in tiles and not any(group.reduced for group in self.nest.groups):
             room = f"{stop} - ({start})" if start != "0" else stop
-            last = f"{stop} - min({room}, {loop.step})"
-            self.line(f"    {loop.index} = min({loop.index}, {last})")
+            self.line(f"    {loop.index}_last = {stop} - min({room}, {loop.step})")
+            self.line(f"    {loop.index} = min({loop.index}, {loop.index}_last)")
 
     def body(self, statements: tuple[Statement, ...], indices: set[str]) -> None:
         """The body of the loops over ``indices``, with names for the ends of their blocks."""
@@ -330,6 +330,8 @@ class _Source:
     def assign(self, statement: Assign, rows: _Axis, lanes: _Axis, *, inside: bool) -> None:
         """One assignment as tile operations; with ``inside``, only on what lies in the tensor."""
         counts = f", {rows.inside or rows.size}, {lanes.inside or lanes.size}" if inside else ""
+        if not inside:
+            self.ask_ahead(statement, rows, lanes)
         element = self.schedule.accumulator
         target = statement.target
         in_register = self.in_register(target)
@@ -365,6 +367,19 @@ class _Source:
         if stored != element:
             value = f"convert({value}, {stored})"
         self.store(target, rows, lanes, counts, value)
+
+    def ask_ahead(self, statement: Assign, rows: _Axis, lanes: _Axis) -> None:
+        """Where lanes are transposed: ask for what the next tile along the lanes will read."""
+        if self.schedule.stage is None or lanes.index is None:
+            return
+        tile = lanes.start
+        for factor in statement.factors:
+            _, row_step, lane_step = self.steps(factor, rows, lanes)
+            if row_step == "1" and lane_step not in ("0", "1"):
+                ahead = replace(lanes, start=Affine((("ahead", 1),)))
+                first, _, step = self.steps(factor, rows, ahead)
+                self.line(f"ahead = min({tile} + {lanes.size}, {tile}_last)")
+                self.line(f"prefetch({factor.buffer}, {first}, {step}, {lanes.size})")
 
     def copied_part(self, statement: Assign, rows: _Axis, lanes: _Axis) -> bool:
         """Fill the edge of a panel element by element, unless it is a single run of neighbours."""

@@ -90,7 +90,7 @@ def _moved(step: Geometry, neighbours: list[str]) -> dict[str, tuple[str, ...]] 
         return None
     if theirs[0] != first:
         w = _enough(step, _before(neighbours, theirs[0]))
-        v = _enough(step, [i for i in theirs if i not in w])
+        v = _enough(step, _before(theirs, next((i for i in theirs if i in w), "")))
         return {"v": v, "w": w}
     u = _enough(step, neighbours[1:], step.extents[first])
     others = sorted(
@@ -189,7 +189,8 @@ def turned_blocks(
     first, *inner = schedule.stage.run
     unit = extents[inner[0]] if inner else 1  # elements of one position along the run
     lead = ceil(line / unit)
-    aim = RUN if "v" in extents else 8 * RUN
+    turned = schedule.row_tile > 1 and not inner
+    aim = RUN if turned or inner else 8 * RUN
     block = max(lead, aim // (size * unit))
     if extents[first] <= block * 3 // 2:
         block, lead = extents[first], 0

@@ -15,12 +15,12 @@ from numba.core import types
 from numba.core.cgutils import for_range
 
 from .emitter import Emitter
-from .registry import operation
+from .registry import literals, operation
 from .runs import step_to
 from .tiles import I32, I64, Pointer, planes, scalar_type
 
 LINE = 64  # bytes
-_PIECE = 16  # bytes that one store writes; every target has vectors of so many
+_PIECE = 32  # bytes that one store writes; LLVM makes two of it where vectors are shorter
 
 
 @operation
@@ -63,6 +63,25 @@ def write_runs(
             ]
             arguments = [*addresses, b.mul(columns_, size), before_, after_]
             b.call(_run_writer(b.module, p.element), arguments)
+
+    return types.void, lowering
+
+
+@operation
+def prefetch(p: Any, offset: Any, step: Any, rows: Any) -> Any:
+    """Ask for the cache lines of ``rows`` elements, ``step`` apart, that are wanted soon."""
+    sizes = literals(rows)
+    if sizes is None or not isinstance(p, Pointer):
+        return None
+    (count,) = sizes
+
+    def lowering(e: Emitter, values: Sequence[Any]) -> None:
+        b = e.builder
+        flags = [ir.Constant(I32, flag) for flag in (0, 3, 1)]  # to read, to keep, data
+        for row in range(count):
+            at = e.address(p.element, values[0], b.add(values[1], step_to(e, (step, values[2]), row)))
+            byte = b.bitcast(at, ir.IntType(8).as_pointer())
+            e.intrinsic("llvm.prefetch.p0", ir.VoidType(), [byte, *flags])
 
     return types.void, lowering
 
