@@ -372,7 +372,8 @@ class _Source:
         """Where lanes are transposed: ask for what the next tile along the lanes will read."""
         if self.schedule.stage is None or lanes.index is None:
             return
-        tile = lanes.start
+        tile, firsts = lanes.start, dict(self.firsts)
+        self.firsts.clear()
         for factor in statement.factors:
             _, row_step, lane_step = self.steps(factor, rows, lanes)
             if row_step == "1" and lane_step not in ("0", "1"):
@@ -380,6 +381,7 @@ class _Source:
                 first, _, step = self.steps(factor, rows, ahead)
                 self.line(f"ahead = min({tile} + {lanes.size}, {tile}_last)")
                 self.line(f"prefetch({factor.buffer}, {first}, {step}, {lanes.size})")
+        self.firsts.update(firsts)
 
     def copied_part(self, statement: Assign, rows: _Axis, lanes: _Axis) -> bool:
         """Fill the edge of a panel element by element, unless it is a single run of neighbours."""

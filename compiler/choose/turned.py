@@ -13,8 +13,9 @@ read or written along several indices at once needs no table for them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from math import ceil
 
 from ..geometry import Geometry
@@ -89,9 +90,15 @@ def _moved(step: Geometry, neighbours: list[str]) -> dict[str, tuple[str, ...]] 
     if not theirs:
         return None
     if theirs[0] != first:
-        w = _enough(step, _before(neighbours, theirs[0]))
-        v = _enough(step, _before(theirs, next((i for i in theirs if i in w), "")))
-        return {"v": v, "w": w}
+        w = _enough(step, _before(neighbours, theirs[:1]))
+        short = step.volume(w) * int(step.elements[-1][1:]) < RUN
+        if short and theirs[0] == next((i for i in neighbours if i not in w), None):
+            # The run goes on along the operand's own neighbours: they become a part of it.
+            others = [i for i in theirs[1:] if i not in w]
+            r = _enough(step, others, step.extents[theirs[0]]) or tuple(others[:1])
+            return {"r": r, "v": (theirs[0],), "w": w}
+        v = _enough(step, _before(theirs, w))
+        return {"v": v, "w": tuple(reversed(_before(neighbours, v)))}
     u = _enough(step, neighbours[1:], step.extents[first])
     others = sorted(
         (i for i in step.kept if i not in (first, *u)), key=lambda i: abs(source.get(i, 0))
@@ -100,9 +107,9 @@ def _moved(step: Geometry, neighbours: list[str]) -> dict[str, tuple[str, ...]] 
     return {"v": v, "u": u, "w": (first,)}
 
 
-def _before(indices: list[str], end: str) -> list[str]:
-    """The indices in front of one."""
-    return indices[: indices.index(end)] if end in indices else indices
+def _before(indices: list[str], ends: Sequence[str]) -> list[str]:
+    """The indices in front of the first that is one of ``ends``."""
+    return list(takewhile(lambda index: index not in ends, indices))
 
 
 def _combined(step: Geometry, neighbours: list[str]) -> dict[str, tuple[str, ...]] | None:
@@ -118,7 +125,8 @@ def _combined(step: Geometry, neighbours: list[str]) -> dict[str, tuple[str, ...
 def _choice(
     step: Geometry, members: Mapping[str, tuple[str, ...]], lanes: int, machine: Machine
 ) -> Choice | None:
-    u, v, w = (members.get(group, ()) for group in "uvw")
+    r, u, v, w = (members.get(group, ()) for group in "ruvw")
+    continued = "r" in members  # the run goes on along v
     width = step.volume(w)
     order = tuple(range(len(step.elements) - 1))
     turned = any(t.get(w[-1], 0) not in (0, 1) for t in step.strides[:-1])
@@ -133,24 +141,29 @@ def _choice(
         rows = 1 if not v else min(8, 1 << (step.volume(v).bit_length() - 1))
         if not u:
             rows = 1
-    taken = (*u, *v, *w)
+    taken = (*r, *u, *v, *w)
     rest = tuple(i for i in step.kept if i not in taken)
     largest = max(step.strides[:-1], key=lambda t: step.volume(tuple(t)))
     found = {
         "o": tuple(sorted(rest, key=lambda i: -abs(largest.get(i, 0)))),
+        "r": r,
         "u": u,
         "v": v,
         "w": w,
     }
     found = {group: indices for group, indices in found.items() if indices}
     groups = tuple(Group(g, g == "o" or len(indices) > 1, False) for g, indices in found.items())
-    blocks = [f"{g}_block" for g in ("u", "w", "v") if g in found and not (g == "w" and u)]
+    blocks = [f"{g}_block" for g in "uwvr" if g in found and not (g == "w" and u)]
     linear: list[tuple[str, str, int | str]] = [("out", "u", "W")] if len(u) > 1 else []
     linear += [("out", "w", 1)] if len(w) > 1 else []
     linear += [("x0", "v", 1)] if len(v) > 1 else []
     tiles = ["u"] if u else []
-    tiles += ["w_tile", "v_tile"] if turned else [*(["v_tile"] if v else []), "w_tile"]
+    if turned:
+        tiles += ["w_tile", *(["r"] if r else []), "v_tile"]
+    else:
+        tiles += [*(["v_tile"] if v else []), "w_tile"]
     splits = (
+        Split("r", "block", "R_BLOCK"),
         Split("u", "block", "U_BLOCK"),
         Split("v", "block", "V_BLOCK"),
         Split("v", "tile", rows),
@@ -158,6 +171,7 @@ def _choice(
         Split("w", "tile", columns),
     )
     outer = [*(["o"] if "o" in found else []), *blocks]
+    run = ("v", "w") if continued else ("u", "w") if u else ("w",)
     schedule = Schedule(
         recipe="turned",
         elements=step.elements,
@@ -173,7 +187,7 @@ def _choice(
         row_tile=rows,
         lane_tile=columns,
         vector_bytes=machine.target.vector_bytes,
-        stage=Stage(outer[-1], ("u", "w") if u else ("w",), "v" if v else None),
+        stage=Stage(outer[-1], run, ("r" if r else None) if continued else "v" if v else None),
         linear=tuple(linear),
     )
     return Choice(schedule, found, order)
@@ -186,18 +200,22 @@ def turned_blocks(
     assert schedule.stage is not None
     size = int(schedule.elements[-1][1:])
     line = max(1, LINE // size)
-    first, *inner = schedule.stage.run
+    rows, (first, *inner) = schedule.stage.rows, schedule.stage.run
     unit = extents[inner[0]] if inner else 1  # elements of one position along the run
     lead = ceil(line / unit)
-    turned = schedule.row_tile > 1 and not inner
-    aim = RUN if turned or inner else 8 * RUN
-    block = max(lead, aim // (size * unit))
+    aim = RUN if schedule.rows == rows and not inner else 4 * RUN
+    if rows is None or schedule.row_tile == 1:
+        aim = 8 * RUN
+    block = max(8 * lead, aim // (size * unit))
     if extents[first] <= block * 3 // 2:
         block, lead = extents[first], 0
     pitch = (block + lead) * unit
     sizes = {f"{first.upper()}_BLOCK": block, "LEAD": lead}
-    if "v" in extents:
+    if inner and "W_BLOCK" in schedule.blocks:
+        sizes["W_BLOCK"] = unit
+    if rows is not None:
         room = machine.l2_bytes // 4 // (pitch * size)
-        sizes["V_BLOCK"] = rounded(min(extents["v"], max(room, 1)), schedule.row_tile)
+        tile = schedule.row_tile if rows == schedule.rows else 1
+        sizes[f"{rows.upper()}_BLOCK"] = rounded(min(extents[rows], max(room, 1)), tile)
     sizes["PITCH"] = pitch
     return sizes
