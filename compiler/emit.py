@@ -369,11 +369,20 @@ class _Source:
         self.store(target, rows, lanes, counts, value)
 
     def ask_ahead(self, statement: Assign, rows: _Axis, lanes: _Axis) -> None:
-        """Where lanes are transposed: ask for what the next tile along the lanes will read."""
+        """Ask for what the next tile along the lanes, or the next position of a run, will read."""
         if self.schedule.stage is None or lanes.index is None:
             return
-        tile, firsts = lanes.start, dict(self.firsts)
+        firsts = dict(self.firsts)
         self.firsts.clear()
+        if "u" in self.schedule.stage.run:
+            (factor,) = statement.factors
+            following = _from(factor, {"u": Affine((("ahead", 1),))})
+            first, row_step, _ = self.steps(following, rows, lanes)
+            self.line("ahead = min(u + 1, u_block_end - 1)")
+            self.line(f"prefetch({factor.buffer}, {first}, {row_step}, {rows.size})")
+            self.firsts.update(firsts)
+            return
+        tile = lanes.start
         for factor in statement.factors:
             _, row_step, lane_step = self.steps(factor, rows, lanes)
             if row_step == "1" and lane_step not in ("0", "1"):

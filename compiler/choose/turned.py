@@ -99,6 +99,8 @@ def _moved(step: Geometry, neighbours: list[str]) -> dict[str, tuple[str, ...]] 
             return {"r": r, "v": (theirs[0],), "w": w}
         v = _enough(step, _before(theirs, w))
         return {"v": v, "w": tuple(reversed(_before(neighbours, v)))}
+    if RUN // 2 <= step.extents[first] * int(step.elements[-1][1:]) < 4 * RUN:
+        return None  # such runs are read in order and written where they belong
     u = _enough(step, neighbours[1:], step.extents[first])
     others = sorted(
         (i for i in step.kept if i not in (first, *u)), key=lambda i: abs(source.get(i, 0))
