@@ -204,7 +204,8 @@ class _Source:
         while isinstance(statement, Loop):
             loops.append(statement)
             (statement,) = statement.body
-        assert isinstance(statement, Assign) and self.schedule.stage is not None
+        assert isinstance(statement, Assign)
+        assert self.schedule.stage is not None
         job = self.schedule.stage
         rows = loops.pop(0) if job.rows is not None else None
         row_axis, row_count = self.axis(rows, "rows")

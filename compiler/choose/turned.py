@@ -121,6 +121,8 @@ def _combined(step: Geometry, neighbours: list[str]) -> dict[str, tuple[str, ...
     rows = {next((i for i in step.kept if t.get(i) == 1), None) for t in turned}
     if len(rows) > 1 or None in rows:
         return None
+    if step.extents[first] * int(step.elements[-1][1:]) < RUN // 4:
+        return None  # runs so short are mostly ends
     return {"v": tuple(filter(None, rows)), "w": (first,)}
 
 

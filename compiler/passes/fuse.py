@@ -13,9 +13,10 @@ after::
         for n in 0..N:
             out[m*out_m + n] = ...
 
-A group of several indices has in general no single stride: ``m*out_m`` then stands for the offset of position
-``m``, the last index running fastest, until a later pass puts a table of offsets in its place. From
-here on the nest does not know how many indices there were, so one kernel serves any number.
+A group of several indices has in general no single stride: ``m*out_m`` then stands for the offset
+of position ``m``, the last index running fastest, until a later pass puts a table of offsets in its
+place. From here on the nest does not know how many indices there were, so one kernel serves any
+number.
 """
 
 from __future__ import annotations

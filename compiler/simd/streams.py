@@ -79,7 +79,9 @@ def prefetch(p: Any, offset: Any, step: Any, rows: Any) -> Any:
         b = e.builder
         flags = [ir.Constant(I32, flag) for flag in (0, 3, 1)]  # to read, to keep, data
         for row in range(count):
-            at = e.address(p.element, values[0], b.add(values[1], step_to(e, (step, values[2]), row)))
+            at = e.address(
+                p.element, values[0], b.add(values[1], step_to(e, (step, values[2]), row))
+            )
             byte = b.bitcast(at, ir.IntType(8).as_pointer())
             e.intrinsic("llvm.prefetch.p0", ir.VoidType(), [byte, *flags])
 

@@ -94,7 +94,8 @@ def test_outputs_are_right_wherever_they_begin(case):
             out[...] = 1
             run(call, [a.ctypes.data for a in (*operands, out)], scratch, tiles)
             np.testing.assert_array_equal(out, expected)
-            assert (memory[:shift] == 1).all() and (memory[shift + out.size :] == 1).all()
+            assert (memory[:shift] == 1).all()
+            assert (memory[shift + out.size :] == 1).all()
             assert (kept[end:] == 0xFF).all(), "written behind the scratch memory"
 
 
@@ -130,10 +131,11 @@ def test_short_axes_are_joined_to_long_runs():
     """Rows and columns of a block are as long as they can be, without tables on their own side."""
     _, _, choice = made(("abcdef->fedcba", (4, 5, 4, 5, 3, 24), "f4"))
     schedule = choice.schedule
-    assert len(choice.members["v"]) > 1 and len(choice.members["w"]) > 1
+    assert min(len(choice.members[group]) for group in "vw") > 1
     assert {("x0", "v", 1), ("out", "w", 1)} == set(schedule.linear)
     tables = {b.name for b in stages(schedule).final.buffers}
-    assert tables >= {"x0_w_at", "out_v_at"} and not tables & {"x0_v_at", "out_w_at"}
+    assert tables >= {"x0_w_at", "out_v_at"}
+    assert not tables & {"x0_v_at", "out_w_at"}
 
 
 def test_a_shared_line_is_in_the_block_that_writes_it():
@@ -148,7 +150,8 @@ def test_a_shared_line_is_in_the_block_that_writes_it():
         line = 64 // int(schedule.elements[-1][1:])
         block = sizes[f"{first.upper()}_BLOCK"]
         if block < extents[first]:
-            assert sizes["LEAD"] * unit >= line and block * unit >= line
+            assert sizes["LEAD"] * unit >= line
+            assert block * unit >= line
         else:
             assert sizes["LEAD"] == 0
         loops = [s for s in walk(stages(schedule).final.body) if isinstance(s, Loop)]
