@@ -21,7 +21,7 @@ LARGE = Machine(V3, l2_bytes=16 << 10, l3_bytes=0)
 CASES = [
     ("ab->ba", (300, 200), "f4"),
     ("ab->ba", (601, 75), "f4"),  # the block's rows follow each other in the output
-    ("ab->ba", (9, 8), "u1"),
+    ("ab->ba", (19, 17), "u1"),
     ("ab->ba", (130, 1100), "u1"),
     ("ab->ba", (300, 201), "f2"),
     ("ab->ba", (130, 77), "c8"),
