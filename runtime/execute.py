@@ -9,22 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..compiler.choose import Choice, choose
+from ..compiler.cost import statement_cost, worthwhile_threads
 from ..compiler.factorize import Factorization, factorize
 from ..compiler.geometry import Geometry, canonical
-from ..compiler.machine import TARGETS, Machine, Target
+from ..compiler.machine import Machine, Target
 from ..compiler.program import Access, Program, Statement, from_expression
 from ..compiler.relayout import relayout
 from ..compiler.schedule import Schedule
 from ..compiler.subscripts import Expression
-from . import settings, target, threads
+from . import settings, threads
 from .bind import argument_array, argument_values
 from .kernels import Kernel, kernel
+from .machine import machine
 
 Array = np.ndarray[Any, Any]
 
@@ -41,7 +43,7 @@ class Step:
     arguments: Array  # int64; the addresses at its head are filled in for each call
     tiles: int
     scratch_bytes: int
-    work_ns: float
+    threads: int  # worth having for its work
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Execution:
                 arguments.__array_interface__["data"][0],
                 step.tiles,
                 step.scratch_bytes,
-                work_ns=step.work_ns,
+                most=step.threads,
             )
 
 
@@ -106,7 +108,7 @@ def prepare_layouts(
     """
     host = machine()
     program = from_expression(expression, names, same)
-    factorization = factorize(program, optimize, host, dtype.itemsize)
+    factorization = factorize(program, optimize, host, element(dtype))
     program = factorization.program
     wide = np.dtype("f4") if dtype == np.float16 else dtype
     layouts = {
@@ -165,11 +167,11 @@ def _step(
     step = canonical(_geometry(layouts, extents, accumulator, statement))
     choice = choose(step, host)
     code = obtain(choice.schedule, host.target)
-    count = threads.get_num_threads()
+    cost = statement_cost(statement, extents, element(accumulator), host)
+    count = worthwhile_threads(cost.seconds, host, threads.get_num_threads())
     values = argument_values(choice, step, host, count)
     places, scratch_bytes = code.scratch_places(values)
     names = tuple(accesses[i].tensor for i in (*choice.operands, len(accesses) - 1))
-    volume = step.volume(tuple(step.extents))
     return Step(
         statement=statement,
         geometry=step,
@@ -179,7 +181,7 @@ def _step(
         arguments=argument_array(code.parameters, choice, step, values | places),
         tiles=code.tile_count(values),
         scratch_bytes=scratch_bytes,
-        work_ns=volume * 0.1,
+        threads=count,
     )
 
 
@@ -212,21 +214,3 @@ def same_arrays(operands: Sequence[Array]) -> list[int]:
         identity = (array.__array_interface__["data"][0], array.shape, array.strides)
         same.append(seen.setdefault(identity, position))
     return same
-
-
-@lru_cache(maxsize=8)
-def _machine(name: str) -> Machine:
-    level = (target.host_level() or "x86-64-v1") if name == "native" else name
-    facts = target.host()
-    return Machine(
-        TARGETS.get(level, TARGETS["x86-64-v2"]),
-        cores=facts.cores,
-        l1_bytes=facts.l1d or 32 << 10,
-        l2_bytes=facts.l2 or 512 << 10,
-        l3_bytes=facts.l3 or 8 << 20,
-    )
-
-
-def machine() -> Machine:
-    """The machine that kernels are made for: the host, or its part that EINSUMC_TARGET names."""
-    return _machine(settings.current().target)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from ..compiler import pipeline, show
 from ..compiler.cost import Cost, statement_cost
 from ..compiler.program import from_expression
-from .execute import Execution, Step, machine, prepare_layouts, same_arrays
+from .execute import Execution, Step, element, machine, prepare_layouts, same_arrays
 from .operands import KERNEL_DTYPES, Array
 from .plan import plan, planned
 from .store import default_stores
@@ -64,7 +64,11 @@ class ExplainedStep:
         origin: where the kernel is: "stored" or "not stored".
         groups: the loops' indices.
         tiles: into how many independent parts the step is cut for threads.
+        threads: how many are to work on it.
+        predicted: seconds with these threads.
+        least: seconds that these threads need at least: the roofline.
         scratch_bytes: what each thread needs besides the tensors.
+        measured: the same measured, by `Explanation.measure`; None before.
     """
 
     statement: str
@@ -77,9 +81,21 @@ class ExplainedStep:
     groups: tuple[ExplainedGroup, ...]
     tiles: int
     scratch_bytes: int
+    threads: int
+    predicted: float
+    least: float
+    measured: float | None
     _header: str = field(repr=False)
     _step: Step = field(repr=False, compare=False)
     _target: Target = field(repr=False)
+
+    @property
+    def share(self) -> float:
+        """Of the roofline: the least time over what was measured, or else over what is predicted.
+
+        It is above 1 where tensors are in a nearer cache than all of them together fit in.
+        """
+        return self.least / (self.predicted if self.measured is None else self.measured)
 
     @property
     def schedule(self) -> str:
@@ -148,6 +164,36 @@ class Explanation:
     def bytes(self) -> int:
         """Bytes read and written by all steps, each tensor of a step once."""
         return self.cost.bytes
+
+    @property
+    def predicted(self) -> float:
+        """Seconds of all steps, with as many threads as each is worth."""
+        return sum(step.predicted for step in self.steps)
+
+    @property
+    def measured(self) -> float | None:
+        """Seconds of all steps as `measure` found them; None before."""
+        times = [step.measured for step in self.steps]
+        known = [time for time in times if time is not None]
+        return sum(known) if len(known) == len(times) else None
+
+    def measure(self, rounds: int = 5) -> Explanation:
+        """The same plan with the measured time of every step beside the predicted one.
+
+        Every step's kernel is run on memory of its own with ones in it, so that arrays need not
+        exist. Kernels that are not stored are compiled.
+
+        Args:
+            rounds: how often each step is measured; the fastest counts.
+
+        Raises:
+            KernelMissing: a kernel is in no store and compiling is forbidden.
+            MemoryError: there is no room for a step's tensors.
+        """
+        from .measure import measured_seconds
+
+        steps = (replace(s, measured=measured_seconds(s._step, rounds)) for s in self.steps)
+        return replace(self, steps=tuple(steps))
 
     @property
     def peak_memory(self) -> int:
@@ -291,17 +337,23 @@ def _explained(
         ", ".join(f"{group.name} = {show.indices(group.indices)}" for group in groups),
         show.schedule(schedule),
     ]
+    sizes, kind = execution.program.sizes, element(dtype)
+    shared = statement_cost(step.statement, sizes, kind, host, step.threads)
     return ExplainedStep(
         statement=str(step.statement),
         subscripts=show.subscripts(step.statement),
         computes=show.product(step.statement),
-        cost=statement_cost(step.statement, execution.program.sizes, dtype.itemsize, host),
+        cost=statement_cost(step.statement, sizes, kind, host),
         recipe=schedule.recipe,
         key=step.kernel.key,
         origin=stored,
         groups=groups,
         tiles=step.tiles,
         scratch_bytes=step.scratch_bytes,
+        threads=step.threads,
+        predicted=shared.seconds,
+        least=shared.least,
+        measured=None,
         _header=show.comment("\n".join(header)),
         _step=step,
         _target=host.target,
