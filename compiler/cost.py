@@ -30,7 +30,7 @@ from .schedule import vector_lanes
 
 __all__ = ["Cost", "program_cost", "statement_cost", "worthwhile_threads"]
 
-TILE_STEPS = 12
+TILE_STEPS = 4
 """Of a sum that a tile of the microkernel could have added in the time that it takes besides."""
 
 TILE_CYCLES = 12
@@ -41,6 +41,9 @@ TOTAL_CYCLES = 12
 
 GATHER_CYCLES = 1.0
 """To load an element where neighbours in a register are none in memory."""
+
+PACKED_GATHER_CYCLES = 6.0
+"""The same where the operand is packed: it is large, and each element is on a line of its own."""
 
 _MOST = 10**300  # what a float can hold; the unfactored form of a network has more products
 
@@ -116,7 +119,11 @@ def statement_cost(
     least = max(min(flops, _MOST) / (speeds.flops.of(element) * threads), reading + writing)
     groups = _groups(statement, extents)
     if groups is not None and _is_packed(groups, element, machine):
+        gathered = sum(
+            _elements(factor, extents) for factor in factors if _is_gathered(factor, statement, extents)
+        )
         busy = _packed(groups, element, machine)
+        busy += min(gathered, _MOST) * PACKED_GATHER_CYCLES * _cycle(machine)
         panels = sum(read) / _rate(speeds.write, speeds.write_all, total // 2, machine, threads)
         seconds = busy / threads + reading + panels + writing
     else:
@@ -186,6 +193,27 @@ def _packed(groups: _Groups, element: str, machine: Machine) -> float:
     return 2 * min(tiles * rows * width * steps, _MOST) / machine.speeds.flops.of(element)
 
 
+def _is_gathered(factor: Access, statement: Statement, extents: Mapping[str, int]) -> bool:
+    """Whether panels of a factor are copied element by element.
+
+    They are copied as vectors along its neighbours where these are neighbours in the panel's order
+    too: the innermost of its kept indices, or of the summed ones.
+    """
+    steps = dict.fromkeys(statement.reduced, 0)
+    for each in statement.factors:
+        step = 1
+        for axis in reversed(each.subscripts):
+            for name in axis.names:
+                if name in steps:
+                    steps[name] = max(steps[name], step)
+                step *= extents[name]
+    shared = set.intersection(*({*each.names} for each in statement.factors))
+    kept = [name for name in statement.kept if name in factor.names and name not in shared]
+    innermost = {*kept[-1:], *([min(steps, key=steps.__getitem__)] if steps else [])}
+    last = next((axis.names for axis in reversed(factor.subscripts) if axis.names), ())
+    return not innermost.intersection(last)
+
+
 def _streamed(
     statement: Statement, extents: Mapping[str, int], element: str, machine: Machine
 ) -> float:
@@ -244,7 +272,7 @@ def _rate(one: Levels, every: Levels, size: int, machine: Machine, threads: int)
     elif size <= machine.l2_bytes * threads:
         level = "l2"
     else:
-        level = "l3" if size <= machine.l3_bytes else "memory"
+        level = "l3" if size <= machine.l3_bytes // 2 else "memory"  # others have a share of it
     return min(getattr(one, level) * threads, max(getattr(every, level), getattr(one, level)))
 
 

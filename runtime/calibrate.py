@@ -48,7 +48,7 @@ def calibrate(progress: Callable[[str], None] = lambda what: None) -> Machine:
     places = {
         "l1": host.l1_bytes // 2,
         "l2": host.l2_bytes // 2,
-        "l3": host.l3_bytes // 4,
+        "l3": max(host.l3_bytes // 8, host.l2_bytes),
         "memory": memory,
     }
     progress("kernels")

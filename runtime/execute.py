@@ -45,6 +45,19 @@ class Step:
     scratch_bytes: int
     threads: int  # worth having for its work
 
+    def run(self, arrays: Mapping[str, Array]) -> None:
+        """Compute on arrays of the layouts that it was bound to, by the names of the tensors."""
+        arguments = self.arguments.copy()
+        for place, name in enumerate(self.operands):
+            arguments[place] = arrays[name].__array_interface__["data"][0]
+        threads.run(
+            self.kernel.address,
+            arguments.__array_interface__["data"][0],
+            self.tiles,
+            self.scratch_bytes,
+            most=self.threads,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Execution:
@@ -62,16 +75,7 @@ class Execution:
         for name, (shape, dtype) in self.temporaries.items():
             arrays[name] = np.empty(shape, dtype)
         for step in self.steps:
-            arguments = step.arguments.copy()
-            for place, name in enumerate(step.operands):
-                arguments[place] = arrays[name].__array_interface__["data"][0]
-            threads.run(
-                step.kernel.address,
-                arguments.__array_interface__["data"][0],
-                step.tiles,
-                step.scratch_bytes,
-                most=step.threads,
-            )
+            step.run(arrays)
 
 
 def prepare(

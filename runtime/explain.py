@@ -376,23 +376,39 @@ def _tree(plan: Explanation) -> str:
             str(number),
             step.computes,
             step.subscripts,
-            *show.cost_cells(step.cost),
+            show.count(step.cost.flops),
+            show.size(step.cost.bytes),
+            *_times(step.predicted, step.measured, step.least),
+            str(step.threads),
             f"{step.recipe} {step.key[:8]}, {step.origin}",
         ]
         for number, step in enumerate(plan.steps, start=1)
     ]
-    rows.append(["", "all", "", *show.cost_cells(plan.cost), ""])
-    head = ["step", "computes", "subscripts", "flops", "bytes", "predicted", "kernel"]
+    measured = plan.measured is not None
+    least = sum(step.least for step in plan.steps)
+    times = _times(plan.predicted, plan.measured, least)
+    rows.append(["", "all", "", show.count(plan.flops), show.size(plan.bytes), *times, "", ""])
+    took = ["predicted", *(["measured"] if measured else []), "roofline"]
+    numbers = ["flops", "bytes", *took, "threads"]
+    head = ["step", "computes", "subscripts", *numbers, "kernel"]
     chosen = plan.factorization.chosen
     memory = show.size(plan.peak_memory) if plan.temporaries else "none"
     return "\n\n".join(
         (
             f"factorization: {chosen}; temporaries: {memory}\n"
-            + _indented(show.table(head, rows, "flops bytes predicted")),
+            + _indented(show.table(head, rows, " ".join(numbers))),
             "candidates, with the time of one core\n"
             + _indented(show.candidates(plan.factorization.candidates, chosen)),
         )
     )
+
+
+def _times(predicted: float, measured: float | None, least: float) -> list[str]:
+    """The predicted time, the measured one if there is one, and the better known's share."""
+    took = predicted if measured is None else measured
+    share = f"{100 * least / took:.0f} %" if took else ""
+    known = [] if measured is None else [show.seconds(measured)]
+    return [show.seconds(predicted), *known, share]
 
 
 def _heading(step: ExplainedStep, every: Sequence[ExplainedStep]) -> str:

@@ -7,11 +7,12 @@ needed and none are touched, and a plan of arrays that do not exist can be measu
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from math import ceil
 
 import numpy as np
 
-from . import threads
+from ..compiler.geometry import Geometry
 from .execute import Array, Step
 from .kernels import kernel
 from .machine import machine
@@ -32,20 +33,17 @@ def measured_seconds(step: Step, rounds: int = 5) -> float:
         KernelMissing: the kernel is in no store and compiling is forbidden.
         MemoryError: there is no room for the tensors.
     """
-    code = kernel(step.choice.schedule, machine().target)
-    arguments, owners = step.arguments.copy(), {}
+    step = replace(step, kernel=kernel(step.choice.schedule, machine().target))
     places = (*step.choice.operands, len(step.geometry.strides) - 1)
-    for number, (name, tensor) in enumerate(zip(step.operands, places, strict=True)):
-        if name not in owners:
-            owners[name] = _memory(step, [t for n, t in zip(step.operands, places, strict=True) if n == name])
-        memory, first = owners[name]
-        arguments[number] = memory.__array_interface__["data"][0] + first
-    address = arguments.__array_interface__["data"][0]
+    tensors: dict[str, list[int]] = {}
+    for name, place in zip(step.operands, places, strict=True):
+        tensors.setdefault(name, []).append(place)
+    arrays = {name: _memory(step.geometry, found) for name, found in tensors.items()}
 
     def run(repeats: int) -> float:
         begin = time.perf_counter()
         for _ in range(repeats):
-            threads.run(code.address, address, step.tiles, step.scratch_bytes, most=step.threads)
+            step.run(arrays)
         return (time.perf_counter() - begin) / repeats
 
     run(1)
@@ -53,15 +51,14 @@ def measured_seconds(step: Step, rounds: int = 5) -> float:
     return min(run(repeats) for _ in range(rounds))
 
 
-def _memory(step: Step, tensors: list[int]) -> tuple[Array, int]:
-    """Memory for all elements that a step touches of a tensor, and where its first one lies.
+def _memory(step: Geometry, places: list[int]) -> Array:
+    """Memory that begins with a tensor's first element and has all that a step touches of it.
 
-    A tensor that is read in two places may have several strides.
+    What has negative strides lies before it. A tensor that is read twice may have several layouts.
     """
     low = high = 0
-    for tensor in tensors:
-        spans = [(step.geometry.extents[i] - 1) * s for i, s in step.geometry.strides[tensor].items()]
+    for strides in (step.strides[place] for place in places):
+        spans = [(step.extents[index] - 1) * stride for index, stride in strides.items()]
         low = min(low, sum(span for span in spans if span < 0))
         high = max(high, sum(span for span in spans if span > 0))
-    element = np.dtype(step.geometry.elements[tensors[0]])
-    return np.ones(high - low + 1, element), -low * element.itemsize
+    return np.ones(high - low + 1, step.elements[places[0]])[-low:]
