@@ -184,7 +184,6 @@ def measure_orders(
 ) -> list[Timed]:
     """An equation in several orders of contraction, in turns; hopeless ones are left out."""
     import numpy as np
-
     from einsumc import compile_einsum
 
     rng = np.random.default_rng(0)
@@ -204,7 +203,11 @@ def measure_orders(
             if number:
                 best[place] = min(best[place], time.perf_counter() - begin)
     return [
-        Timed(plan.factorization.chosen + " " + "; ".join(s.subscripts for s in plan.steps), plan.predicted, took)
+        Timed(
+            plan.factorization.chosen + " " + "; ".join(s.subscripts for s in plan.steps),
+            plan.predicted,
+            took,
+        )
         for plan, took in zip(predicted, best, strict=True)
         if plan.factorization is not None
     ]
@@ -217,7 +220,8 @@ def summary(pairs: Sequence[Timed]) -> str:
     return (
         f"{len(pairs)}: Spearman {spearman(pairs):.3f}, predicted/measured median "
         f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}), "
-        f"off by {statistics.median(off):.2f} at the median, {off[int(0.9 * len(off))]:.2f} for nine in ten"
+        f"off by {statistics.median(off):.2f} at the median, "
+        f"{off[int(0.9 * len(off))]:.2f} for nine in ten"
     )
 
 
@@ -240,7 +244,9 @@ def main() -> None:
     def show(pairs: Sequence[Timed]) -> None:
         for pair in sorted(pairs, key=lambda pair: pair.predicted / pair.measured):
             ratio = f"{pair.predicted / pair.measured:5.2f}"
-            print(f"  {ratio}  {seconds(pair.predicted):>8}  {seconds(pair.measured):>8}  {pair.what}")
+            print(
+                f"  {ratio}  {seconds(pair.predicted):>8}  {seconds(pair.measured):>8}  {pair.what}"
+            )
 
     if options.only != "orders":
         steps = measure_steps(options.dtypes.split(","), options.rounds)
@@ -251,9 +257,7 @@ def main() -> None:
         return
     regrets, every, correlations = [], [], []
     for equation, extents in read(ORDERS):
-        pairs = measure_orders(
-            equation, extents, "f8", options.rounds, options.orders, seconds=0.2
-        )
+        pairs = measure_orders(equation, extents, "f8", options.rounds, options.orders, seconds=0.2)
         if options.show:
             show(pairs)
         chosen = min(pairs, key=lambda pair: pair.predicted)
@@ -262,7 +266,10 @@ def main() -> None:
         regrets.append(regret)
         every += pairs
         correlations.append(spearman(pairs))
-        print(f"{equation:26} {len(pairs):3} orders, Spearman {correlations[-1]:5.2f}, regret {regret:.2f}")
+        print(
+            f"{equation:26} {len(pairs):3} orders, Spearman {correlations[-1]:5.2f}, "
+            f"regret {regret:.2f}"
+        )
     print(f"orders, {summary(every)}")
     known = [each for each in correlations if not math.isnan(each)]
     print(f"orders of one equation: Spearman, median {statistics.median(known):.2f}")

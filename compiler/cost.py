@@ -19,6 +19,7 @@ share what all cores have together.
 What it knows of layouts are the axes as a statement lists them: tensors count as C-ordered.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil, prod
@@ -103,32 +104,28 @@ def statement_cost(
     >>> cost.flops, cost.bytes, f"{cost.seconds:.4f}"
     (2000000000, 12000000, '0.0235')
     """
-    flops = _volume(statement.indices, extents) * (
-        len(statement.factors) - 1 + bool(statement.reduced)
-    )
-    # An access that occurs twice is one: the square of an array reads it once.
-    factors = [factor for factor in dict.fromkeys(statement.factors) if factor != statement.target]
+    form = _form(statement, extents)
+    flops = form.volume * (len(statement.factors) - 1 + bool(form.reduced))
     size = int(element[1:])
-    read = [min(_elements(factor, extents) * size, _MOST) for factor in factors]
+    read = [min(_elements(factor, extents) * size, _MOST) for factor in form.factors]
     written = min(_elements(statement.target, extents) * size, _MOST)
-    speeds = machine.speeds
     total = sum(read) + written
+    speeds = machine.speeds
     reading = sum(read) / _rate(speeds.read, speeds.read_all, total, machine, threads)
     writing = written / _rate(speeds.write, speeds.write_all, total, machine, threads)
 
     least = max(min(flops, _MOST) / (speeds.flops.of(element) * threads), reading + writing)
-    groups = _groups(statement, extents)
+    groups = _groups(form)
     if groups is not None and _is_packed(groups, element, machine):
-        gathered = sum(
-            _elements(factor, extents) for factor in factors if _is_gathered(factor, statement, extents)
-        )
         busy = _packed(groups, element, machine)
-        busy += min(gathered, _MOST) * PACKED_GATHER_CYCLES * _cycle(machine)
+        gathered = sum(n for f, n in zip(form.factors, read, strict=True) if _is_gathered(f, form))
+        busy += gathered // size * PACKED_GATHER_CYCLES * _cycle(machine)
         panels = sum(read) / _rate(speeds.write, speeds.write_all, total // 2, machine, threads)
         seconds = busy / threads + reading + panels + writing
     else:
-        seconds = max(_streamed(statement, extents, element, machine) / threads, reading + writing)
-    seconds += speeds.call + (speeds.wake * (threads - 1) / threads)
+        busy = _streamed(form, element, machine)
+        seconds = max(busy / threads, reading + writing)
+    seconds += speeds.call + speeds.wake * (threads - 1) / threads
     return Cost(flops, total, seconds, least)
 
 
@@ -149,6 +146,48 @@ def worthwhile_threads(seconds: float, machine: Machine, most: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class _Form:
+    """What of a statement is asked for again and again.
+
+    ``factors`` are the distinct ones: the square of an array reads it once. ``names`` are theirs,
+    ``last`` the names of their last axes.
+    """
+
+    extents: Mapping[str, int]
+    kept: tuple[str, ...]
+    reduced: tuple[str, ...]
+    factors: tuple[Access, ...]
+    names: tuple[tuple[str, ...], ...]
+    last: tuple[tuple[str, ...], ...]
+    target_last: tuple[str, ...]
+    volume: int
+    outputs: int
+    count: int  # of factors, equal ones too
+
+
+def _form(statement: Statement, extents: Mapping[str, int]) -> _Form:
+    factors = tuple(dict.fromkeys(statement.factors))
+    kept, indices = statement.kept, statement.indices
+    return _Form(
+        extents=extents,
+        kept=kept,
+        reduced=indices[len(kept) :],
+        factors=factors,
+        names=tuple(factor.names for factor in factors),
+        last=tuple(_last(factor) for factor in factors),
+        target_last=_last(statement.target),
+        volume=_volume(indices, extents),
+        outputs=_volume(kept, extents),
+        count=len(statement.factors),
+    )
+
+
+def _last(access: Access) -> tuple[str, ...]:
+    """The indices along whose axis the elements are neighbours."""
+    return access.subscripts[-1].names if access.subscripts else ()
+
+
+@dataclass(frozen=True, slots=True)
 class _Groups:
     """The products of the extents of a contraction's groups; n has the output's neighbours."""
 
@@ -158,19 +197,18 @@ class _Groups:
     k: int
 
 
-def _groups(statement: Statement, extents: Mapping[str, int]) -> _Groups | None:
+def _groups(form: _Form) -> _Groups | None:
     """The groups of a contraction of two factors; None for any other statement."""
-    if len(statement.factors) != 2:
+    if form.count != 2:
         return None
-    left, right = ({*factor.names} for factor in statement.factors)
-    last = statement.target.subscripts[-1].names if statement.target.subscripts else ()
-    if any(name in left and name not in right for name in last):
+    left, right = form.names[0], form.names[-1]
+    if any(name in left and name not in right for name in form.target_last):
         left, right = right, left
-    b = [name for name in statement.kept if (name in left) == (name in right)]
-    m = [name for name in statement.kept if name in left and name not in right]
-    n = [name for name in statement.kept if name in right and name not in left]
-    b_, m_, n_, k_ = (_volume(names, extents) for names in (b, m, n, statement.reduced))
-    return _Groups(b_, m_, n_, k_)
+    volumes = {"b": 1, "m": 1, "n": 1}
+    for name in form.kept:
+        group = "b" if (name in left) == (name in right) else "m" if name in left else "n"
+        volumes[group] *= form.extents[name]
+    return _Groups(**volumes, k=_volume(form.reduced, form.extents))
 
 
 def _is_packed(groups: _Groups, element: str, machine: Machine) -> bool:
@@ -193,63 +231,50 @@ def _packed(groups: _Groups, element: str, machine: Machine) -> float:
     return 2 * min(tiles * rows * width * steps, _MOST) / machine.speeds.flops.of(element)
 
 
-def _is_gathered(factor: Access, statement: Statement, extents: Mapping[str, int]) -> bool:
+def _is_gathered(factor: Access, form: _Form) -> bool:
     """Whether panels of a factor are copied element by element.
 
     They are copied as vectors along its neighbours where these are neighbours in the panel's order
     too: the innermost of its kept indices, or of the summed ones.
     """
-    steps = dict.fromkeys(statement.reduced, 0)
-    for each in statement.factors:
+    steps = dict.fromkeys(form.reduced, 0)
+    for each in form.factors:
         step = 1
         for axis in reversed(each.subscripts):
             for name in axis.names:
                 if name in steps:
                     steps[name] = max(steps[name], step)
-                step *= extents[name]
-    shared = set.intersection(*({*each.names} for each in statement.factors))
-    kept = [name for name in statement.kept if name in factor.names and name not in shared]
+                step *= form.extents[name]
+    kept = [
+        name
+        for name in form.kept
+        if name in factor.names and not all(name in names for names in form.names)
+    ]
     innermost = {*kept[-1:], *([min(steps, key=steps.__getitem__)] if steps else [])}
-    last = next((axis.names for axis in reversed(factor.subscripts) if axis.names), ())
-    return not innermost.intersection(last)
+    return innermost.isdisjoint(_last(factor))
 
 
-def _streamed(
-    statement: Statement, extents: Mapping[str, int], element: str, machine: Machine
-) -> float:
+def _streamed(form: _Form, element: str, machine: Machine) -> float:
     """Seconds of the streamed recipe's register tiles on one core, for the best lanes."""
     lanes = vector_lanes(_accumulator(element), machine.target.vector_bytes)
-    least = min(
-        (_cycles(statement, extents, index, lanes) for index in statement.indices),
-        default=float(TILE_CYCLES),
-    )
-    arithmetic = 0.0
-    return max(least * _cycle(machine), arithmetic)
-
-
-def _cycles(
-    statement: Statement, extents: Mapping[str, int], v: str, lanes: int
-) -> float:
-    """Cycles of the streamed recipe with its lanes along an index."""
-    extent = max(extents[v], 1)
-    volume = min(_volume(statement.indices, extents), _MOST)
-    vectors = volume / extent * ceil(extent / lanes)
-    loads = 0.0
-    for factor in dict.fromkeys(statement.factors):
-        if v not in factor.names or factor.subscripts[-1].names == (v,):
-            loads += 0.5
+    volume, outputs = float(min(form.volume, _MOST)), float(min(form.outputs, _MOST))
+    operations = (form.count - 1 + bool(form.reduced)) / 2
+    best = math.inf
+    for v in (*form.kept, *form.reduced):
+        extent = max(form.extents[v], 1)
+        vectors = ceil(extent / lanes) / extent
+        loads = 0.0
+        for names, last in zip(form.names, form.last, strict=True):
+            loads += 0.5 if v not in names or last == (v,) else GATHER_CYCLES * lanes
+        cycles = volume * vectors * max(loads, operations)
+        if v in form.kept:
+            stores = 1 if form.target_last == (v,) else lanes
+            tiles = outputs / extent * ceil(extent / (4 * lanes))
+            cycles += outputs * vectors * stores + tiles * TILE_CYCLES
         else:
-            loads += GATHER_CYCLES * lanes
-    outputs = min(_volume(statement.kept, extents), _MOST)
-    if v in statement.kept:
-        tiles = outputs / extent * ceil(extent / (4 * lanes))
-        last = statement.target.subscripts[-1].names == (v,)
-        stores = outputs / extent * ceil(extent / lanes) * (1 if last else lanes)
-    else:
-        tiles = outputs
-        stores = outputs * TOTAL_CYCLES
-    work = max(loads, 0.5 * (len(statement.factors) - 1 + bool(statement.reduced)))
-    return vectors * work + stores + tiles * TILE_CYCLES
+            cycles += outputs * (TOTAL_CYCLES + TILE_CYCLES)
+        best = min(best, cycles)
+    return _cycle(machine) * (best if best < math.inf else TILE_CYCLES)
 
 
 def _cycle(machine: Machine) -> float:

@@ -101,6 +101,10 @@ def _all(one: Levels, cores: int) -> Levels:
     return Levels(one.l1 * cores, one.l2 * cores, one.l3 * cores, one.memory * min(cores, 8))
 
 
+USUAL = estimate(TARGETS["x86-64-v3"])
+"""The speeds of machines that nobody said more about."""
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """A machine's sizes and speeds: block sizes follow from sizes, costs from both, kernels do not.
@@ -116,6 +120,6 @@ class Machine:
     l1_bytes: int = 32 << 10
     l2_bytes: int = 512 << 10
     l3_bytes: int = 32 << 20
-    speeds: Speeds = estimate(TARGETS["x86-64-v3"])
+    speeds: Speeds = USUAL
     worth_packing: int = 1 << 15
     partial_sum: int = 4096

@@ -74,53 +74,52 @@ def calibrate(progress: Callable[[str], None] = lambda what: None) -> Machine:
     progress("threads")
     wake = _wake(host.speeds.wake) if cores > 1 else host.speeds.wake
 
-    peak = Peak(**{f.name: 2 * SIDE**3 / seconds[f.name] for f in fields(Peak)})
-    read, write = _levels(
-        {place: probes[f"read {place}"].bytes / seconds[f"read {place}"] for place in places},
-        {place: probes[f"copy {place}"].bytes / seconds[f"copy {place}"] for place in places},
-    )
-    rates = [
-        {place: one * cores for place, one in (("l1", each.l1), ("l2", each.l2))}
-        | {
-            place: max(
-                probes[f"{what} all {place}"].bytes / seconds[f"{what} all {place}"],
-                probes[f"{what} {place}"].bytes / seconds[f"{what} {place}"],
-            )
-            for place in ("l3", "memory")
-        }
-        for what, each in (("read", read), ("copy", _mean(read, write)))
-    ]
-    read_all, write_all = _levels(*rates)
-    return replace(
-        host,
-        speeds=Speeds(peak, read, write, read_all, write_all, seconds["call"], wake),
-    )
+    peak = Peak(**{f.name: _rounded(2 * SIDE**3 / seconds[f.name]) for f in fields(Peak)})
+    rates = {name: probe.bytes / seconds[name] for name, probe in probes.items() if probe.bytes}
+    read = _monotone({place: rates[f"read {place}"] for place in places})
+    copy = _monotone({place: rates[f"copy {place}"] for place in places})
+    # What every core has for itself is not measured together.
+    all_read = {place: rates.get(f"read all {place}", cores * read[place]) for place in places}
+    all_copy = {place: rates.get(f"copy all {place}", cores * copy[place]) for place in places}
+    one = read, _writing(read, copy)
+    every = _monotone(all_read, one[0]), _monotone(_writing(all_read, all_copy), one[1])
+    levels = (_levels(rates) for rates in (*one, *every))
+    return replace(host, speeds=Speeds(peak, *levels, _rounded(seconds["call"]), _rounded(wake)))
 
 
-def _levels(read: dict[str, float], copy: dict[str, float]) -> tuple[Levels, Levels]:
-    """Rates of reading and of writing at each level, from those of sums and of copies.
+_Rates = dict[str, float]
+"""Bytes a second by level, the nearest first."""
 
-    A copy of n bytes reads half of them. A level is no slower than the one behind it: what looks
-    otherwise is a loop that has other limits.
+
+def _monotone(rates: _Rates, least: _Rates | None = None) -> _Rates:
+    """The same where no level is slower than those behind it, nor than in `least`.
+
+    What looks otherwise is noise, or a loop that has other limits.
     """
-    found: dict[str, tuple[float, float]] = {}
-    reading = writing = 0.0
-    for place in ("memory", "l3", "l2", "l1"):
-        reading = max(reading, read[place])
-        rest = 2 / copy[place] - 1 / reading
-        writing = max(writing, min(1 / rest if rest > 0 else np.inf, 2 * copy[place], reading))
-        found[place] = reading, writing
-    return (
-        Levels(**{place: each for place, (each, _) in found.items()}),
-        Levels(**{place: each for place, (_, each) in found.items()}),
-    )
+    found: _Rates = {}
+    rate = 0.0
+    for place in reversed(rates):
+        rate = max(rate, rates[place], least[place] if least else 0.0)
+        found[place] = rate
+    return {place: found[place] for place in rates}
 
 
-def _mean(read: Levels, write: Levels) -> Levels:
-    """Rates of copies, from those of reading and of writing."""
-    return Levels(
-        **{f.name: 2 / (1 / getattr(read, f.name) + 1 / getattr(write, f.name)) for f in fields(Levels)}
-    )
+def _writing(read: _Rates, copy: _Rates) -> _Rates:
+    """Rates of writing; a copy of n bytes reads half of them and writes the other half.
+
+    Writing counts as no faster than reading.
+    """
+    rest = {place: max(2 / copy[place] - 1 / read[place], 1 / read[place]) for place in read}
+    return _monotone({place: 1 / seconds for place, seconds in rest.items()})
+
+
+def _levels(rates: _Rates) -> Levels:
+    return Levels(**{place: _rounded(rate) for place, rate in rates.items()})
+
+
+def _rounded(value: float) -> float:
+    """Three digits: there are no more."""
+    return float(f"{value:.3g}")
 
 
 # --- probes ---------------------------------------------------------------------------------------
@@ -148,7 +147,7 @@ class _Probe:
         begin = time.perf_counter()
         for _ in range(repeats):
             self.execution(self.operands, self.out)
-        return (time.perf_counter() - begin) / repeats
+        return max((time.perf_counter() - begin) / repeats, 1e-9)
 
 
 def _probe(equation: str, *operands: Array, out: Array, touched: int = 0) -> _Probe:
