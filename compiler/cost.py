@@ -298,7 +298,8 @@ def _rate(one: Levels, every: Levels, size: int, machine: Machine, threads: int)
         level = "l2"
     else:
         level = "l3" if size <= machine.l3_bytes // 2 else "memory"  # others have a share of it
-    return min(getattr(one, level) * threads, max(getattr(every, level), getattr(one, level)))
+    single, together = (float(getattr(levels, level)) for levels in (one, every))
+    return min(single * threads, max(together, single))
 
 
 def _elements(access: Access, extents: Mapping[str, int]) -> int:

@@ -86,15 +86,15 @@ def estimate(target: Target, cores: int = 2, clock: float = 3e9) -> Speeds:
     """Usual speeds for an instruction set, number of cores and clock (in 1/s).
 
     Two vector multiply-adds a cycle; caches that keep up with part of that; memory of which one
-    core gets 12 GB/s, and eight cores what there is.
+    core reads 15 GB/s, and eight cores what there is.
     """
     lanes = target.vector_bytes // 4
     f4 = (4 if target.fma else 2) * lanes * clock
-    flops = Peak(f4, f4 / 2, f4 / 4, f4 / 8, f4, f4 / 3, f4 / 16)
+    flops = Peak(f4, f4 / 2, f4 / 5, f4 / 10, f4, f4 / 2, f4 / 8)
     cycle = target.vector_bytes * clock  # bytes a second, a vector a cycle
-    read = Levels(cycle, cycle / 2, cycle / 4, 12e9)
-    write = Levels(cycle / 2, cycle / 4, cycle / 8, 8e9)
-    return Speeds(flops, read, write, _all(read, cores), _all(write, cores), 5e-6, 30e-6)
+    read = Levels(0.8 * cycle, 0.6 * cycle, 0.4 * cycle, 15e9)
+    write = Levels(0.5 * cycle, 0.4 * cycle, 0.3 * cycle, 10e9)
+    return Speeds(flops, read, write, _all(read, cores), _all(write, cores), 7e-6, 40e-6)
 
 
 def _all(one: Levels, cores: int) -> Levels:

@@ -81,10 +81,17 @@ def calibrate(progress: Callable[[str], None] = lambda what: None) -> Machine:
     # What every core has for itself is not measured together.
     all_read = {place: rates.get(f"read all {place}", cores * read[place]) for place in places}
     all_copy = {place: rates.get(f"copy all {place}", cores * copy[place]) for place in places}
-    one = read, _writing(read, copy)
-    every = _monotone(all_read, one[0]), _monotone(_writing(all_read, all_copy), one[1])
-    levels = (_levels(rates) for rates in (*one, *every))
-    return replace(host, speeds=Speeds(peak, *levels, _rounded(seconds["call"]), _rounded(wake)))
+    write = _writing(read, copy)
+    speeds = Speeds(
+        flops=peak,
+        read=_levels(read),
+        write=_levels(write),
+        read_all=_levels(_monotone(all_read, read)),
+        write_all=_levels(_monotone(_writing(all_read, all_copy), write)),
+        call=_rounded(seconds["call"]),
+        wake=_rounded(wake),
+    )
+    return replace(host, speeds=speeds)
 
 
 _Rates = dict[str, float]

@@ -17,7 +17,8 @@ import numpy as np
 from ..compiler import pipeline, show
 from ..compiler.cost import Cost, statement_cost
 from ..compiler.program import from_expression
-from .execute import Execution, Step, element, machine, prepare_layouts, same_arrays
+from .execute import Execution, Step, element, prepare_layouts, same_arrays
+from .machine import machine
 from .operands import KERNEL_DTYPES, Array
 from .plan import plan, planned
 from .store import default_stores

@@ -6,7 +6,6 @@ number; anything else is damage. Nothing in it is code.
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
 from contextlib import suppress
@@ -77,13 +76,22 @@ def to_text(description: Description) -> str:
         *(f"{name} = {getattr(machine, name)}" for name in _SIZES),
         "",
         "[seconds]",
-        *(f"{name} = {getattr(machine.speeds, name)!r}  # {of}" for name, of in _TIMES.items()),
+        *(
+            f"{name} = {_number(getattr(machine.speeds, name))}  # {of}"
+            for name, of in _TIMES.items()
+        ),
     ]
     for table, (unit, record) in _TABLES.items():
         values = getattr(machine.speeds, table)
         lines += ["", f"[{table}]  # {unit}"]
-        lines += [f"{f.name} = {float(getattr(values, f.name))!r}" for f in fields(record)]
+        lines += [f"{f.name} = {_number(getattr(values, f.name))}" for f in fields(record)]
     return "\n".join(lines) + "\n"
+
+
+def _number(value: float) -> str:
+    """A number with three digits, if that is all of it."""
+    short = f"{value:.2e}"
+    return short if float(short) == value else repr(float(value))
 
 
 def from_text(text: str) -> Description:
@@ -128,10 +136,9 @@ def _table(content: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _positive(table: dict[str, Any], owner: str, name: str) -> float:
     value = table.get(name)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 < value < 1e300 or not math.isfinite(value):
-        raise MachineFileError(f"{owner}.{name} is {value!r}, no positive number")
-    return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e300:
+        return float(value)
+    raise MachineFileError(f"{owner}.{name} is {value!r}, no positive number")
 
 
 def _count(table: dict[str, Any], name: str) -> int:
