@@ -102,7 +102,7 @@ def statement_cost(
     >>> matmul, machine = program.statements[0], Machine(TARGETS["x86-64-v3"])
     >>> cost = statement_cost(matmul, program.sizes, "f4", machine)
     >>> cost.flops, cost.bytes, f"{cost.seconds:.4f}"
-    (2000000000, 12000000, '0.0235')
+    (2000000000, 12000000, '0.0220')
     """
     form = _form(statement, extents)
     flops = form.volume * (len(statement.factors) - 1 + bool(form.reduced))
@@ -137,7 +137,7 @@ def worthwhile_threads(seconds: float, machine: Machine, most: int) -> int:
     >>> from .machine import TARGETS
     >>> machine = Machine(TARGETS["x86-64-v3"])
     >>> [worthwhile_threads(seconds, machine, most=8) for seconds in (1e-6, 1e-4, 1e-2)]
-    [1, 3, 8]
+    [1, 2, 8]
     """
     return max(1, min(most, int(min(seconds / machine.speeds.wake, most))))
 
