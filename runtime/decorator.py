@@ -315,6 +315,9 @@ class CompiledEinsum(Dispatcher):
         return operands + tuple(named[name] for name in names[len(operands) :])
 
 
+CompiledEinsum._entered = CompiledEinsum
+
+
 # --- stubs ----------------------------------------------------------------------------------------
 
 

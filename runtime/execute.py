@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,12 @@ from ..compiler.schedule import Schedule
 from ..compiler.subscripts import Expression
 from . import settings, target, threads
 from .bind import argument_array, argument_values
+from .entry import Call, Work
 from .kernels import Kernel, kernel
 
 Array = np.ndarray[Any, Any]
+
+_LINE = 64  # intermediates begin on a cache line
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,24 @@ class Execution:
                 step.scratch_bytes,
                 work_ns=step.work_ns,
             )
+
+    def work(self) -> Work:
+        """The same for the native entry, which calls the kernels without Python."""
+        numbers = {name: n for n, name in enumerate((*self.program.inputs, self.program.result))}
+        offsets, size = {}, 0
+        for name, (shape, dtype) in self.temporaries.items():
+            offsets[name] = size
+            size += -(-prod(shape) * dtype.itemsize // _LINE) * _LINE
+        calls, fills, begin = [], [], 0
+        for step in self.steps:
+            calls.append(
+                Call(step.kernel.address, 8 * begin, step.tiles, step.scratch_bytes, step.work_ns)
+            )
+            for place, name in enumerate(step.operands, begin):
+                fills.append((place, numbers.get(name, len(numbers)), offsets.get(name, 0)))
+            begin += len(step.arguments)
+        arguments = np.concatenate([step.arguments for step in self.steps])
+        return Work(tuple(calls), arguments, tuple(fills), size)
 
 
 def prepare(

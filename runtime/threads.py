@@ -53,7 +53,7 @@ _PAGE = 4096
 _HUGE = 4 << 20  # from here on scratch asks for huge pages
 _KEEP_BYTES = 64 << 20  # scratch of up to this size waits for the next call
 _SLICE_NS = 50_000_000  # how long native code runs before Python looks for signals
-_SHARE_NS = 40_000  # less work than this is not worth a thread
+SHARE_NS = 40_000  # less work than this is not worth a thread
 _SPIN_CYCLES = 100_000  # 30 to 50 microseconds of waiting awake for the next job
 
 _pointer, _int64 = ctypes.c_void_p, ctypes.c_int64
@@ -84,6 +84,9 @@ _chosen: int | None = None
 changes = 0
 """How often the number of threads was set: plans share out work for the number at their making."""
 
+when_set: list[Callable[[], None]] = []
+"""Called whenever that is."""
+
 
 # The number of threads
 
@@ -99,6 +102,8 @@ def set_num_threads(count: int | None) -> None:
         raise ValueError(f"number of threads: expected 1 to {MAX_THREADS}, got {count}")
     _chosen = count
     changes += 1
+    for tell in when_set:
+        tell()
 
 
 def get_num_threads() -> int:
@@ -115,11 +120,12 @@ def get_num_threads() -> int:
 
 @lru_cache(maxsize=8)
 def _environment_threads(text: str | None) -> int:
-    return min(settings.current().num_threads or _processors(), MAX_THREADS)
+    return min(settings.current().num_threads or processors(), MAX_THREADS)
 
 
 @lru_cache(maxsize=1)
-def _processors() -> int:
+def processors() -> int:
+    """Return how many processors this process may use: its affinity mask and its quotas."""
     return max(1, min([available_cores(), *map(math.ceil, _quotas())]))
 
 
@@ -200,7 +206,7 @@ def _after_fork() -> None:
     global _lock
     _lock = threading.Lock()
     _environment_threads.cache_clear()
-    _processors.cache_clear()
+    processors.cache_clear()
     # The system has wiped the state already, and does so for forks that Python knows nothing of;
     # this is for systems that do not.
     if _pool is not None and not _pool.wiped:
@@ -237,7 +243,7 @@ def run(
             _function(kernel)(args, 0, 1, scratch)
         return
     native = pool()
-    threads = tiles if work_ns is None else min(tiles, int(work_ns / _SHARE_NS))
+    threads = tiles if work_ns is None else min(tiles, int(work_ns / SHARE_NS))
     # The environment is not asked (2 microseconds) where the answer cannot matter.
     threads = min(threads, get_num_threads()) if native is not None and threads > 1 else 1
     stride = -(-scratch_bytes // _PAGE) * _PAGE
@@ -247,7 +253,7 @@ def run(
     if native is None:
         _run_here(_function(kernel), args, tiles, scratch)
         return
-    spin = _SPIN_CYCLES if 1 < threads <= _processors() else 0
+    spin = _SPIN_CYCLES if 1 < threads <= processors() else 0
     call, state, _ = native
     done = 0
     while done < tiles:
