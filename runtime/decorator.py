@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, cast, overload
 
+import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from ..compiler.arguments import from_call
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from .store import Store
 
 __all__ = ["CompiledEinsum", "compile_einsum", "einsum"]
+
+_EQUATIONS = 512
+"""How many equations `einsum` remembers."""
 
 
 # --- einsum ---------------------------------------------------------------------------------------
@@ -72,6 +76,19 @@ def einsum(
     >>> einsum(a, [0, 1], b, [1], [0])
     array([ 5., 14.])
     """
+    if (
+        optimize is True
+        and dtype is None
+        and order == "K"
+        and casting == "safe"
+        and operands
+        and type(operands[0]) is str
+        and type(operands[-1]) is np.ndarray
+    ):  # nearly always; then as little Python as can be: see `runtime/entry.py`
+        compiled = _by_text.get(operands[0]) or _first_by_text(operands[0])
+        if out is None:
+            return compiled(*operands[1:])
+        return compiled(*operands[1:], out=out)
     if type(optimize) is not bool and type(optimize) is not str:
         optimize = normalize_optimize(optimize)
     if not operands or type(operands[0]) is not str or type(operands[-1]) in (list, tuple):
@@ -81,12 +98,23 @@ def einsum(
     return _from_text(operands[0], optimize)._call(operands[1:], out, dtype, order, casting)
 
 
-@functools.lru_cache(512)
+_by_text: "dict[str, CompiledEinsum]" = {}
+
+
+def _first_by_text(text: str) -> "CompiledEinsum":
+    compiled = _from_text(text, True)
+    if len(_by_text) >= _EQUATIONS:
+        _by_text.clear()
+    _by_text[text] = compiled
+    return compiled
+
+
+@functools.lru_cache(_EQUATIONS)
 def _from_text(text: str, optimize: Optimize) -> "CompiledEinsum":
     return CompiledEinsum(parse(text), optimize=optimize)
 
 
-@functools.lru_cache(512)
+@functools.lru_cache(_EQUATIONS)
 def _from_subscripts(subscripts: Subscripts, optimize: Optimize) -> "CompiledEinsum":
     return CompiledEinsum(subscripts, optimize=optimize)
 
