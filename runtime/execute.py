@@ -77,7 +77,8 @@ class Execution:
 
     def work(self) -> Work:
         """The same for the native entry, which calls the kernels without Python."""
-        numbers = {name: n for n, name in enumerate((*self.program.inputs, self.program.result))}
+        names = (*self.program.inputs, self.program.result)  # an array given twice has one name
+        numbers = {name: n for n, name in enumerate(names)}
         offsets, size = {}, 0
         for name, (shape, dtype) in self.temporaries.items():
             offsets[name] = size
@@ -88,7 +89,7 @@ class Execution:
                 Call(step.kernel.address, 8 * begin, step.tiles, step.scratch_bytes, step.work_ns)
             )
             for place, name in enumerate(step.operands, begin):
-                fills.append((place, numbers.get(name, len(numbers)), offsets.get(name, 0)))
+                fills.append((place, numbers.get(name, len(names)), offsets.get(name, 0)))
             begin += len(step.arguments)
         arguments = np.concatenate([step.arguments for step in self.steps])
         return Work(tuple(calls), arguments, tuple(fills), size)

@@ -148,9 +148,7 @@ def _checked(offset: object, limit: int) -> int:
     return offset
 
 
-def _import(
-    entry: Sequence[object], limit: int, provided: Mapping[str, int]
-) -> tuple[int, int]:
+def _import(entry: Sequence[object], limit: int, provided: Mapping[str, int]) -> tuple[int, int]:
     """Return the slot's offset and the address it wants."""
     match entry:
         case (offset, str(symbol)) if symbol in provided:
