@@ -162,7 +162,7 @@ define internal i64 @half_word(ptr %object, i64 %offset) alwaysinline {
 }
 
 
-; --- the method ------------------------------------------------------------------------------------
+; --- the method -----------------------------------------------------------------------------------
 
 define ptr @einsumc_call(ptr %self, ptr %args, i64 %count, ptr %names) {
 entry:
@@ -244,7 +244,7 @@ gather:
 }
 
 
-; --- facts -----------------------------------------------------------------------------------------
+; --- facts ----------------------------------------------------------------------------------------
 
 ; Write down all that a plan depends on, and return how many words that takes; 0 if the arrays are
 ; not all plain ones of one dtype, if they have too many axes, or if %out comes near an operand.
@@ -466,7 +466,7 @@ out:
 }
 
 
-; --- plans -----------------------------------------------------------------------------------------
+; --- plans ----------------------------------------------------------------------------------------
 
 ; The plan for these facts, a borrowed reference, or null. It moves to the front of the plans used
 ; last, so that a program that goes round a few layouts never gets to the dictionary.
@@ -746,7 +746,7 @@ leave:
 }
 
 
-; --- blocks ----------------------------------------------------------------------------------------
+; --- blocks ---------------------------------------------------------------------------------------
 
 ; A block's first two words are where its memory begins and how many bytes the block has. Those not
 ; in use wait in the state, where only who holds the GIL looks.

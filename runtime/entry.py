@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -182,8 +183,7 @@ def _plan_format() -> Any:
 # --- the method -----------------------------------------------------------------------------------
 
 _native: Callable[..., int] | None = None
-_state: ctypes.Array[_int64] | None = None
-_kept: list[object] = []  # what native code has the addresses of
+_state: ctypes.Array[ctypes.c_int64] | None = None
 _lock = threading.Lock()
 _tried = False
 
@@ -218,15 +218,14 @@ def _install(owner: type, slot: str) -> None:
     values = {"slot": offset, "slow": id(slow), "out": id(text), "threads": id(count)}
     for name, value in values.items():
         words[_plan_format().STATE.index(name)] = value
-    for value in (slow, text, count):
-        _kept.append(value)
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))  # not even at exit are they freed
+    for kept in (slow, text, count):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))  # not even at exit are they freed
     method = _method(owner, image.entries[_plan_format().CALL], (slow.__doc__ or "").strip())
     describe = ctypes.PYFUNCTYPE(_int64, _pointer, _int64, _pointer, _pointer)
     _state, _native = words, describe(image.entries[_plan_format().FACTS])
     threads.when_set.append(_tell_changes)
     _tell_changes()
-    owner.__call__ = method  # type: ignore[operator]
+    setattr(owner, "__call__", method)  # noqa: B010
 
 
 def _load(state: int) -> LoadedImage | None:
@@ -267,12 +266,11 @@ def _provided(state: int) -> dict[str, int]:
 
 def _numpy_functions() -> Any:
     """NumPy's C API, a table of addresses; its third is the type of arrays."""
-    from numpy._core import _multiarray_umath
-
+    module = import_module("numpy._core._multiarray_umath")
     python = ctypes.PyDLL(None)
     python.PyCapsule_GetPointer.restype = _pointer
     python.PyCapsule_GetPointer.argtypes = (ctypes.py_object, ctypes.c_char_p)
-    address = python.PyCapsule_GetPointer(_multiarray_umath._ARRAY_API, None)
+    address = python.PyCapsule_GetPointer(module._ARRAY_API, None)
     table = (_int64 * 128).from_address(address)
     if table[2] != id(np.ndarray):
         raise ValueError("NumPy's C API is not what it was")
@@ -314,7 +312,7 @@ def _is_supported() -> bool:
 def _slot_offset(owner: type, slot: str) -> int | None:
     """Where an object has the pointer that a slot is; None if that is not certain."""
     offset = object.__basicsize__
-    sample, value = owner.__new__(owner), object()
+    sample, value = object.__new__(owner), object()
     setattr(sample, slot, value)
     return offset if _word(id(sample) + offset) == id(value) else None
 

@@ -9,7 +9,7 @@ import threading
 import time
 import tracemalloc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ ELEMENTS = ("?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8
 
 
 @pytest.fixture
-def in_python(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+def in_python(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The operands of every call that comes to Python."""
     seen: list[Any] = []
     original = CompiledEinsum._call
@@ -36,7 +36,7 @@ def in_python(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
         return original(self, operands, *rest)
 
     monkeypatch.setattr(CompiledEinsum, "_call", call)
-    yield seen
+    return seen
 
 
 def warm(compiled: CompiledEinsum, *operands: Any, **options: Any) -> Any:
