@@ -509,8 +509,11 @@ class Einsumc(Peer):
     def variants(
         self, case: Case, arrays: Mapping[str, np.ndarray], programs: Sequence[Program]
     ) -> Iterator[tuple[str, Callable[[], Array]]]:
-        """The compiled equation: choosing a program is its own affair."""
-        compiled = self.library.compile_einsum(case.equation)
+        """The compiled equation: choosing a program is its own affair.
+
+        It writes in C order, which the others' results are brought into.
+        """
+        compiled = partial(self.library.compile_einsum(case.equation), order="C")
         yield "", self.bind(with_output(compiled, case), case.operands, arrays)
 
 

@@ -75,7 +75,7 @@ PLAN = (
 STATE = ("changes", "slot", "slow", "out", "threads", "pool_run", "pool", "processors")
 """The words that `runtime/entry.py` keeps: how often settings changed; the offset in an object of
 the pointer to its plans; the method in Python; the text "out"; a function that returns the number
-of threads; the thread pool's entry and state; the number of processors. Blocks not in use follow."""
+of threads; the pool's entry and state; how many processors there are. Blocks not in use follow."""
 
 STATE_BYTES = 4096
 

@@ -53,12 +53,12 @@ class _Direct(NamedTuple):
     """A plan that is nothing but kernels: the native entry can run it.
 
     Attributes:
-        work: says which kernels.
+        work: says which kernels; None if it is not that simple.
         dtype: of the result.
         layout: shape and strides of a new result, or None if it goes to `out`.
     """
 
-    work: Callable[[], entry.Work]
+    work: Callable[[], entry.Work | None]
     dtype: np.dtype[Any]
     layout: tuple[tuple[int, ...], tuple[int, ...]] | None
 
@@ -70,6 +70,7 @@ class Dispatcher:
         equation: the text of the equation.
         names: what the operands are called, or None.
         optimize: how the order of contraction is chosen.
+        memory_limit: bytes that intermediates may take, or None.
     """
 
     __slots__ = ("__dict__", "__weakref__", "_native_plans")
@@ -78,13 +79,18 @@ class Dispatcher:
     _entered: type | None = None  # the class whose method `__call__` the native entry may replace
 
     def __init__(
-        self, subscripts: Subscripts, optimize: Optimize, names: tuple[str, ...] | None
+        self,
+        subscripts: Subscripts,
+        optimize: Optimize,
+        names: tuple[str, ...] | None,
+        memory_limit: int | None = None,
     ) -> None:
         if isinstance(optimize, tuple) and not (optimize and isinstance(optimize[0], str)):
             check_path(optimize, len(subscripts.inputs))
         self.equation = subscripts.text
         self.names = names
         self.optimize = optimize
+        self.memory_limit = memory_limit
         self._subscripts = subscripts
         self._plans: dict[Any, _Plan] = {}
         self._direct: dict[Any, _Direct] = {}
@@ -183,9 +189,11 @@ class Dispatcher:
             return
         if not entry.install(self._entered, "_native_plans"):
             return
-        facts = entry.facts(operands, out)
-        plan = facts and entry.encode(facts, direct.work(), direct.dtype, direct.layout)
-        if plan:
+        facts, work = entry.facts(operands, out), direct.work()
+        if facts is None or work is None:
+            return
+        plan = entry.encode(facts, work, direct.dtype, direct.layout)
+        if plan is not None:
             if not hasattr(self, "_native_plans"):
                 self._native_plans = entry.new_plans()
             self._native_plans[0][facts] = plan
@@ -253,7 +261,9 @@ class Dispatcher:
             return functools.partial(evaluate_slowly, expression)
         from .execute import prepare as prepare_execution
 
-        write: _Write = prepare_execution(expression, arrays, target, self.optimize)
+        write: _Write = prepare_execution(
+            expression, arrays, target, self.optimize, self.memory_limit
+        )
         return write
 
     def _resolve(self, arrays: Sequence[Array]) -> Expression:
@@ -271,6 +281,10 @@ class Dispatcher:
 
             message = re.sub(r"\boperand (\d+)", named, error.message)
             raise EinsumError(message, error.text, error.span) from None
+
+
+_FEW = 5
+"""So many operands are compared with each other faster than by their addresses."""
 
 
 class _Making:
@@ -296,12 +310,18 @@ def _layout(operands: Sequence[Any]) -> tuple[Any, ...] | None:
     if len(operands) == 2:
         if key[0] == key[1] and _is_same(*operands):
             key.append(1)
-    elif len(operands) > 2:
+    elif 2 < len(operands) <= _FEW:
         for later in range(1, len(operands)):
             for first in range(later):
                 if key[first] == key[later] and _is_same(operands[first], operands[later]):
                     key += (later, first)
                     break
+    elif len(operands) > 2:
+        seen: dict[Any, int] = {}
+        for later, operand in enumerate(operands):
+            first = seen.setdefault((_address(operand), key[later]), later)
+            if first != later:
+                key += (later, first)
     return tuple(key)
 
 

@@ -312,7 +312,8 @@ def _is_supported() -> bool:
 def _slot_offset(owner: type, slot: str) -> int | None:
     """Where an object has the pointer that a slot is; None if that is not certain."""
     offset = object.__basicsize__
-    sample, value = object.__new__(owner), object()
+    value = object()
+    sample: Any = object.__new__(owner)
     setattr(sample, slot, value)
     return offset if _word(id(sample) + offset) == id(value) else None
 

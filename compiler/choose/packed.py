@@ -28,8 +28,8 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     x, y = (step.strides[i] for i in order)
     members = {
         "b": tuple(i for i in step.kept if (i in x) == (i in y)),
-        "m": tuple(i for i in step.kept if i in x and i not in y),
-        "n": tuple(i for i in step.kept if i in y and i not in x),
+        "m": _near(tuple(i for i in step.kept if i in x and i not in y), x, None),
+        "n": _near(tuple(i for i in step.kept if i in y and i not in x), y, last),
         "k": step.reduced,
     }
     size = {group: step.volume(indices) for group, indices in members.items()}
@@ -82,6 +82,20 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         ),
     )
     return Choice(schedule, {g.name: members[g.name] for g in groups}, order)
+
+
+def _near(
+    indices: tuple[str, ...], operand: Mapping[str, int], last: str | None
+) -> tuple[str, ...]:
+    """A group's indices, outermost first, so that its operand is read line by line.
+
+    The index along which the operand has neighbours goes to the inside, only the output's ``last``
+    stays further inside: then a cache line that one panel has loaded for a single element is still
+    there for the panels that follow.
+    """
+    inside = [i for i in indices if operand.get(i) == 1 and i != last]
+    inside += [i for i in indices if i == last]
+    return (*(i for i in indices if i not in inside), *inside)
 
 
 def _register_tile(accumulator: str, registers: int) -> tuple[int, int]:
