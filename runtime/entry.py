@@ -11,6 +11,7 @@ compiled, and where objects do not look as they are expected to.
 """
 
 import ctypes
+import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -186,6 +187,16 @@ _native: Callable[..., int] | None = None
 _state: ctypes.Array[ctypes.c_int64] | None = None
 _lock = threading.Lock()
 _tried = False
+
+
+def _after_fork() -> None:
+    """Start anew in a child, where no thread lives on that might have been installing."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def install(owner: type, slot: str) -> bool:
