@@ -86,7 +86,8 @@ _FUNCTIONS = """
     PyArray_NewFromDescr PyArray_Scalar
     PyBytes_FromStringAndSize PyDict_GetItemWithError PyErr_CheckSignals PyErr_Clear
     PyErr_NoMemory PyEval_RestoreThread PyEval_SaveThread PyLong_AsLong PyMem_RawFree
-    PyMem_RawMalloc PyObject_CallNoArgs PyObject_Vectorcall Py_DecRef Py_IncRef
+    PyMem_RawMalloc PyObject_CallNoArgs PyObject_Vectorcall PyTuple_GetItem Py_DecRef
+    Py_IncRef
 """
 
 
@@ -101,7 +102,7 @@ target triple = "x86_64-unknown-linux-gnu"
 ; What is read of objects, by offset:
 ;
 ;   any object      8 type
-;   tuple          16 size    24 items (here)
+;   tuple          16 size
 ;   list           16 size    24 items (elsewhere)
 ;   bytes          16 size    32 contents
 ;   NumPy array    16 data    24 rank (32 bits)   32 extents   40 strides   56 dtype
@@ -132,6 +133,7 @@ declare void @PyMem_RawFree(ptr)
 declare ptr @PyMem_RawMalloc(i64)
 declare ptr @PyObject_CallNoArgs(ptr)
 declare ptr @PyObject_Vectorcall(ptr, ptr, i64, ptr)
+declare ptr @PyTuple_GetItem(ptr, i64)
 declare void @Py_DecRef(ptr)
 declare void @Py_IncRef(ptr)
 declare i32 @bcmp(ptr, ptr, i64)
@@ -172,13 +174,14 @@ entry:
 named:
   ; `out` and nothing else. Names at the place of a call are interned: one text, one object.
   %how_many = call i64 @word(ptr %names, i64 16)
-  %name = call ptr @pointer(ptr %names, i64 24)
+  %one = icmp eq i64 %how_many, 1
+  br i1 %one, label %one_name, label %slow
+one_name:
+  %name = call ptr @PyTuple_GetItem(ptr %names, i64 0)
   %out_field = getelementptr %State, ptr @einsumc_state, i32 0, i32 3
   %out_name = load ptr, ptr %out_field
-  %one = icmp eq i64 %how_many, 1
   %called_out = icmp eq ptr %name, %out_name
-  %only_out = and i1 %one, %called_out
-  br i1 %only_out, label %take_out, label %slow
+  br i1 %called_out, label %take_out, label %slow
 take_out:
   %out_place = getelementptr ptr, ptr %args, i64 %count
   %given = load ptr, ptr %out_place

@@ -357,7 +357,7 @@ def test_objects_die() -> None:
         seen = [weakref.ref(compiled), weakref.ref(result)]
         del compiled, result
         assert [reference() for reference in seen] == [None, None]
-        assert sys.getrefcount(plans) == 2
+        assert sys.getrefcount(plans) <= 2
     finally:
         gc.enable()
 
