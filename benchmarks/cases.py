@@ -98,6 +98,19 @@ class Expression:
         """Whether np.einsum has a way to write it: one index an axis."""
         return all(axis.is_plain for access in self.inputs for axis in access)
 
+    @property
+    def permutation(self) -> tuple[int, ...] | None:
+        """The operand's axes in the order of the output's, where that is all that there is to do.
+
+        A library answers such an equation with a view: what is measured is a copy of it.
+        """
+        if len(self.inputs) != 1 or not self.is_plain:
+            return None
+        axes = [axis.terms[0][1] for axis in self.inputs[0]]
+        if sorted(axes) != sorted(self.output) or len(set(axes)) < len(axes):
+            return None
+        return tuple(axes.index(index) for index in self.output)
+
     def letters(self) -> str:
         """The equation in single letters, an axis `2*y+k` becoming the two axes `y` and `k`.
 

@@ -193,12 +193,18 @@ class Peer:
             arrays: its operands, and what else the programs read, by name.
             programs: those of the case's programs that are worth running.
         """
+        if case.expression.permutation is not None:
+            yield from self.copies(case, self.put(arrays[case.operands[0]]))
         direct = self.step(case.expression, case.extents, case.dtype, case.path)
         yield "", self.bind(direct, case.operands, arrays)
         if self.runs_programs:
             for program in programs:
                 function, names = self.program(case, program)
                 yield program.name, self.bind(function, names, arrays)
+
+    def copies(self, case: Case, operand: Array) -> Iterator[tuple[str, Callable[[], Array]]]:
+        """How this peer transposes into memory that is there already, if it can."""
+        return iter(())
 
     def bind(
         self,
@@ -224,6 +230,17 @@ class Numpy(Peer):
             import threadpoolctl
 
             threadpoolctl.threadpool_limits(self.threads)
+
+    def copies(self, case: Case, operand: Array) -> Iterator[tuple[str, Callable[[], Array]]]:
+        """np.copyto from a transposed view."""
+        numpy, axes = self.library, case.expression.permutation
+        out = numpy.zeros(case.output_shape, case.dtype)
+
+        def copy() -> Array:
+            numpy.copyto(out, operand.transpose(axes))
+            return out
+
+        yield "copyto", copy
 
     def contraction(
         self, equation: str, shapes: Sequence[tuple[int, ...]], dtype: str, path: Path_ | None
@@ -358,6 +375,12 @@ class Torch(Peer):
         """Threads, and no graph of gradients."""
         self.library.set_num_threads(self.threads)
         self.library.set_grad_enabled(False)
+
+    def copies(self, case: Case, operand: Array) -> Iterator[tuple[str, Callable[[], Array]]]:
+        """copy_ from a permuted view."""
+        axes = case.expression.permutation
+        out = self.library.zeros(case.output_shape, dtype=operand.dtype)
+        yield "copy_", lambda: out.copy_(operand.permute(axes))
 
     def put(self, array: np.ndarray) -> Array:
         """A tensor over the same memory."""
@@ -513,8 +536,16 @@ class Einsumc(Peer):
 
         It writes in C order, which the others' results are brought into.
         """
-        compiled = partial(self.library.compile_einsum(case.equation), order="C")
-        yield "", self.bind(with_output(compiled, case), case.operands, arrays)
+        compiled = self.library.compile_einsum(case.equation)
+        if case.expression.permutation is None:
+            ordered = partial(compiled, order="C")
+            yield "", self.bind(with_output(ordered, case), case.operands, arrays)
+            return
+        import numpy as np
+
+        operand = arrays[case.operands[0]]
+        out = np.zeros(case.output_shape, case.dtype)
+        yield "out=", lambda: compiled(operand, out=out)
 
 
 PEERS: dict[str, type[Peer]] = {

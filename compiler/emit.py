@@ -93,7 +93,7 @@ class _Source:
                 case Loop():
                     for bound in (statement.start, *statement.stop):
                         names.update(bound.names)
-                    names.add(str(statement.step))
+                    names.update((str(statement.step), str(statement.lead)))
                 case Tiles():
                     for _, extent, step in statement.axes:
                         names.update((extent, str(step)))
@@ -103,7 +103,8 @@ class _Source:
                         names.update(bound.names)
                 case Assign():
                     for ref in (statement.target, *statement.factors):
-                        names.update(str(term.stride) for term in ref.terms)
+                        for term in ref.terms:
+                            names.update((str(term.stride), *term.position.names))
         for buffer in self.nest.buffers:
             names.update(str(s) for s in buffer.size)
         return names
@@ -116,11 +117,16 @@ class _Source:
                 self.tiles(statement)
             case Loop(kind=Kind.SERIAL):
                 self.serial(statement)
+            case Loop(kind=Kind.RUN):
+                self.write_runs(statement)
             case Tabulate():
-                start, stop = statement.start, self.stop(statement.stop)
+                start, stop = self.start(statement), self.stop(statement.stop)
+                table = statement.table
+                if statement.lead is not None:
+                    table = f"advance({table}, {statement.lead} - ({statement.start} - ({start})))"
                 self.line(
                     f"tabulate(args, {statement.group}_group, {statement.slot}, {start}, {stop},"
-                    f" {statement.table})"
+                    f" {table})"
                 )
             case _:
                 self.register_tile(statement)
@@ -128,7 +134,7 @@ class _Source:
     def serial(self, loop: Loop) -> None:
         """A loop; an innermost one twice where its tiles may lie across an edge all the time."""
         step = "" if loop.step == 1 else f", {loop.step}"
-        header = f"for {loop.index} in range({loop.start}, {self.stop(loop.stop)}{step}):"
+        start, stop = self.start(loop), self.stop(loop.stop)
         guards: dict[str, str] = {}
         if _is_innermost(loop):
             self.name_fixed_parts(loop)
@@ -142,7 +148,8 @@ class _Source:
                 self.line("else:")
                 self.depth += 1
             self.whole = dict.fromkeys(guards, whole)
-            self.line(header)
+            self.line(f"for {loop.index} in range({start}, {stop}{step}):")
+            self.last_tile(loop, start, stop)
             self.body(loop.body, {loop.index})
         if guards:
             self.depth -= 1
@@ -171,6 +178,23 @@ class _Source:
                 ((guard, tests[word]),) = found
                 self.line(f"{word} = {guard}")
         return tests
+
+    def start(self, statement: Loop | Tabulate) -> str:
+        """Where a loop or table begins."""
+        start = str(statement.start)
+        lead = statement.lead
+        return start if lead is None else f"{start} - min({start}, {lead})"
+
+    def last_tile(self, loop: Loop, start: str, stop: str) -> None:
+        """Move the last tile of a loop back so that all of it is inside, if the loop is as long.
+
+        Where nothing is summed, elements may be computed twice; that costs less than an edge.
+        """
+        tiles = {s.index for s in self.schedule.splits if s.suffix == "tile"}
+        if loop.index in tiles and not any(group.reduced for group in self.nest.groups):
+            room = f"{stop} - ({start})" if start != "0" else stop
+            self.line(f"    {loop.index}_last = {stop} - min({room}, {loop.step})")
+            self.line(f"    {loop.index} = min({loop.index}, {loop.index}_last)")
 
     def body(self, statements: tuple[Statement, ...], indices: set[str]) -> None:
         """The body of the loops over ``indices``, with names for the ends of their blocks."""
@@ -216,6 +240,35 @@ class _Source:
             number = rest
         self.depth -= 1
         self.body(tiles.body, {index for index, _, _ in tiles.axes})
+        if self.schedule.stage is not None:
+            self.line("fence()")
+
+    # Runs of the output.
+
+    def write_runs(self, statement: Statement) -> None:
+        """Write a block that was collected in scratch."""
+        loops: list[Loop] = []
+        while isinstance(statement, Loop):
+            loops.append(statement)
+            (statement,) = statement.body
+        assert isinstance(statement, Assign)
+        assert self.schedule.stage is not None
+        job = self.schedule.stage
+        rows = loops.pop(0) if job.rows is not None else None
+        row_axis, row_count = self.axis(rows, "rows")
+        (source,) = statement.factors
+        first, *inner = loops
+        starts = {loop.index: loop.start for loop in loops}
+        run = _Axis(None, Affine(()), 1, None)
+        out, row_step, _ = self.steps(_from(statement.target, starts), row_axis, run)
+        stage, pitch, _ = self.steps(_from(source, starts), row_axis, run)
+        each = "".join(f" * {self.stop(loop.stop)}" for loop in inner)
+        stop, extent = self.stop(first.stop), first.stop[-1]
+        self.line(
+            f"write_runs({statement.target.buffer}, {out}, {row_step}, {source.buffer}, {stage},"
+            f" {pitch}, {row_count or 1}, ({stop} - {first.start}){each}, {first.start},"
+            f" {extent} - {stop})"
+        )
 
     # Register tiles.
 
@@ -230,25 +283,23 @@ class _Source:
         lane_axis, lane_guard = self.axis(lanes, "columns")
         in_memory = any(self.in_memory(ref) for ref in (statement.target, *statement.factors))
         runs = self.runs(statement, row_axis, lane_axis)
+        part = in_memory and False in self.whole.values()
         tests = []
         for axis, guard in ((row_axis, row_guard), (lane_axis, lane_guard)):
             if guard and in_memory and axis.inside not in self.whole:
                 self.line(f"{axis.inside} = {guard}")
                 tests.append(f"{axis.inside} == {axis.size}")
         tests += runs
-        if in_memory and False in self.whole.values():
-            self.assign(statement, row_axis, lane_axis, inside=True)
-            return
         if isinstance(statement.add, str):
             # From the second round on, begin with what the output holds already.
             self.line(f"if {statement.add} > 0:")
             self.depth += 1
             again = replace(statement, target=statement.factors[0], factors=(statement.target,))
-            self.assign(replace(again, add=True), row_axis, lane_axis, inside=bool(tests))
+            self.assign(replace(again, add=True), row_axis, lane_axis, inside=bool(tests) or part)
             self.depth -= 1
             statement = replace(statement, add=False)
-        if not tests:
-            self.assign(statement, row_axis, lane_axis, inside=False)
+        if not tests or part:
+            self.assign(statement, row_axis, lane_axis, inside=part)
             return
         if not runs:
             self.name_firsts(statement, row_axis, lane_axis)
@@ -314,6 +365,8 @@ class _Source:
         if loop is None:
             return _Axis(None, Affine(()), 1, None), None
         fixed, *others = loop.stop
+        if loop.kind is Kind.RUN:
+            return _Axis(loop.index, loop.start, 0, word), f"{self.stop(loop.stop)} - {loop.start}"
         size = fixed.constant - loop.start.constant
         if not others:
             return _Axis(loop.index, loop.start, size, None), None
@@ -323,6 +376,11 @@ class _Source:
     def in_memory(self, ref: Ref) -> bool:
         return not self.in_register(ref) and self.nest.buffer(ref.buffer).scope is Scope.MEMORY
 
+    def is_panel(self, ref: Ref) -> bool:
+        """Whether it lies in scratch that has room for whole tiles."""
+        job = self.schedule.stage
+        return job is None and self.nest.buffer(ref.buffer).scope is Scope.SCRATCH
+
     def in_register(self, ref: Ref) -> bool:
         """Whether a variable holds it: a register tile, or the sums of one's rows."""
         tile = ref.buffer.removesuffix("_sum")
@@ -331,6 +389,8 @@ class _Source:
     def assign(self, statement: Assign, rows: _Axis, lanes: _Axis, *, inside: bool) -> None:
         """One assignment as tile operations; with ``inside``, only on what lies in the tensor."""
         counts = f", {rows.inside or rows.size}, {lanes.inside or lanes.size}" if inside else ""
+        if not inside:
+            self.ask_ahead(statement, rows, lanes)
         element = self.schedule.accumulator
         target = statement.target
         in_register = self.in_register(target)
@@ -338,7 +398,7 @@ class _Source:
             shape = f"{rows.size}, {lanes.size}, {self.lanes(lanes.size)}"
             self.line(f"{target.buffer} = zeros({element}, {shape})")
             return
-        panel = not in_register and self.nest.buffer(target.buffer).scope is Scope.SCRATCH
+        panel = not in_register and self.is_panel(target)
         if panel and inside and self.copied_part(statement, rows, lanes):
             return
         values = [
@@ -366,6 +426,30 @@ class _Source:
         if stored != element:
             value = f"convert({value}, {stored})"
         self.store(target, rows, lanes, counts, value)
+
+    def ask_ahead(self, statement: Assign, rows: _Axis, lanes: _Axis) -> None:
+        """Ask for what the next tile along the lanes, or the next position of a run, will read."""
+        if self.schedule.stage is None or lanes.index is None:
+            return
+        firsts = dict(self.firsts)
+        self.firsts.clear()
+        if "u" in self.schedule.stage.run:
+            (factor,) = statement.factors
+            following = _from(factor, {"u": Affine((("ahead", 1),))})
+            first, row_step, _ = self.steps(following, rows, lanes)
+            self.line("ahead = min(u + 1, u_block_end - 1)")
+            self.line(f"prefetch({factor.buffer}, {first}, {row_step}, {rows.size})")
+            self.firsts.update(firsts)
+            return
+        tile = lanes.start
+        for factor in statement.factors:
+            _, row_step, lane_step = self.steps(factor, rows, lanes)
+            if row_step == "1" and lane_step not in ("0", "1"):
+                ahead = replace(lanes, start=Affine((("ahead", 1),)))
+                first, _, step = self.steps(factor, rows, ahead)
+                self.line(f"ahead = min({tile} + {lanes.size}, {tile}_last)")
+                self.line(f"prefetch({factor.buffer}, {first}, {step}, {lanes.size})")
+        self.firsts.update(firsts)
 
     def copied_part(self, statement: Assign, rows: _Axis, lanes: _Axis) -> bool:
         """Fill the edge of a panel element by element, unless it is a single run of neighbours."""
@@ -443,7 +527,7 @@ class _Source:
 
     def store(self, ref: Ref, rows: _Axis, lanes: _Axis, counts: str, value: str) -> None:
         base, row_step, lane_step = self.steps(ref, rows, lanes)
-        if self.nest.buffer(ref.buffer).scope is Scope.SCRATCH:
+        if self.is_panel(ref):
             counts = ""
         width = self.lanes(lanes.size)
         p = ref.buffer
@@ -497,7 +581,7 @@ class _Source:
 
 def _is_innermost(loop: Loop) -> bool:
     """Whether there are only register tiles in a loop."""
-    return not any(isinstance(s, Loop) and s.kind is Kind.SERIAL for s in loop.body)
+    return not any(isinstance(s, Loop) and s.kind in (Kind.SERIAL, Kind.RUN) for s in loop.body)
 
 
 def _tile(statement: Statement) -> tuple[Assign, Loop | None, Loop | None]:
@@ -517,6 +601,12 @@ def _first(term: Term, rows: _Axis, lanes: _Axis) -> Affine:
     """The position of a tile's first element along a term."""
     starts = {axis.index: axis.start for axis in (rows, lanes) if axis.index is not None}
     return _substitute(term.position, starts)
+
+
+def _from(ref: Ref, starts: dict[str, Affine]) -> Ref:
+    """The access where some loops begin."""
+    terms = (replace(t, position=_substitute(t.position, starts)) for t in ref.terms)
+    return replace(ref, terms=tuple(terms))
 
 
 def _offset(term: Term, position: Affine) -> str:

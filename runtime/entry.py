@@ -52,6 +52,7 @@ class Call:
         begin: the byte at which its arguments begin among all.
         tiles: how many it has.
         scratch_bytes: memory that each thread needs.
+        threads: worth having for its work.
         work_ns: a guess at the time that one thread would take.
     """
 
@@ -59,6 +60,7 @@ class Call:
     begin: int
     tiles: int
     scratch_bytes: int
+    threads: int
     work_ns: float
 
 
@@ -157,7 +159,7 @@ def _steps(work: Work) -> list[tuple[int, int, int, int, int, int]] | None:
     """The steps in a plan's form; None if one needs the thread pool and there is none."""
     steps, held = [], 0.0
     for call in work.calls:
-        worth = min(call.tiles, int(call.work_ns / threads.SHARE_NS))
+        worth = min(call.tiles, call.threads)
         held += call.work_ns
         long = worth > 1 or held > _HOLD_NS
         if long:

@@ -34,7 +34,6 @@ from ..compiler.machine import Target
 from ..compiler.resolve import resolve
 from ..compiler.schedule import Schedule
 from ..compiler.subscripts import Subscripts, parse
-from .execute import machine
 from .kernels import (
     compiled,
     compiled_entry,
@@ -43,6 +42,7 @@ from .kernels import (
     fields,
     pool_fields,
 )
+from .machine import machine
 from .optimize import normalize_optimize
 from .plan import plan, virtual
 from .signatures import Signature, parse_signature

@@ -14,6 +14,7 @@ from .fuse import fuse
 from .pack import pack
 from .parallelize import parallelize
 from .reorder import reorder
+from .stage import stage
 from .tabulate import tabulate
 from .tile import tile
 from .vectorize import vectorize
@@ -26,6 +27,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("reorder", reorder),
     ("pack", pack),
     ("vectorize", vectorize),
+    ("stage", stage),
     ("parallelize", parallelize),
     ("tabulate", tabulate),
 )

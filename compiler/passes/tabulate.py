@@ -37,11 +37,11 @@ from ..schedule import Schedule
 
 
 def tabulate(nest: Nest, schedule: Schedule) -> Nest:
-    """Give every composite group of every tensor a table, filled at the head of a block loop."""
+    """Give every composite group a table for every tensor that has no single stride along it."""
     for group in nest.groups:
         if group.composite:
             for slot, tensor in enumerate(nest.tensors):
-                if nest.stride(tensor.name, group.name) is not None:
+                if nest.stride(tensor.name, group.name) == f"{tensor.name}_{group.name}":
                     nest = _tabulate(nest, schedule, group, slot, tensor.name)
     return nest
 
@@ -50,12 +50,16 @@ def _tabulate(nest: Nest, schedule: Schedule, group: Group, slot: int, tensor: s
     name = f"{tensor}_{group.name}_at"
     block, size = _block(schedule, group, tensor)
     end = Affine(((block, 1), (size, 1))) if isinstance(size, str) else Affine(((block, 1),), size)
-    fill = Tabulate(name, group.name, slot, at(block), (end, at(group.extent)))
+    lead = None
+    if schedule.stage is not None and schedule.stage.run[0] == group.name:
+        lead, size = "LEAD", "PITCH"
+    fill = Tabulate(name, group.name, slot, at(block), (end, at(group.extent)), lead)
 
     def rewritten(ref: Ref) -> Ref:
         if ref.buffer != tensor:
             return ref
-        position = at(group.name, f"-{block}") if block != group.name else Affine(())
+        around = (f"-{block}", lead) if lead is not None else (f"-{block}",)
+        position = at(group.name, *around) if block != group.name else Affine(())
         terms = tuple(
             Term(position, table=name, runs=t.runs) if group.name in t.position.names else t
             for t in ref.terms

@@ -135,6 +135,14 @@ def test_padding_and_strides_are_read_from_the_equation():
     assert expression.letters() == "abcd,ebd->aec"
 
 
+@pytest.mark.parametrize(
+    ("equation", "axes"),
+    [("cba->bca", (1, 0, 2)), ("ab->a", None), ("aa->a", None), ("ab,b->ab", None)],
+)
+def test_transpositions_are_recognised(equation, axes):
+    assert cases.Expression.parse(equation).permutation == axes
+
+
 AFFINE = [case for case in ALL if not case.expression.is_plain]
 
 

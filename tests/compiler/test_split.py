@@ -13,7 +13,7 @@ MACHINE = Machine(TARGETS["x86-64-v3"])
 
 
 def crossed(extents, out=("c", "d", "a")):
-    """``a[a,e,d], b[c,e] -> out``: the first operand's neighbours lie along d, the output's along a."""
+    """``a[a,e,d], b[c,e] -> out``: neighbours of the first lie along d, of the output along a."""
     tensors = (("a", "e", "d"), ("c", "e"), out)
     strides = []
     for axes in tensors:
