@@ -534,12 +534,14 @@ class Einsumc(Peer):
     ) -> Iterator[tuple[str, Callable[[], Array]]]:
         """The compiled equation: choosing a program is its own affair.
 
-        It writes in C order, which the others' results are brought into.
+        Asked for C order it writes so at once; by default it may choose another order that is
+        faster to write, and its result is brought into C order as the others' are.
         """
         compiled = self.library.compile_einsum(case.equation)
         if case.expression.permutation is None:
-            ordered = partial(compiled, order="C")
-            yield "", self.bind(with_output(ordered, case), case.operands, arrays)
+            yield "", self.bind(with_output(compiled, case), case.operands, arrays)
+            if not case.into:
+                yield "C", self.bind(partial(compiled, order="C"), case.operands, arrays)
             return
         import numpy as np
 
