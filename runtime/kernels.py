@@ -6,6 +6,7 @@ However many threads ask for a kernel at once, one of them loads or compiles it.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ _SLACK = 64  # bytes behind every one, for panels that are written in whole vect
 
 
 class KernelMissing(RuntimeError):
-    """A kernel is in no store, and ``EINSUMC_COMPILE=never`` forbids compiling it."""
+    """A kernel is in no store, and it may not or cannot be compiled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +124,17 @@ _toolchain: list[str] = []
 
 
 def toolchain() -> str:
-    """The versions of the packages that turn source into machine code, found without importing.
+    """The versions of what turns source into machine code, found without importing any of it.
 
-    They are read off the names of the packages' metadata folders; "none" where they are not
-    installed.
+    Those of Numba and llvmlite are read off the names of the packages' metadata folders. Python
+    counts as well: its bytecode is what Numba reads. "none" where they are not installed: then
+    nothing can be compiled, but kernels that others built are found all the same.
     """
     if not _toolchain:
-        spec = find_spec("llvmlite")
+        try:
+            spec = find_spec("llvmlite")
+        except ValueError:  # what stands in for it in sys.modules is no module
+            spec = None
         folders = (
             [os.path.dirname(p) for p in spec.submodule_search_locations or ()] if spec else []
         )
@@ -139,7 +144,8 @@ def toolchain() -> str:
             for entry in sorted(os.listdir(folder))
             if entry.startswith(("llvmlite-", "numba-")) and entry.endswith(".dist-info")
         ]
-        _toolchain.append(", ".join(found) or "none")
+        python = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+        _toolchain.append(", ".join([*found, python]) if found else "none")
     return _toolchain[0]
 
 
@@ -170,13 +176,18 @@ def _obtain(schedule: Schedule, target: Target) -> Kernel:
                 f"kernel {key[:12]} is in no store and EINSUMC_COMPILE=never: "
                 f"{schedule.recipe}, {', '.join(schedule.elements)}, {identity.layout}"
             )
+        if toolchain() == "none":
+            raise KernelMissing(
+                f"kernel {key[:12]} is in no store, and without Numba it cannot be compiled: "
+                f"{schedule.recipe}, {', '.join(schedule.elements)}, {identity.layout}"
+            )
         return compiled(schedule, target)
 
     stored, origin = stored_or_built(key, build)
     image = loaded(stored)
     head = stored.header
     return Kernel(
-        key=key,
+        key=stored.key,
         address=image.entries[ENTRY],
         parameters=tuple(head["parameters"]),
         tiles=tuple((extent, step) for extent, step in head["tiles"]),
@@ -190,7 +201,7 @@ def stored_or_built(
 ) -> tuple[StoredKernel, str]:
     """What the stores hold under ``key``; where they hold nothing, what ``build`` makes."""
     stores = default_stores()
-    stored = stores.get(key)
+    stored = stores.find(key)
     if stored is not None:
         counts.stored += 1
         return stored, "stored"
@@ -281,7 +292,8 @@ def _program(name: str, fields: KernelFields, image: Image) -> tuple[bytes, dict
 def _program_code(
     key: str, build: Callable[[], tuple[bytes, dict[str, Any]]]
 ) -> StoredKernel | None:
-    if settings.current().compile == "never" and default_stores().get(key) is None:
+    forbidden = settings.current().compile == "never" or toolchain() == "none"
+    if forbidden and default_stores().find(key) is None:
         return None
     with _obtaining:
         return stored_or_built(key, build)[0]

@@ -5,6 +5,7 @@ program may set them in `os.environ` at any time. An empty variable counts as un
 """
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -46,7 +47,11 @@ class Settings:
         """The store directory: `cache_dir`, else the user's cache directory of this system."""
         if self.cache_dir is not None:
             return self.cache_dir
-        import platformdirs  # slow to import, and needed by nobody who sets EINSUMC_CACHE_DIR
+        if sys.platform == "linux":  # the XDG Base Directory Specification
+            caches = os.environ.get("XDG_CACHE_HOME", "")
+            caches = caches if os.path.isabs(caches) else os.path.expanduser("~/.cache")
+            return os.path.join(caches, "einsumc")
+        import platformdirs
 
         return str(platformdirs.user_cache_path("einsumc"))
 

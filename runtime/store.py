@@ -33,6 +33,7 @@ from .kernel_file import (
     parse_header,
     parse_prefix,
 )
+from .key import KEY_DIGITS, request
 from .trouble import StoreWarning, UnusableError, damage, reading, reason, warn_once, warning
 
 __all__ = [
@@ -46,7 +47,7 @@ __all__ = [
 ]
 
 _SUFFIX = ".kernel"
-_KEY = re.compile("[0-9a-f]{64}")
+_KEY = re.compile(f"[0-9a-f]{{{KEY_DIGITS}}}")
 _SHARD = re.compile("[0-9a-f]{2}")
 
 
@@ -109,6 +110,20 @@ class Store:
         with reading(f"kernel {self._path(key)}"):
             return self._load(key)
         return None
+
+    def find(self, key: str) -> StoredKernel | None:
+        """Return what is stored under `key`, or another build of the same request.
+
+        A process without a compiler does not know what the last digits of a key would be; nor does
+        it matter, where all else is equal, which LLVM made the code. Among several builds by
+        others, the first in the order of the keys is taken.
+        """
+        found = self.get(key)
+        if found is None:
+            with reading(f"kernel store {self.path}"), self._root() as root:
+                others = self._keys_in(root, key[:2], request(key))
+                return next((other for name in others if (other := self.get(name))), None)
+        return found
 
     def keys(self) -> list[str]:
         """Return the keys of all files here, sorted. A file may still turn out to be damaged."""
@@ -265,10 +280,12 @@ class Store:
     def _shards(self, root: int) -> list[str]:
         return sorted(filter(_SHARD.fullmatch, os.listdir(root)))
 
-    def _keys_in(self, root: int, shard: str) -> list[str]:
+    def _keys_in(self, root: int, shard: str, begin: str = "") -> list[str]:
+        """The keys in a shard that begin so, sorted."""
         with reading(f"kernel store {self.path}"), self._shard(root, shard) as fd:
             keys = [n.removesuffix(_SUFFIX) for n in os.listdir(fd) if n.endswith(_SUFFIX)]
-            return [key for key in keys if _KEY.fullmatch(key) and key.startswith(shard)]
+            begin = begin or shard
+            return sorted(key for key in keys if _KEY.fullmatch(key) and key.startswith(begin))
         return []
 
     @contextmanager
@@ -331,6 +348,10 @@ class StorePath:
         """Return the first store's answer that is not None; see `Store.get`."""
         return next((found for store in self.stores if (found := store.get(key))), None)
 
+    def find(self, key: str) -> StoredKernel | None:
+        """Return the first store's answer that is not None; see `Store.find`."""
+        return next((found for store in self.stores if (found := store.find(key))), None)
+
     def put(self, key: str, header: Mapping[str, object], image: bytes) -> bool:
         """Put into the first writable store; see `Store.put`."""
         for store in self.stores:
@@ -354,7 +375,22 @@ _added: list[Store] = []
 def add_store(path: str | os.PathLike[str], *, readonly: bool = True) -> None:
     """Search another directory after the user's own store, such as one that a package ships.
 
-    Adding a directory again changes nothing.
+    A package calls this when it is imported, with a directory that `einsumc precompile --output`
+    filled. Several directories are searched in the order in which they were added. Adding one again
+    changes nothing; one that does not exist is an empty store.
+
+    Args:
+        path: the directory; a relative one is resolved now. It must belong to the user or to root,
+            and nobody else may be able to write there: loading a store is running its code.
+        readonly: by default nothing is ever written there. With False, new kernels go there if the
+            user's own store cannot be written.
+
+    >>> import os, tempfile
+    >>> import einsumc
+    >>> folder = os.path.join(tempfile.gettempdir(), "kernels of an example")
+    >>> einsumc.add_store(folder)
+    >>> folder in einsumc.runtime.versions.versions()["more stores"]
+    True
     """
     store = Store(path, readonly=readonly)
     if all(store.path != other.path for other in _added):

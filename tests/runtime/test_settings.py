@@ -91,18 +91,26 @@ def test_default_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert current().store_dir == "/mine"
 
 
-def test_platformdirs_is_imported_only_for_the_default() -> None:
+@pytest.mark.parametrize("caches", ["", "relative", "/somewhere/else"])
+def test_the_default_is_the_systems_and_found_without_platformdirs(caches: str) -> None:
     script = (
-        "import os, sys; from einsumc.runtime.settings import current;"
-        "os.environ['EINSUMC_CACHE_DIR'] = '/mine'; current().store_dir;"
-        "print('platformdirs' in sys.modules);"
-        "del os.environ['EINSUMC_CACHE_DIR']; current().store_dir;"
-        "print('platformdirs' in sys.modules)"
+        "import sys; from einsumc.runtime.settings import current;"
+        "print(current().store_dir, 'platformdirs' in sys.modules);"
+        "import platformdirs; print(platformdirs.user_cache_path('einsumc'))"
     )
+    environment = {k: v for k, v in os.environ.items() if k != "EINSUMC_CACHE_DIR"}
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, check=False, text=True
+        [sys.executable, "-c", script],
+        env=environment | {"XDG_CACHE_HOME": caches},
+        capture_output=True,
+        check=False,
+        text=True,
     )
-    assert done.stdout.split() == ["False", "True"], done.stderr
+    ours, loaded, theirs = done.stdout.split()
+    assert loaded == "False", done.stderr
+    # A relative path is none, says the specification; platformdirs takes it from some version on.
+    assert ours == theirs or caches == "relative"
+    assert os.path.isabs(ours)
 
 
 def test_the_table_and_the_record_agree() -> None:
