@@ -18,6 +18,10 @@ SHOW_CHOICES = ("program", "tree", "loops", "source", "asm")
 TARGET_CHOICES = ("native", "x86-64-v2", "x86-64-v3", "x86-64-v4")
 
 
+DEFAULT_CACHE_SIZE = 1 << 30
+"""Bytes of the user's own store: tens of thousands of kernels."""
+
+
 class SettingsError(ValueError):
     """An `EINSUMC_` variable holds something it may not; the message names the variable."""
 
@@ -28,6 +32,7 @@ class Settings:
 
     Attributes:
         cache_dir: the store directory asked for, absolute, or None; see `store_dir`.
+        cache_size: bytes that the user's own store may have, or None for any number.
         compile: "auto" compiles what no store holds, "never" raises instead.
         machine: the file that describes the machine, absolute, or None.
         num_threads: threads to use, or None for one a core.
@@ -36,6 +41,7 @@ class Settings:
     """
 
     cache_dir: str | None = None
+    cache_size: int | None = DEFAULT_CACHE_SIZE
     compile: str = "auto"
     machine: str | None = None
     num_threads: int | None = None
@@ -77,6 +83,17 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _size(text: str) -> int | None:
+    if text == "unlimited":
+        return None
+    from .memory import parse_bytes  # which imports NumPy
+
+    try:
+        return parse_bytes(text)
+    except ValueError as problem:
+        raise ValueError(f"{problem}, nor 'unlimited'") from None
+
+
 def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in choices:
@@ -102,6 +119,12 @@ VARIABLES = (
         "cache_dir",
         _path,
         "directory of the kernel store (default: einsumc in the user's cache directory)",
+    ),
+    Variable(
+        "EINSUMC_CACHE_SIZE",
+        "cache_size",
+        _size,
+        "size of the kernel store, as in 500MB, or unlimited (default: 1GiB)",
     ),
     Variable(
         "EINSUMC_COMPILE",
@@ -141,7 +164,7 @@ _NAMES = tuple(variable.name for variable in VARIABLES)
 def current() -> Settings:
     """Return the settings of this moment's environment.
 
-    Unless a variable has changed since the last time, this is six look-ups, some microseconds:
+    Unless a variable has changed since the last time, this is seven look-ups, some microseconds:
     nothing beside a compilation, but something beside a small contraction.
 
     Raises:

@@ -16,7 +16,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_defaults() -> None:
-    assert current() == Settings(None, "auto", None, None, (), "native")
+    assert current() == Settings(None, 1 << 30, "auto", None, None, (), "native")
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,10 @@ def test_defaults() -> None:
         ("EINSUMC_CACHE_DIR", "/somewhere/else", "cache_dir", "/somewhere/else"),
         ("EINSUMC_CACHE_DIR", "~/kernels", "cache_dir", os.path.expanduser("~/kernels")),
         ("EINSUMC_CACHE_DIR", "kernels", "cache_dir", os.path.abspath("kernels")),
+        ("EINSUMC_CACHE_SIZE", "500MB", "cache_size", 500_000_000),
+        ("EINSUMC_CACHE_SIZE", "1.5 GiB", "cache_size", 3 << 29),
+        ("EINSUMC_CACHE_SIZE", "0", "cache_size", 0),
+        ("EINSUMC_CACHE_SIZE", "unlimited", "cache_size", None),
         ("EINSUMC_COMPILE", "never", "compile", "never"),
         ("EINSUMC_COMPILE", " auto ", "compile", "auto"),
         ("EINSUMC_MACHINE", "/somewhere/machine.toml", "machine", "/somewhere/machine.toml"),
@@ -53,6 +57,8 @@ def test_empty_is_unset(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
+        ("EINSUMC_CACHE_SIZE", "much", "nor 'unlimited'"),
+        ("EINSUMC_CACHE_SIZE", "-1", "nor 'unlimited'"),
         ("EINSUMC_COMPILE", "sometimes", "auto or never"),
         ("EINSUMC_COMPILE", "Never", "auto or never"),
         ("EINSUMC_NUM_THREADS", "0", "positive whole number"),
