@@ -270,14 +270,17 @@ class Store:
     def _files_in(self, root: int, shard: str) -> list[tuple[float, str, int]]:
         """When the kernels in a shard were last used, their keys, and their sizes in bytes."""
         found = []
-        with reading(f"kernel store {self.path}"), self._shard(root, shard) as fd:
-            with os.scandir(fd) as files:
-                for file in files:
-                    key = file.name.removesuffix(_SUFFIX)
-                    if key != file.name and _KEY.fullmatch(key):
-                        with suppress(FileNotFoundError):
-                            status = file.stat(follow_symlinks=False)
-                            found.append((status.st_mtime, key, status.st_size))
+        with (
+            reading(f"kernel store {self.path}"),
+            self._shard(root, shard) as fd,
+            os.scandir(fd) as files,
+        ):
+            for file in files:
+                key = file.name.removesuffix(_SUFFIX)
+                if key != file.name and _KEY.fullmatch(key):
+                    with suppress(FileNotFoundError):
+                        status = file.stat(follow_symlinks=False)
+                        found.append((status.st_mtime, key, status.st_size))
         return found
 
     def _path(self, key: str) -> str:

@@ -110,8 +110,8 @@ def test_a_store_is_kept_within_its_limit(tmp_path: Path) -> None:
         assert both.put(*sample(number))
         used(store, number, days_ago=(100 - number) / 100)
         assert size(store) <= 23 * each
-    assert key(99) in store.keys()
-    assert key(0) not in store.keys()
+    assert holds(store, 99)
+    assert not holds(store, 0)
 
 
 def test_the_limit_is_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +158,7 @@ def test_many_processes_write_read_and_prune(tmp_path: Path) -> None:
 
     assert caught(everybody) == []
     store = Store(tmp_path)
-    assert all(store.verify(each) for each in store.keys())
+    assert all(map(store.verify, store.keys()))
     store.prune(limit)
     assert size(store) <= limit
 
