@@ -3,9 +3,9 @@
 An image (:mod:`.image`) runs wherever it is copied to. To be a shared object it needs but a frame
 around it that says so, in three pieces that are mapped one after the other:
 
-    tables      headers, names of what is exported and imported, relocations     read
-    code        the image's functions                                            read, executed
-    data        the image's constants and slots, and the dynamic section         read, once filled in
+    tables    headers, names of what is exported and imported, relocations    read
+    code      the image's functions                                           read, executed
+    data      the image's constants and slots, and the dynamic section        filled in, then read
 
 The loader writes addresses into the slots and then makes them read-only (RELRO); code is never
 written. Layout in memory and in the file are the same. System V gABI, chapters 4 and 5; AMD64
@@ -116,9 +116,7 @@ class _Writer:
                 ".dynsym", _DYNSYM, alloc, self._symbols(at), link=".dynstr", info=1, entry=_SYMBOL
             ),
             _Part(".dynstr", _STRTAB, alloc, self.names.data, 1),
-            _Part(
-                ".rela.dyn", _RELA, alloc, self._relocations(at), link=".dynsym", entry=_SYMBOL
-            ),
+            _Part(".rela.dyn", _RELA, alloc, self._relocations(at), link=".dynsym", entry=_SYMBOL),
             _Part(".text", _PROGBITS, alloc | _SHF_EXECUTE, code[: self.image.data], PAGE),
             _Part(".data.rel.ro", _PROGBITS, write, self._data(at), PAGE),
             _Part(".dynamic", _DYNAMIC, write, self._dynamic(at), link=".dynstr", entry=_ENTRY),
