@@ -220,10 +220,11 @@ def pool_fields() -> KernelFields:
 
 def compiled_pool() -> tuple[bytes, dict[str, Any]]:
     """Compile the thread pool: the code and the header that a store keeps."""
+    from ..compiler.assemble import assemble
     from ..compiler.image import link
-    from ..compiler.pool import build_object
+    from ..compiler.pool import IR
 
-    return _program("thread pool", pool_fields(), link(build_object()))
+    return _program("thread pool", pool_fields(), link(assemble(IR)))
 
 
 def _pool_image() -> LoadedImage | None:
@@ -242,10 +243,12 @@ def entry_fields() -> KernelFields:
 
 def compiled_entry() -> tuple[bytes, dict[str, Any]]:
     """Compile the native entry: the code and the header that a store keeps."""
-    from ..compiler.entry import build_object, symbols
+    from ..compiler.assemble import assemble
+    from ..compiler.entry import symbols
+    from ..compiler.entry.program import IR
     from ..compiler.image import link
 
-    return _program("entry", entry_fields(), link(build_object(), symbols()))
+    return _program("entry", entry_fields(), link(assemble(IR), symbols()))
 
 
 def entry_image(provided: Mapping[str, int]) -> LoadedImage | None:
