@@ -30,7 +30,10 @@ _SLACK = 64  # bytes behind every one, for panels that are written in whole vect
 
 
 class KernelMissing(RuntimeError):
-    """A kernel is in no store, and ``EINSUMC_COMPILE=never`` forbids compiling it."""
+    """A kernel is in no store, and ``EINSUMC_COMPILE=never`` forbids compiling it.
+
+    The message names the kernel; that of a call (`missing.py`) says how to compile what it needs.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +166,14 @@ def compiled(schedule: Schedule, target: Target) -> tuple[bytes, dict[str, Any]]
 def _obtain(schedule: Schedule, target: Target) -> Kernel:
     identity = fields(schedule, target)
     key = identity.key()
+    if not can_run(identity.features):
+        raise LoadError(f"kernels for {target.name} cannot run on this machine")
 
     def build() -> tuple[bytes, dict[str, Any]]:
         if settings.current().compile == "never":
+            *inputs, output = schedule.elements
             raise KernelMissing(
-                f"kernel {key[:12]} is in no store and EINSUMC_COMPILE=never: "
-                f"{schedule.recipe}, {', '.join(schedule.elements)}, {identity.layout}"
+                f"{key[:12]}: {schedule.recipe}, {','.join(inputs)}->{output}, {identity.layout}"
             )
         return compiled(schedule, target)
 
