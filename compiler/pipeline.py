@@ -25,12 +25,13 @@ schedule alone, is stored, and is done once.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from .choose import Choice
+from .describe import describe
 from .emit import emit
 from .geometry import Geometry
 from .loopnest import Nest, Tiles, parameters, place_of, scratch_buffers
@@ -39,6 +40,19 @@ from .machine import Target
 from .passes import PASSES
 from .schedule import Schedule
 from .verify import verify
+
+__all__ = [
+    "Signature",
+    "Stages",
+    "assembly",
+    "compile_kernel",
+    "describe",
+    "generator",
+    "signature",
+    "sources",
+    "stages",
+    "stages_of",
+]
 
 _GENERATOR = (
     *("affine", "build", "emit", "image", "loopnest", "lower", "machine", "pipeline", "schedule"),
@@ -128,20 +142,6 @@ def signature(schedule: Schedule) -> Signature:
         tiles=tuple((extent, step) for _, extent, step in tiles.axes),
         scratch=tuple((place_of(b), (*b.size, int(b.element[1:]))) for b in scratch_buffers(nest)),
     )
-
-
-def describe(schedule: Schedule) -> str:
-    """A schedule as text: equal texts, equal kernels. This is what a key is made from."""
-    return _describe(schedule)
-
-
-def _describe(value: Any) -> str:
-    if is_dataclass(value):
-        parts = (f"{f.name}={_describe(getattr(value, f.name))}" for f in fields(value))
-        return f"{type(value).__name__}({', '.join(parts)})"
-    if isinstance(value, tuple):
-        return f"[{', '.join(_describe(item) for item in value)}]"
-    return repr(value)
 
 
 def compile_kernel(schedule: Schedule, target: Target) -> tuple[bytes, dict[str, Any]]:

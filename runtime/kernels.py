@@ -6,6 +6,7 @@ However many threads ask for a kernel at once, one of them loads or compiles it.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ _SLACK = 64  # bytes behind every one, for panels that are written in whole vect
 
 
 class KernelMissing(RuntimeError):
-    """A kernel is in no store, and ``EINSUMC_COMPILE=never`` forbids compiling it.
+    """A kernel is in no store, and it may not or cannot be compiled.
 
     The message names the kernel; that of a call (`missing.py`) says how to compile what it needs.
     """
@@ -126,13 +127,17 @@ _toolchain: list[str] = []
 
 
 def toolchain() -> str:
-    """The versions of the packages that turn source into machine code, found without importing.
+    """The versions of what turns source into machine code, found without importing any of it.
 
-    They are read off the names of the packages' metadata folders; "none" where they are not
-    installed.
+    Those of Numba and llvmlite are read off the names of the packages' metadata folders. Python
+    counts as well: its bytecode is what Numba reads. "none" where they are not installed: then
+    nothing can be compiled, but kernels that others built are found all the same.
     """
     if not _toolchain:
-        spec = find_spec("llvmlite")
+        try:
+            spec = find_spec("llvmlite")
+        except ValueError:  # what stands in for it in sys.modules is no module
+            spec = None
         folders = (
             [os.path.dirname(p) for p in spec.submodule_search_locations or ()] if spec else []
         )
@@ -142,8 +147,14 @@ def toolchain() -> str:
             for entry in sorted(os.listdir(folder))
             if entry.startswith(("llvmlite-", "numba-")) and entry.endswith(".dist-info")
         ]
-        _toolchain.append(", ".join(found) or "none")
+        python = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+        _toolchain.append(", ".join([*found, python]) if found else "none")
     return _toolchain[0]
+
+
+def may_compile() -> bool:
+    """Whether kernels that no store has may be compiled: it is allowed, and Numba is there."""
+    return settings.current().compile != "never" and toolchain() != "none"
 
 
 def compiled(schedule: Schedule, target: Target) -> tuple[bytes, dict[str, Any]]:
@@ -170,7 +181,7 @@ def _obtain(schedule: Schedule, target: Target) -> Kernel:
         raise LoadError(f"kernels for {target.name} cannot run on this machine")
 
     def build() -> tuple[bytes, dict[str, Any]]:
-        if settings.current().compile == "never":
+        if not may_compile():
             *inputs, output = schedule.elements
             raise KernelMissing(
                 f"{key[:12]}: {schedule.recipe}, {','.join(inputs)}->{output}, {identity.layout}"
@@ -181,7 +192,7 @@ def _obtain(schedule: Schedule, target: Target) -> Kernel:
     image = loaded(stored)
     head = stored.header
     return Kernel(
-        key=key,
+        key=stored.key,
         address=image.entries[ENTRY],
         parameters=tuple(head["parameters"]),
         tiles=tuple((extent, step) for extent, step in head["tiles"]),
@@ -195,7 +206,7 @@ def stored_or_built(
 ) -> tuple[StoredKernel, str]:
     """What the stores hold under ``key``; where they hold nothing, what ``build`` makes."""
     stores = default_stores()
-    stored = stores.get(key)
+    stored = stores.find(key)
     if stored is not None:
         counts.stored += 1
         return stored, "stored"
@@ -289,7 +300,7 @@ def _program(name: str, fields: KernelFields, image: Image) -> tuple[bytes, dict
 def _program_code(
     key: str, build: Callable[[], tuple[bytes, dict[str, Any]]]
 ) -> StoredKernel | None:
-    if settings.current().compile == "never" and default_stores().get(key) is None:
+    if not may_compile() and default_stores().find(key) is None:
         return None
     with _obtaining:
         return stored_or_built(key, build)[0]

@@ -55,9 +55,11 @@ def levels() -> tuple[str, ...]:
     """The levels to compute at here, the best first: never one that this machine lacks.
 
     The first is the one that EINSUMC_TARGET names, or the host's where it names a higher one. Where
-    EINSUMC_COMPILE=never, those below follow: if a store has no kernels for the best level, slower
-    ones will do.
+    nothing may be compiled, those below follow: if a store has no kernels for the best level,
+    slower ones will do.
     """
+    from .kernels import may_compile
+
     wishes, host = settings.current(), target.host_level()
     if host not in TARGETS:
         return (wishes.target,)
@@ -68,7 +70,7 @@ def levels() -> tuple[str, ...]:
             f" {host}. (einsumc precompile --target {best} compiles for other machines.)"
         )
         best = host
-    if wishes.compile != "never":
+    if may_compile():
         return (best,)
     names = tuple(TARGETS)
     return names[names.index(best) :: -1]

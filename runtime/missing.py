@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from . import machine
+from . import machine, settings
 from .kernels import KernelMissing
 
 if TYPE_CHECKING:
@@ -55,6 +55,10 @@ def explain_missing(problem: KernelMissing, use: Use, operands: Sequence[Array])
     from .manifest import to_text
     from .store import default_stores
 
+    if settings.current().compile == "never":
+        reason = "EINSUMC_COMPILE=never forbids to compile it"
+    else:
+        reason = "without Numba it cannot be compiled"
     stores = default_stores().stores
     given = [f"{a.dtype} {'x'.join(map(str, a.shape)) or '()'} {layout_of(a)}" for a in operands]
     target = machine.levels()[0]
@@ -62,7 +66,7 @@ def explain_missing(problem: KernelMissing, use: Use, operands: Sequence[Array])
     command += ["--output", stores[0].path]
     searched = "\n             ".join(store.path for store in stores)
     return (
-        f"a kernel is in no store, and EINSUMC_COMPILE=never forbids to compile it\n"
+        f"a kernel is in no store, and {reason}\n"
         f"  equation   {use.equation}\n"
         f"  operands   {', '.join(given)}\n"
         f"  target     {target}\n"

@@ -214,19 +214,19 @@ def _schedules_of_layouts(request: Request) -> set[Schedule]:
 def stale_kernels(store: Store, current: Sequence[Wanted]) -> list[str]:
     """Which files of a store no program with this einsumc can ever ask for, in words.
 
-    Those are kernels of other versions of einsumc's code generator, of Numba or of llvmlite.
+    Those are kernels of other versions of einsumc's code generator.
     """
 
     def made_by(header: Mapping[str, Any]) -> tuple[Any, ...]:
         made = header["fields"]
-        return header["schema"], header["abi"], made.get("generator"), made.get("llvm")
+        return header["schema"], header["abi"], made.get("generator")
 
     def header(job: Job) -> dict[str, Any]:
         return {"fields": fields_of(job).fields(), "schema": SCHEMA_VERSION, "abi": ABI_VERSION}
 
     today = {made_by(header(each.job)) for each in current}
     return [
-        f"{entry.key[:12]}, made with {entry.header['fields'].get('llvm') or 'other tools'}"
+        f"{entry.key[:12]}, made by {entry.header['fields'].get('generator')}"
         for entry in store.entries()
         if entry.header["kind"] == "kernel" and made_by(entry.header) not in today
     ]

@@ -1,4 +1,4 @@
-"""The command `einsumc`: show, precompile, cache, bench, calibrate, versions.
+"""The command `einsumc`: show, precompile, export, cache, bench, calibrate, versions.
 
 Each file here has one command, or a group of them. What a command needs is imported when it runs,
 so that `einsumc cache path` is quick. Errors of the package are plain messages: exit status 2 if
@@ -14,6 +14,7 @@ import click
 from .bench import bench, calibrate
 from .cache import cache
 from .common import Commands
+from .export import export
 from .precompile import precompile
 from .show import show
 
@@ -55,5 +56,5 @@ def versions() -> None:
     show_versions()
 
 
-for each in (show, precompile, cache, bench, calibrate, versions):
+for each in (show, precompile, export, cache, bench, calibrate, versions):
     command.add_command(each)

@@ -11,8 +11,17 @@ from ..settings import SettingsError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
-__all__ = ["Commands", "Failure", "Misuse", "console", "dtype_option", "shapes_option"]
+__all__ = [
+    "Commands",
+    "Failure",
+    "Misuse",
+    "console",
+    "dtype_option",
+    "progress",
+    "shapes_option",
+]
 
 
 class Failure(click.ClickException):
@@ -88,3 +97,12 @@ def console(stderr: bool = False) -> Console:
 
     stream = sys.stderr if stderr else sys.stdout
     return Console(stderr=stderr, width=None if stream.isatty() else 240)
+
+
+def progress(on: Console | None = None) -> Progress:
+    """A bar on stderr with a count and the time; none where stderr is no terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    on = on or console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeElapsedColumn(), console=on, disable=not on.is_terminal)

@@ -112,7 +112,7 @@ def _check(wanted: Sequence[Wanted], store: Store) -> None:
     problems = []
     for each in wanted:
         problem = store.problem(each.job.key)
-        if problem is not None:
+        if problem is not None and store.find(each.job.key) is None:
             *inputs, output = each.job.dtypes or ("",)
             kind = f"{each.job.recipe} {','.join(inputs)}->{output}".removesuffix(" ->")
             problems.append(f"{kind} for {each.job.level}: {problem} ({', '.join(each.equations)})")

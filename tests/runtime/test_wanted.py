@@ -204,13 +204,13 @@ def test_check_finds_what_other_versions_made(folder):
     invoke(*arguments)
     store = Store(folder / "store")
     found = store.get(store.keys()[0])
-    fields = {**found.header["fields"], "llvm": "llvmlite 0.1, numba 0.2"}
+    fields = {**found.header["fields"], "generator": "an older one"}
     key = kernel_key(fields)
     assert store.put(key, {"fields": fields}, found.image)
     printed = invoke(*arguments, "--check", status=1).stderr
     assert "0 of 3 kernels" in printed
     assert "and 1 are stale" in printed
-    assert f"stale: kernel {key[:12]}, made with llvmlite 0.1, numba 0.2" in printed
+    assert f"stale: kernel {key[:12]}, made by an older one" in printed
     store.remove(key)
     invoke(*arguments, "--check")
 
