@@ -31,7 +31,10 @@ _SLACK = 64  # bytes behind every one, for panels that are written in whole vect
 
 
 class KernelMissing(RuntimeError):
-    """A kernel is in no store, and it may not or cannot be compiled."""
+    """A kernel is in no store, and it may not or cannot be compiled.
+
+    The message names the kernel; that of a call (`missing.py`) says how to compile what it needs.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,11 @@ def toolchain() -> str:
     return _toolchain[0]
 
 
+def may_compile() -> bool:
+    """Whether kernels that no store has may be compiled: it is allowed, and Numba is there."""
+    return settings.current().compile != "never" and toolchain() != "none"
+
+
 def compiled(schedule: Schedule, target: Target) -> tuple[bytes, dict[str, Any]]:
     """Compile a schedule: the code and the header that a store keeps. Nothing is loaded."""
     from ..compiler.pipeline import compile_kernel, describe, signature
@@ -169,17 +177,14 @@ def compiled(schedule: Schedule, target: Target) -> tuple[bytes, dict[str, Any]]
 def _obtain(schedule: Schedule, target: Target) -> Kernel:
     identity = fields(schedule, target)
     key = identity.key()
+    if not can_run(identity.features):
+        raise LoadError(f"kernels for {target.name} cannot run on this machine")
 
     def build() -> tuple[bytes, dict[str, Any]]:
-        if settings.current().compile == "never":
+        if not may_compile():
+            *inputs, output = schedule.elements
             raise KernelMissing(
-                f"kernel {key[:12]} is in no store and EINSUMC_COMPILE=never: "
-                f"{schedule.recipe}, {', '.join(schedule.elements)}, {identity.layout}"
-            )
-        if toolchain() == "none":
-            raise KernelMissing(
-                f"kernel {key[:12]} is in no store, and without Numba it cannot be compiled: "
-                f"{schedule.recipe}, {', '.join(schedule.elements)}, {identity.layout}"
+                f"{key[:12]}: {schedule.recipe}, {','.join(inputs)}->{output}, {identity.layout}"
             )
         return compiled(schedule, target)
 
@@ -255,10 +260,11 @@ def pool_fields() -> KernelFields:
 
 def compiled_pool() -> tuple[bytes, dict[str, Any]]:
     """Compile the thread pool: the code and the header that a store keeps."""
+    from ..compiler.assemble import assemble
     from ..compiler.image import link
-    from ..compiler.pool import build_object
+    from ..compiler.pool import IR
 
-    return _program("thread pool", pool_fields(), link(build_object()))
+    return _program("thread pool", pool_fields(), link(assemble(IR)))
 
 
 def _pool_image() -> LoadedImage | None:
@@ -277,10 +283,12 @@ def entry_fields() -> KernelFields:
 
 def compiled_entry() -> tuple[bytes, dict[str, Any]]:
     """Compile the native entry: the code and the header that a store keeps."""
-    from ..compiler.entry import build_object, symbols
+    from ..compiler.assemble import assemble
+    from ..compiler.entry import symbols
+    from ..compiler.entry.program import IR
     from ..compiler.image import link
 
-    return _program("entry", entry_fields(), link(build_object(), symbols()))
+    return _program("entry", entry_fields(), link(assemble(IR), symbols()))
 
 
 def entry_image(provided: Mapping[str, int]) -> LoadedImage | None:
@@ -316,8 +324,7 @@ def _program(name: str, fields: KernelFields, image: Image) -> tuple[bytes, dict
 def _program_code(
     key: str, build: Callable[[], tuple[bytes, dict[str, Any]]]
 ) -> StoredKernel | None:
-    forbidden = settings.current().compile == "never" or toolchain() == "none"
-    if forbidden and default_stores().find(key) is None:
+    if not may_compile() and default_stores().find(key) is None:
         return None
     with _obtaining:
         return stored_or_built(key, build)[0]

@@ -128,9 +128,10 @@ def _build(header: Mapping[str, Any]) -> Callable[[], tuple[bytes, dict[str, Any
 
 
 def _program_text(name: str) -> str:
-    from ..compiler import entry, pool
+    from ..compiler import pool
+    from ..compiler.entry import program
 
-    return {"thread pool": pool.IR, "entry": entry.IR}[name]
+    return {"thread pool": pool.IR, "entry": program.IR}[name]
 
 
 _PROGRAMS = ("thread pool", "entry")

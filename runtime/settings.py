@@ -36,6 +36,7 @@ class Settings:
         compile: "auto" compiles what no store holds, "never" raises instead.
         machine: the file that describes the machine, absolute, or None.
         num_threads: threads to use, or None for one a core.
+        record: the file, absolute, that a run writes what it uses to, or None.
         show: the stages to print as they happen, in pipeline order.
         target: "native", or the instruction set level to compile for.
     """
@@ -45,6 +46,7 @@ class Settings:
     compile: str = "auto"
     machine: str | None = None
     num_threads: int | None = None
+    record: str | None = None
     show: tuple[str, ...] = ()
     target: str = "native"
 
@@ -145,6 +147,12 @@ VARIABLES = (
         "number of threads (default: one for each core this process may use)",
     ),
     Variable(
+        "EINSUMC_RECORD",
+        "record",
+        _path,
+        "file to write what is used to, for einsumc precompile (default: none)",
+    ),
+    Variable(
         "EINSUMC_SHOW",
         "show",
         _some_of(SHOW_CHOICES),
@@ -164,8 +172,8 @@ _NAMES = tuple(variable.name for variable in VARIABLES)
 def current() -> Settings:
     """Return the settings of this moment's environment.
 
-    Unless a variable has changed since the last time, this is seven look-ups, some microseconds:
-    nothing beside a compilation, but something beside a small contraction.
+    Unless a variable has changed since the last time, this is a look-up for each of them, some
+    microseconds: nothing beside a compilation, but something beside a small contraction.
 
     Raises:
         SettingsError: a variable holds something it may not.

@@ -48,10 +48,11 @@ class Commands(click.Group):
         except Exception as error:
             from ...compiler.errors import EinsumError, EinsumTypeError
             from ..kernels import KernelMissing
+            from ..load import LoadError
 
             if isinstance(error, EinsumError | EinsumTypeError):
                 raise Misuse(str(error)) from None
-            if isinstance(error, KernelMissing | OSError | MemoryError):
+            if isinstance(error, KernelMissing | LoadError | OSError | MemoryError):
                 raise Failure(str(error) or type(error).__name__) from None
             raise
 

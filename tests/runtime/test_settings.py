@@ -16,7 +16,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_defaults() -> None:
-    assert current() == Settings(None, 1 << 30, "auto", None, None, (), "native")
+    assert current() == Settings(None, 1 << 30, "auto", None, None, None, (), "native")
 
 
 @pytest.mark.parametrize(
