@@ -24,10 +24,8 @@ schedule alone, is stored, and is done once.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from pathlib import Path
+from functools import lru_cache
 from typing import Any
 
 from .choose import Choice
@@ -39,6 +37,7 @@ from .lower import lower
 from .machine import Target
 from .passes import PASSES
 from .schedule import Schedule
+from .sources import sources
 from .verify import verify
 
 __all__ = [
@@ -49,7 +48,6 @@ __all__ = [
     "describe",
     "generator",
     "signature",
-    "sources",
     "stages",
     "stages_of",
 ]
@@ -67,18 +65,6 @@ def generator() -> str:
     einsumc versions share kernels exactly where they would make the same ones.
     """
     return sources(_GENERATOR)
-
-
-@cache
-def sources(names: tuple[str, ...]) -> str:
-    """A digest of some of the compiler's files and folders."""
-    here = Path(__file__).parent
-    digest = hashlib.sha256()
-    for name in names:
-        folder = here / name
-        for file in sorted(folder.glob("*.py")) if folder.is_dir() else [here / f"{name}.py"]:
-            digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)

@@ -271,7 +271,7 @@ class Dispatcher:
             return lambda arrays, target: target.fill(0)
         if not dtypes.has_kernels:
             return functools.partial(evaluate_slowly, expression)
-        from .execute import prepare as prepare_execution
+        from .stored_plan import prepare as prepare_execution
 
         def prepare_here() -> _Write:
             return prepare_execution(expression, arrays, target, self.optimize, self.memory_limit)

@@ -189,16 +189,40 @@ def _obtain(schedule: Schedule, target: Target) -> Kernel:
         return compiled(schedule, target)
 
     stored, origin = stored_or_built(key, build)
-    image = loaded(stored)
+    if stored.key not in _addresses:
+        _addresses[stored.key] = loaded(stored).entries[ENTRY]
     head = stored.header
     return Kernel(
         key=stored.key,
-        address=image.entries[ENTRY],
+        address=_addresses[stored.key],
         parameters=tuple(head["parameters"]),
         tiles=tuple((extent, step) for extent, step in head["tiles"]),
         scratch=tuple((place, tuple(factors)) for place, factors in head["scratch"]),
         origin=origin,
     )
+
+
+_addresses: dict[str, int] = {}  # of the kernels in memory, by key
+
+
+def address(key: str) -> int:
+    """Where a stored kernel is in memory, for who knows its key and all else about it.
+
+    Raises:
+        LookupError: no store has it.
+        LoadError: it was made for instructions that this machine lacks.
+    """
+    found = _addresses.get(key)
+    if found is not None:
+        return found
+    with _obtaining:
+        if key not in _addresses:
+            stored = default_stores().find(key)
+            if stored is None:
+                raise LookupError(key)
+            _addresses[key] = loaded(stored).entries[ENTRY]
+            counts.stored += 1
+        return _addresses[key]
 
 
 def stored_or_built(
@@ -278,7 +302,7 @@ def entry_image(provided: Mapping[str, int]) -> LoadedImage | None:
 
 def _program_fields(name: str, abi: str, files: tuple[str, ...]) -> KernelFields:
     """The fields of a program that is written in LLVM IR, in these of the compiler's files."""
-    from ..compiler.pipeline import sources
+    from ..compiler.sources import sources
 
     return KernelFields(
         text=text_digest(name),

@@ -11,11 +11,12 @@ LLVM. A process without a compiler does not know those, and need not: it takes a
 request (`Store.find`).
 """
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from .digests import sha256
 
 __all__ = [
     "ABI_VERSION",
@@ -97,8 +98,8 @@ def kernel_key(
     rest = dict(fields)
     builder = canonical_json(rest.pop(_BUILDER, None))
     text = canonical_json({"abi": abi, "fields": rest, "schema": schema})
-    first, last = (hashlib.sha256(part).hexdigest() for part in (text, builder))
-    return first[:REQUEST_DIGITS] + last[: KEY_DIGITS - REQUEST_DIGITS]
+    first, last = (sha256(part).hexdigest() for part in (text, builder))
+    return str(first[:REQUEST_DIGITS] + last[: KEY_DIGITS - REQUEST_DIGITS])
 
 
 def request(key: str) -> str:
@@ -108,7 +109,7 @@ def request(key: str) -> str:
 
 def text_digest(text: str) -> str:
     """Return the SHA-256 of a text, such as a printed loop nest, in hexadecimal."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return str(sha256(text.encode("utf-8", "surrogatepass")).hexdigest())
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ class Provenance:
     """What the file of a kernel says of it.
 
     Attributes:
-        kind: the recipe of a kernel, or a program's name.
+        kind: the recipe of a kernel, or a program's name, or "plan".
         equation: what it computes. Each letter stands for any number of indices of one part, as `m`
             for those of the first operand that are kept; so one kernel serves many equations.
         signature: dtypes, and strides that are fixed: `f4[m,k:1]` has neighbours along `k`.
@@ -53,11 +53,11 @@ def provenance(header: Mapping[str, Any]) -> Provenance:
     features = fields.get("features", LEVELS.get(target, ()))
     return Provenance(
         kind=_kind(header),
-        equation=_equation(schedule) if schedule else "",
-        signature=_signature(schedule) if schedule else str(fields.get("layout", "")),
+        equation=_equation(schedule) if schedule else str(fields.get("equation", "")),
+        signature=_signature(schedule) if schedule else _layout(fields),
         target=target,
         runs_here=can_run(map(str, features if isinstance(features, list) else ())),
-        generator=str(fields.get("generator", "")),
+        generator=str(fields.get("generator", fields.get("version", ""))),
         current=_is_current(header),
         versions=str(fields.get("llvm", "")),
     )
@@ -103,6 +103,8 @@ def compare(stored: StoredKernel) -> str | None:
     from .kernels import toolchain
 
     header = stored.header
+    if _kind(header) == "plan":
+        raise ValueError("plans, of which nothing is compiled")
     _check_current(header)
     if header["fields"].get("llvm") != toolchain():
         raise ValueError(f"built by {header['fields'].get('llvm')}; {toolchain()} is here")
@@ -155,9 +157,12 @@ def _schedule(header: Mapping[str, Any]) -> Schedule | None:
 def _is_current(header: Mapping[str, Any]) -> bool:
     """Whether the generator that built a kernel is the one of this einsumc."""
     from .kernels import entry_fields, pool_fields
+    from .stored_plan import version
 
     built = header["fields"].get("generator")
     kind = _kind(header)
+    if kind == "plan":
+        return bool(header["fields"].get("version") == version())
     if kind in _PROGRAMS:
         return bool(built == (pool_fields() if kind == "thread pool" else entry_fields()).generator)
     from ..compiler.pipeline import generator
@@ -182,6 +187,13 @@ def _groups(schedule: Schedule) -> dict[str, list[tuple[str, int | None]]]:
 def _equation(schedule: Schedule) -> str:
     *inputs, output = ("".join(name for name, _ in row) for row in _groups(schedule).values())
     return f"{','.join(inputs)}->{output}"
+
+
+def _layout(fields: Mapping[str, Any]) -> str:
+    """Dtype and shapes of a plan; else whatever the fields say of a layout."""
+    if "shapes" not in fields:
+        return str(fields.get("layout", ""))
+    return ", ".join(f"{fields['dtype']}[{','.join(map(str, s))}]" for s in fields["shapes"])
 
 
 def _signature(schedule: Schedule) -> str:

@@ -133,7 +133,7 @@ def test_another_generator_is_never_taken(tmp_path, monkeypatch):
     compile_einsum("i,i->", signatures="f4[64], f4[64]").precompile()
     there = Store(tmp_path).keys()
     monkeypatch.setattr("einsumc.compiler.pipeline.generator", lambda: "another")
-    monkeypatch.setattr("einsumc.compiler.pipeline.sources", lambda files: "another")
+    monkeypatch.setattr("einsumc.compiler.sources.sources", lambda files: "another")
     made = compile_einsum("i,i->", signatures="f4[64], f4[64]").precompile()
     assert all(kernel.compiled for kernel in made)
     assert not {request(kernel.key) for kernel in made} & set(map(request, there))
