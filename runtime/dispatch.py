@@ -274,7 +274,10 @@ class Dispatcher:
         from .stored_plan import prepare as prepare_execution
 
         def prepare_here() -> _Write:
-            return prepare_execution(expression, arrays, target, self.optimize, self.memory_limit)
+            write: _Write = prepare_execution(
+                expression, arrays, target, self.optimize, self.memory_limit
+            )
+            return write
 
         def use() -> "Use":
             from .manifest import use_of
