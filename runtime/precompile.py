@@ -56,7 +56,6 @@ __all__ = [
     "fields_of",
     "jobs_for",
     "precompile",
-    "shapes_for",
 ]
 
 SIZES = (512, 24, 8)
@@ -194,7 +193,7 @@ def _schedules(
     dtype = np.result_type(*(operand.dtype for operand in signature.operands))
     found: set[Schedule] = set()
     problem: EinsumError | None = None
-    for shapes in shapes_for(signature):
+    for shapes in _shapes(signature):
         try:
             expression = resolve(subscripts, shapes)
         except EinsumError as error:  # sizes that do not go together in this equation
@@ -224,7 +223,7 @@ def _schedules(
     return found
 
 
-def shapes_for(signature: Signature) -> Iterator[tuple[tuple[int, ...], ...]]:
+def _shapes(signature: Signature) -> Iterator[tuple[tuple[int, ...], ...]]:
     """Shapes of the operands of representative calls."""
     axes = [axis for operand in signature.operands for axis in operand.axes]
     names = list(dict.fromkeys(axis for axis in axes if isinstance(axis, str)))
