@@ -23,7 +23,16 @@ from . import settings, target
 from .machine_file import FILE, Description, MachineFileError, read
 from .trouble import reason, warn_once
 
-__all__ = ["described", "forget", "host_machine", "levels", "machine", "planning_for", "source"]
+__all__ = [
+    "described",
+    "forget",
+    "host_machine",
+    "level",
+    "levels",
+    "machine",
+    "planning_for",
+    "source",
+]
 
 _level: ContextVar[str | None] = ContextVar("level", default=None)
 
@@ -49,6 +58,11 @@ def planning_for(level: str) -> Iterator[None]:
         yield
     finally:
         _level.reset(before)
+
+
+def level() -> str:
+    """The level that plans are made for now, as `planning_for` or EINSUMC_TARGET has it."""
+    return _level.get() or settings.current().target
 
 
 def levels() -> tuple[str, ...]:

@@ -22,7 +22,7 @@ import numpy as np
 
 from ..compiler.sources import sources
 from ..compiler.subscripts import Expression
-from . import kernels, settings, target, threads
+from . import kernels, machine, settings, target, threads
 from .buffers import Kept
 from .digests import sha256
 from .entry import Call, Work
@@ -136,7 +136,7 @@ def _machine() -> str:
         file = (path, status.st_mtime_ns, status.st_size)
     except OSError:
         file = None
-    return _described(wishes.target, file)
+    return _described(machine.level(), file)
 
 
 @lru_cache(maxsize=8)

@@ -61,7 +61,8 @@ def run() -> None:
 
 def targets(store: Path) -> set[str]:
     """Those of the kernels in a store."""
-    return {str(entry.header["fields"]["target"]) for entry in Store(store).entries()} - {"x86-64"}
+    entries = [entry for entry in Store(store).entries() if entry.header["kind"] == "kernel"]
+    return {str(entry.header["fields"]["target"]) for entry in entries} - {"x86-64"}
 
 
 # --- the error ------------------------------------------------------------------------------------
