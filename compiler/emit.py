@@ -133,8 +133,9 @@ class _Source:
             if isinstance(inner, Loop | Tabulate) and len(inner.stop) > 1:
                 (index,) = inner.start.names
                 if index in indices and inner.stop not in self.ends:
-                    self.line(f"{index}_end = {self.stop(inner.stop)}")
-                    self.ends[inner.stop] = f"{index}_end"
+                    word = "known" if f"{index}_end" in self.ends.values() else "end"
+                    self.line(f"{index}_{word} = {self.stop(inner.stop)}")
+                    self.ends[inner.stop] = f"{index}_{word}"
         for statement in statements:
             self.statement(statement)
         self.ends = known
@@ -371,6 +372,7 @@ class _Source:
         elif lane_step == "0":
             call = f"load_splat({p}, {base}, {row_step}, {r}{counts})"
         elif lane_step == "1":
+            self.fetch_ahead(ref, (rows, lanes), row_step, r, c)
             call = f"load_rows({p}, {base}, {row_step}, {r}, {c}, {width}{counts})"
         elif row_step == "1" and r % width == 0 and c % width == 0:
             call = f"load_columns({p}, {base}, {lane_step}, {r}, {c}, {width}{counts})"
@@ -380,6 +382,19 @@ class _Source:
             call = f"convert({call}, {element})"
         self.line(f"{name} = {call}")
         return name
+
+    def fetch_ahead(
+        self, ref: Ref, axes: tuple[_Axis, _Axis], row_step: str, rows: int, columns: int
+    ) -> None:
+        """Where late sums are walked in blocks, ask for what the next block will read."""
+        if "q_block" not in self.schedule.outer:
+            return
+        terms = [_shifted(term, "q", "Q_BLOCK") for term in ref.terms]
+        if terms != list(ref.terms):
+            firsts, self.firsts = self.firsts, {}
+            ahead, _, _ = self.steps(replace(ref, terms=tuple(terms)), axes[0], axes[1])
+            self.firsts = firsts
+            self.line(f"fetch_rows({ref.buffer}, {ahead}, {row_step}, {rows}, {columns})")
 
     def store(self, ref: Ref, rows: _Axis, lanes: _Axis, counts: str, value: str) -> None:
         base, row_step, lane_step = self.steps(ref, rows, lanes)
@@ -430,6 +445,14 @@ def _offset(term: Term, position: Affine) -> str:
     if text == "0" or term.stride == 1:
         return text
     return f"{text} * {term.stride}" if position.is_index else f"({text}) * {term.stride}"
+
+
+def _shifted(term: Term, index: str, by: str) -> Term:
+    """The same term at a position further on, where it depends on an index."""
+    if index not in term.position.names:
+        return term
+    position = replace(term.position, terms=(*term.position.terms, (by, 1)))
+    return replace(term, position=position)
 
 
 def _substitute(position: Affine, values: dict[str, Affine]) -> Affine:

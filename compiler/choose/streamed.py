@@ -22,17 +22,17 @@ def streamed(step: Geometry, machine: Machine) -> Choice:
     lanes = vector_lanes(step.accumulator, machine.target.vector_bytes)
     v = _lane_index(step, lanes, machine)
     u, row_tile = _row_index(step, v, lanes)
+    vectors = 1 if v is None else _vectors(step.extents[v], lanes, row_tile)
     reduced_lanes = v in step.reduced
+    outer = _outer_order(step, tuple(i for i in step.kept if i not in (u, v)))
     members = {
-        "o": _outer_order(step, tuple(i for i in step.kept if i not in (u, v))),
+        "o": outer,
         "u": (u,) if u is not None else (),
         "v": (v,) if v is not None else (),
-        "q": _late_indices(step, v, machine),
+        "q": _late_indices(step, v, u, vectors * lanes, machine),
     }
     members["r"] = tuple(i for i in step.reduced if i != v and i not in members["q"])
     members = {g: indices for g, indices in members.items() if indices or g == "v"}
-    most = 1 if row_tile >= lanes > 1 else 2 if row_tile > 1 else 4
-    vectors = most if v is not None and step.extents[v] >= most * lanes else 1
     groups = tuple(
         Group(g, g == "o" or len(members[g]) != 1, g in "qr" or (g == "v" and reduced_lanes))
         for g in members
@@ -43,11 +43,22 @@ def streamed(step: Geometry, machine: Machine) -> Choice:
         Split("u", "tile", row_tile),
         Split("v", "block", "V_BLOCK"),
         Split("v", "tile", vectors * lanes),
+        Split("q", "block", "Q_BLOCK"),
         Split("r", "block", "R_BLOCK"),
     ]
     blocks = [f"{g}_block" for g in ("o", "u", "v") if g in members]
-    tiles = [*(["o"] if "o" in members else []), *(["u_tile"] if u is not None else []), "v_tile"]
-    inner = ["r_block", "r"] if "r" in members else []
+    tiles = ["v_tile"]
+    if u is not None:
+        # Innermost goes the index that the largest operand lacks, so that it is in L1 by then.
+        tiles.insert(0 if u in step.strides[_largest(step)] else 1, "u_tile")
+    late = ["q_block"] if "q" in members else []
+    if "o" in members:
+        inside = late and _walks_inside(step, outer, members["q"])
+        tiles = [*late, "o", *tiles] if not inside else ["o", *late, *tiles]
+    else:
+        tiles = [*late, *tiles]
+    inner = ["q"] if late else []
+    inner += ["r_block", "r"] if "r" in members else []
     if reduced_lanes:
         for loops, loop in ((blocks, "v_block"), (tiles, "v_tile")):
             loops.remove(loop)
@@ -67,7 +78,7 @@ def streamed(step: Geometry, machine: Machine) -> Choice:
             step, order, groups, members, ("u", "v") if row_tile % lanes == 0 else ("v",)
         ),
         splits=tuple(split for split in splits if split.group in members),
-        outer=(*blocks, *(["q"] if "q" in members else []), *tiles),
+        outer=(*blocks, *tiles),
         inner=tuple(inner),
         parallel=len(blocks),
         rows="u" if u is not None else None,
@@ -109,7 +120,7 @@ def _lane_index(step: Geometry, lanes: int, machine: Machine) -> str | None:
     return min(step.extents, key=cost, default=None)
 
 
-CACHE_LINE = 64  # bytes
+CACHE_LINE, PAGE = 64, 4096  # bytes
 
 WORTH_COPYING = 8
 """How often each element of an operand must be used at least for a copy of it to pay."""
@@ -134,26 +145,52 @@ def _outer_order(step: Geometry, indices: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(indices, key=lambda i: -abs(largest.get(i, 0))))
 
 
-def _late_indices(step: Geometry, v: str | None, machine: Machine) -> tuple[str, ...]:
+def _largest(step: Geometry) -> int:
+    """The operand with most elements, the first one of several."""
+    return max(range(len(step.strides) - 1), key=lambda t: step.volume(tuple(step.strides[t])))
+
+
+def _vectors(extent: int, lanes: int, rows: int) -> int:
+    """Vectors in a row of the tile: as many as registers allow, unless most would be empty."""
+    if rows >= lanes > 1:
+        return 1
+    most = max(1, min(4, 12 // rows))
+    filled = ceil(extent / lanes)
+    return min(range(most, 0, -1), key=lambda n: ceil(filled / n) * (n + 1))
+
+
+def _late_indices(
+    step: Geometry, v: str | None, u: str | None, width: int, machine: Machine
+) -> tuple[str, ...]:
     """Reduced indices to walk outside the kept ones, collecting their sums in the output.
 
     A large operand should be streamed in the order in which it lies in memory. A reduced index
-    whose stride there is larger than that of kept indices then belongs outside of them.
+    whose stride there is larger than that of kept indices then belongs outside of them. It is
+    walked in blocks, whose sums stay in registers.
     """
-    large = max(range(len(step.strides) - 1), key=lambda t: step.volume(list(step.strides[t])))
+    large = _largest(step)
     strides = step.strides[large]
-    size = step.volume(list(strides)) * int(step.elements[large][1:])
+    size = step.volume(tuple(strides)) * int(step.elements[large][1:])
     if size <= machine.l2_bytes or step.elements[-1] != step.accumulator or v is None:
         return ()
-    if step.volume(tuple(step.extents)) > 4 * step.volume(tuple(strides)):
+    if step.volume(tuple(step.extents)) > 16 * step.volume(tuple(strides)):
         return ()  # elements are used often: registers are a better place for the sums
-    kept = [strides[i] for i in step.kept if i in strides and i != v]
-    if not kept and v in step.kept:
-        kept = [strides.get(v, 0)]
-    if not kept:
+    inner = [i for i in step.kept if i in strides and i not in (u, v)]
+    if v in step.kept and v in strides and step.extents[v] > width:
+        inner.append(v)
+    if u in strides:
+        inner.append(str(u))
+    if not inner:
         return ()
-    least = min(abs(stride) for stride in kept)
+    least = min(abs(strides[i]) for i in inner)
     return tuple(i for i in step.reduced if i != v and abs(strides.get(i, 0)) > least)
+
+
+def _walks_inside(step: Geometry, outer: tuple[str, ...], late: tuple[str, ...]) -> bool:
+    """Whether late indices lie inside of all outer ones in the largest operand."""
+    strides = step.strides[_largest(step)]
+    most = max(abs(strides.get(i, 0)) for i in late)
+    return all(abs(strides[i]) > most for i in outer if i in strides)
 
 
 def _row_index(step: Geometry, v: str | None, lanes: int) -> tuple[str | None, int]:
@@ -165,15 +202,24 @@ def _row_index(step: Geometry, v: str | None, lanes: int) -> tuple[str | None, i
             for index in step.kept:
                 if index != v and strides.get(index) == 1 and step.extents[index] >= lanes // 2:
                     return (index, lanes) if lanes > 1 else (None, 1)
-    largest = max(step.volume(list(strides)) for strides in step.strides[:-1])
-    if not step.reduced or step.volume(list(step.extents)) < 2 * largest:
-        return None, 1  # every element is used once: nothing to save by loading it less often
-    best, saved = None, 0
+    if not step.reduced:
+        return None, 1
+    # Lanes that are summed want several rows: to read several places of memory at a time.
+    largest = step.volume(tuple(step.strides[_largest(step)]))
+    reused = v in step.reduced or step.volume(tuple(step.extents)) >= 2 * largest
+    best, saved = None, 1
     for index in step.kept:
         reuse = sum(index not in strides for strides in step.strides[:-1])
-        if index != v and reuse and step.extents[index] >= 2 and step.extents[index] > saved:
+        if index != v and reuse and reused and step.extents[index] > saved:
             best, saved = index, step.extents[index]
-    return (best, 4) if best is not None else (None, 1)
+    if best is None and v in step.reduced and step.kept:
+        best = step.kept[-1]
+    return (best, _rows(step.extents[best])) if best is not None else (None, 1)
+
+
+def _rows(extent: int) -> int:
+    """The rows of a tile: all of a few, else a number that leaves few rows empty."""
+    return extent if extent <= 6 else min((6, 5, 4), key=lambda n: (ceil(extent / n) * n, -n))
 
 
 def streamed_blocks(
@@ -195,9 +241,15 @@ def streamed_blocks(
     inner = extents.get("r", 1)
     v, u, o = extents["v"], extents.get("u", 1), extents.get("o", 1)
     room = max(1, aim // max(1, inner))
-    if "q" in schedule.outer:
-        aim = machine.l1_bytes // 2 // int(schedule.elements[-1][1:])  # sums that stay in cache
-        room = max(1, aim)
+    if "q_block" in schedule.outer:
+        size = int(schedule.elements[-1][1:])
+        room = machine.l1_bytes // 2 // size  # sums that stay in cache
+        walked = schedule.outer[schedule.outer.index("q_block") :]
+        row = v * u * (o if "o" in walked else 1) * size
+        read = sum(group == "q" for _, group, _ in schedule.strides)
+        # Few positions, so that memory is read in few places at once; more of them where the
+        # whole block is a few lines.
+        blocks["Q_BLOCK"] = max(4, min(machine.partial_sum, PAGE // (row * read)))
     if "v_block" in schedule.outer:
         blocks["V_BLOCK"] = rounded(min(v, max(lanes, room)), lanes)
         room //= min(v, blocks["V_BLOCK"])
