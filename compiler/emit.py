@@ -100,7 +100,8 @@ class _Source:
                         names.update(bound.names)
                 case Assign():
                     for ref in (statement.target, *statement.factors):
-                        names.update(str(term.stride) for term in ref.terms)
+                        for term in ref.terms:
+                            names.update(str(term.stride).split("*"))
         for buffer in self.nest.buffers:
             names.update(str(s) for s in buffer.size)
         return names
@@ -190,6 +191,7 @@ class _Source:
         row_axis, row_guard = self.axis(rows, "rows")
         lane_axis, lane_guard = self.axis(lanes, "columns")
         in_memory = any(self.in_memory(ref) for ref in (statement.target, *statement.factors))
+        in_memory |= self.sums_lanes(statement)  # panels hold anything in lanes outside
         runs = self.runs(statement, row_axis, lane_axis)
         tests = []
         for axis, guard in ((row_axis, row_guard), (lane_axis, lane_guard)):
@@ -261,6 +263,12 @@ class _Source:
         guard = f"{self.stop(loop.stop)} - {loop.start}"
         return _Axis(loop.index, loop.start, size, word), guard
 
+    def sums_lanes(self, statement: Assign) -> bool:
+        """Whether lanes outside must not be added, since the lanes of the target are summed."""
+        register = self.in_register(statement.target) and statement.add is True
+        reduced = self.nest.group(self.schedule.lanes).reduced
+        return register and reduced and not any(map(self.in_register, statement.factors))
+
     def in_memory(self, ref: Ref) -> bool:
         return not self.in_register(ref) and self.nest.buffer(ref.buffer).scope is Scope.MEMORY
 
@@ -315,6 +323,9 @@ class _Source:
         if rows.size == 1 and lane_step == "1":
             return False
         panel = statement.target.buffer
+        staged = panel in {f"{each.operand}_panel" for each in self.schedule.panels}
+        if staged and row_step == "1":
+            return False
         place, pitch, _ = self.steps(statement.target, rows, lanes)
         counts = f"{rows.inside or rows.size}, {lanes.inside or lanes.size}"
         self.line(
@@ -376,6 +387,8 @@ class _Source:
             call = f"load_rows({p}, {base}, {row_step}, {r}, {c}, {width}{counts})"
         elif row_step == "1" and r % width == 0 and c % width == 0:
             call = f"load_columns({p}, {base}, {lane_step}, {r}, {c}, {width}{counts})"
+        elif row_step == "1" and width > 1:
+            call = f"load_woven({p}, {base}, {lane_step}, {r}, {c}, {width}{counts})"
         else:
             call = f"load_any({p}, {base}, {row_step}, {lane_step}, {r}, {c}, {width}{counts})"
         if buffer.element != element:
@@ -407,6 +420,8 @@ class _Source:
             self.line(f"store_rows({p}, {base}, {row_step}, {value}{counts})")
         elif row_step == "1" and square and width > 1:
             self.line(f"store_columns({p}, {base}, {lane_step}, {value}{counts})")
+        elif row_step == "1" and width > 1:
+            self.line(f"store_woven({p}, {base}, {lane_step}, {value}{counts})")
         else:
             self.line(f"store_any({p}, {base}, {row_step}, {lane_step}, {value}{counts})")
 

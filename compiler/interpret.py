@@ -7,6 +7,7 @@ scalars. Tests compare it with ``np.einsum`` after every pass, and kernels with 
 from __future__ import annotations
 
 import itertools
+from math import prod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -157,7 +158,9 @@ class _Machine:
             self.cells[ref.buffer, offset] = value
 
     def number(self, value: int | str) -> int:
-        return value if isinstance(value, int) else self.names[value]
+        if isinstance(value, int):
+            return value
+        return prod(self.names[name] for name in value.split("*"))
 
     def least(self, stops: Sequence[Affine]) -> int:
         return min(stop.evaluate(self.names) for stop in stops)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from .affine import Affine
-from .choose import Choice, choose, is_small
+from .choose import Choice, choose, is_small, is_staged
 from .geometry import Geometry, canonical
 from .machine import Machine
 from .program import Access, Program, Statement
@@ -55,7 +55,8 @@ def _badly_read(step: Geometry, choice: Choice, machine: Machine) -> Iterator[in
     if schedule.recipe != "streamed" or not lanes:
         return
     for place, strides in enumerate(step.strides[:-1]):
-        if strides.get(lanes[-1], 0) not in (0, 1) and is_small(step, place, machine):
+        badly = strides.get(lanes[-1], 0) not in (0, 1) and is_small(step, place, machine)
+        if badly and not is_staged(choice, place):
             yield place
 
 

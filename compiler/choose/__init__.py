@@ -13,9 +13,9 @@ from ..machine import Machine
 from ..schedule import Schedule
 from .choice import Choice
 from .packed import packed, packed_blocks
-from .streamed import is_small, streamed, streamed_blocks
+from .streamed import is_small, is_staged, streamed, streamed_blocks
 
-__all__ = ["Choice", "block_sizes", "choose", "is_small"]
+__all__ = ["Choice", "block_sizes", "choose", "is_small", "is_staged"]
 
 
 def choose(step: Geometry, machine: Machine) -> Choice:

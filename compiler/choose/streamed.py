@@ -8,12 +8,12 @@ transposition possible in registers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import ceil, prod
+from math import ceil, lcm, prod
 
 from ..geometry import Geometry
 from ..loopnest import Group
 from ..machine import Machine
-from ..schedule import Schedule, Split, vector_lanes
+from ..schedule import Panel, Schedule, Split, vector_lanes
 from .choice import Choice, layout_class, rounded
 
 
@@ -21,7 +21,7 @@ def streamed(step: Geometry, machine: Machine) -> Choice:
     """The streamed recipe: any number of operands, any indices."""
     lanes = vector_lanes(step.accumulator, machine.target.vector_bytes)
     v = _lane_index(step, lanes, machine)
-    u, row_tile = _row_index(step, v, lanes)
+    u, row_tile = _row_index(step, v, lanes, machine)
     vectors = 1 if v is None else _vectors(step.extents[v], lanes, row_tile)
     reduced_lanes = v in step.reduced
     outer = _outer_order(step, tuple(i for i in step.kept if i not in (u, v)))
@@ -33,6 +33,7 @@ def streamed(step: Geometry, machine: Machine) -> Choice:
     }
     members["r"] = tuple(i for i in step.reduced if i != v and i not in members["q"])
     members = {g: indices for g, indices in members.items() if indices or g == "v"}
+    panels = _panels(step, members, lanes, machine) if row_tile % lanes else ()
     groups = tuple(
         Group(g, g == "o" or len(members[g]) != 1, g in "qr" or (g == "v" and reduced_lanes))
         for g in members
@@ -63,9 +64,14 @@ def streamed(step: Geometry, machine: Machine) -> Choice:
         for loops, loop in ((blocks, "v_block"), (tiles, "v_tile")):
             loops.remove(loop)
             inner.append(loop)
+    parallel = len(blocks)
+    for loop in ("r_block", "v_block"):
+        if panels and loop in inner:  # a panel holds one block of what is summed
+            inner.remove(loop)
+            blocks.append(loop)
     partial = None
     early = [i for i in step.reduced if i not in members.get("q", ())]
-    if early and step.volume(early) > 2 * machine.partial_sum:
+    if early and step.volume(early) > 2 * machine.partial_sum and not panels:
         long_lanes = reduced_lanes and step.extents[str(v)] > machine.partial_sum
         partial = "v_block" if long_lanes else "r_block"
     order = tuple(range(len(step.elements) - 1))
@@ -75,18 +81,19 @@ def streamed(step: Geometry, machine: Machine) -> Choice:
         accumulator=step.accumulator,
         groups=groups,
         strides=layout_class(
-            step, order, groups, members, ("u", "v") if row_tile % lanes == 0 else ("v",)
+            step, order, groups, members, {"u", "v", *(panel.groups[-1] for panel in panels)}
         ),
         splits=tuple(split for split in splits if split.group in members),
         outer=(*blocks, *tiles),
         inner=tuple(inner),
-        parallel=len(blocks),
+        parallel=parallel,
         rows="u" if u is not None else None,
         lanes="v",
         row_tile=row_tile,
         lane_tile=vectors * lanes,
         vector_bytes=machine.target.vector_bytes,
         partial=partial,
+        panels=panels,
     )
     return Choice(schedule, members, order)
 
@@ -100,13 +107,11 @@ def _lane_index(step: Geometry, lanes: int, machine: Machine) -> str | None:
         for tensor, strides in enumerate(step.strides):
             elements = step.volume(tuple(strides))
             output = tensor == len(step.strides) - 1
-            turned = index in step.kept and any(
-                strides.get(i) == 1 for i in step.kept if i != index
-            )
+            turned = any(strides.get(i) == 1 for i in strides if i != index)
             if strides.get(index, 0) in (0, 1):
                 moved += elements
             elif turned or (not output and is_small(step, tensor, machine)):
-                moved += 2 * elements  # transposed in registers, or copied before
+                moved += (3 if step.reduced else 2) * elements  # transposed, or copied before
             else:
                 near = abs(strides[index]) * int(step.elements[tensor][1:]) <= CACHE_LINE
                 moved += (2 if near else 8) * elements
@@ -124,6 +129,13 @@ CACHE_LINE, PAGE = 64, 4096  # bytes
 
 WORTH_COPYING = 8
 """How often each element of an operand must be used at least for a copy of it to pay."""
+
+
+def is_staged(choice: Choice, operand: int) -> bool:
+    """Whether a step brings an operand into order by itself, block by block."""
+    if any(panel.operand == f"x{operand}" for panel in choice.schedule.panels):
+        return True
+    return False
 
 
 def is_small(step: Geometry, operand: int, machine: Machine) -> bool:
@@ -193,15 +205,23 @@ def _walks_inside(step: Geometry, outer: tuple[str, ...], late: tuple[str, ...])
     return all(abs(strides[i]) > most for i in outer if i in strides)
 
 
-def _row_index(step: Geometry, v: str | None, lanes: int) -> tuple[str | None, int]:
+def _row_index(
+    step: Geometry, v: str | None, lanes: int, machine: Machine
+) -> tuple[str | None, int]:
     """The index of the register tile's rows and their number; None and 1 for a single row."""
     if v is None:
         return None, 1
-    for strides in step.strides:
-        if strides.get(v, 0) not in (0, 1):
-            for index in step.kept:
-                if index != v and strides.get(index) == 1 and step.extents[index] >= lanes // 2:
-                    return (index, lanes) if lanes > 1 else (None, 1)
+    for tensor in range(len(step.strides) - 1, -1, -1):
+        strides = step.strides[tensor]
+        if lanes == 1 or strides.get(v, 0) in (0, 1):
+            continue
+        index = next((i for i in step.kept if i != v and strides.get(i) == 1), None)
+        if index is None or (step.reduced and tensor < len(step.strides) - 1):
+            continue
+        # The neighbours of a tensor are the rows: they are transposed in registers.
+        if not step.reduced and step.extents[index] >= lanes // 2:
+            return index, lanes
+        return index, _depth(step.extents[index], lanes)
     if not step.reduced:
         return None, 1
     # Lanes that are summed want several rows: to read several places of memory at a time.
@@ -217,6 +237,44 @@ def _row_index(step: Geometry, v: str | None, lanes: int) -> tuple[str | None, i
     return (best, _rows(step.extents[best])) if best is not None else (None, 1)
 
 
+def _depth(extent: int, lanes: int) -> int:
+    """How many neighbours to transpose at once: all of a few, or what leaves the fewest over."""
+    if extent <= 8:
+        return extent
+    return max((8, 6, 4), key=lambda n: (extent % n == 0, n == lanes, n))
+
+
+def _panels(
+    step: Geometry, members: Mapping[str, tuple[str, ...]], lanes: int, machine: Machine
+) -> tuple[Panel, ...]:
+    """The operands whose lanes are no neighbours, but some other index of theirs are."""
+    if not members["v"] or lanes == 1 or step.elements[-1] != step.accumulator or "q" in members:
+        return ()
+    v = members["v"][0]
+    if v in step.reduced and "r" in members:
+        return ()
+    panels = []
+    for tensor, strides in enumerate(step.strides[:-1]):
+        if strides.get(v, 0) in (0, 1):
+            continue
+        groups = [g for g in members if g != "v" and any(i in strides for i in members[g])]
+        last = next((g for g in groups if strides.get(members[g][-1]) == 1), None)
+        if last is None:
+            continue
+        lacking = [i for i in step.extents if i not in strides]
+        if "o" in members and is_small(step, tensor, machine):
+            if any(i in lacking for i in members["o"]):
+                continue  # it is copied once and for all
+        if members.get("u") == (members[last][-1],) and not any(
+            i in lacking for g in ("o", "r") for i in members.get(g, ())
+        ):
+            continue  # the tile's rows are its neighbours, and it is read once
+        extent = step.extents[members[last][-1]]
+        groups.remove(last)
+        panels.append(Panel(f"x{tensor}", (*groups, last), _depth(extent, lanes)))
+    return tuple(panels)
+
+
 def _rows(extent: int) -> int:
     """The rows of a tile: all of a few, else a number that leaves few rows empty."""
     return extent if extent <= 6 else min((6, 5, 4), key=lambda n: (ceil(extent / n) * n, -n))
@@ -226,6 +284,8 @@ def streamed_blocks(
     schedule: Schedule, extents: Mapping[str, int], machine: Machine, threads: int
 ) -> dict[str, int]:
     """The block sizes of one call."""
+    if schedule.panels:
+        return _panel_blocks(schedule, extents, machine, threads)
     lanes = schedule.lane_tile
     blocks = {
         "R_BLOCK": min(256, machine.partial_sum),
@@ -256,8 +316,55 @@ def streamed_blocks(
     blocks["U_BLOCK"] = rounded(min(u, max(1, room)), schedule.row_tile)
     room //= min(u, blocks["U_BLOCK"])
     blocks["O_BLOCK"] = max(1, min(o, room, 2048))
+    return _shared(schedule, blocks, extents, threads)
+
+
+def _panel_blocks(
+    schedule: Schedule, extents: Mapping[str, int], machine: Machine, threads: int
+) -> dict[str, int]:
+    """The block sizes where operands are held in panels, which all fit in half of the L1 cache."""
+    units = _units(schedule)
+    most = {"R_BLOCK": 128, "V_BLOCK": 256, "U_BLOCK": 32, "O_BLOCK": 1}
+    blocks = {
+        f"{g}_BLOCK": rounded(min(extents.get(g.lower(), 1), most[f"{g}_BLOCK"]), units[f"{g}_BLOCK"])
+        for g in "RVUO"
+    }  # fmt: skip
+
+    def held() -> int:
+        sizes = (
+            prod(blocks[f"{g.upper()}_BLOCK"] for g in panel.groups) * blocks["V_BLOCK"]
+            for panel in schedule.panels
+        )
+        return sum(sizes) * int(schedule.accumulator[1:])
+
+    room = machine.l1_bytes // 2
+    for name in ("V_BLOCK", "R_BLOCK", "U_BLOCK", "V_BLOCK"):
+        least = units[name] * (2 if name == "V_BLOCK" else 1)
+        while held() > room and blocks[name] // 2 >= least:
+            blocks[name] = rounded(blocks[name] // 2, units[name])
+    work = prod(min(blocks[f"{g.upper()}_BLOCK"], n) for g, n in extents.items())
+    o = extents.get("o", 1)
+    while blocks["O_BLOCK"] < o and held() <= room // 2 and work < 1 << 15:
+        blocks["O_BLOCK"] *= 2
+        work *= 2
+    return _shared(schedule, blocks, extents, threads)
+
+
+def _units(schedule: Schedule) -> dict[str, int]:
+    """What each block is a multiple of."""
+    units = {"O_BLOCK": 1, "U_BLOCK": schedule.row_tile, "V_BLOCK": schedule.lane_tile, "R_BLOCK": 1}
+    for panel in schedule.panels:
+        name = f"{panel.groups[-1].upper()}_BLOCK"
+        units[name] = lcm(units[name], panel.rows)
+    return units
+
+
+def _shared(
+    schedule: Schedule, blocks: dict[str, int], extents: Mapping[str, int], threads: int
+) -> dict[str, int]:
+    """The block sizes that the schedule has, small enough to keep all threads busy."""
     blocks = {name: size for name, size in blocks.items() if name in schedule.blocks}
-    units = {"O_BLOCK": 1, "U_BLOCK": schedule.row_tile, "V_BLOCK": lanes}
+    units = _units(schedule)
     axes = [s for s in schedule.splits if s.index in schedule.outer[: schedule.parallel]]
     _share(blocks, {str(s.step): (extents[s.group], units[str(s.step)]) for s in axes}, threads)
     return blocks

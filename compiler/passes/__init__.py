@@ -14,6 +14,7 @@ from .fuse import fuse
 from .pack import pack
 from .parallelize import parallelize
 from .reorder import reorder
+from .stage import stage
 from .tabulate import tabulate
 from .tile import tile
 from .vectorize import vectorize
@@ -25,6 +26,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("tile", tile),
     ("reorder", reorder),
     ("pack", pack),
+    ("stage", stage),
     ("vectorize", vectorize),
     ("parallelize", parallelize),
     ("tabulate", tabulate),

@@ -23,7 +23,7 @@ and strides count elements, not bytes. From the ground up:
 Importing this package declares all operations; `OPERATIONS` has them by name.
 """
 
-from . import addresses, arithmetic, integers, memory, tables  # noqa: F401 - they declare operations
+from . import addresses, arithmetic, integers, memory, tables, weave  # noqa: F401 - they declare operations
 from .loops import least, positions
 from .registry import LOWERING, OPERATIONS, TYPING
 from .tiles import Element, ElementName
