@@ -56,6 +56,7 @@ class _Source:
     ends: dict[tuple[Affine, ...], str] = field(default_factory=dict)  # bounds that have a name
     firsts: dict[str, str] = field(default_factory=dict)  # offsets that have a name
     in_runs: bool = False  # what `runs` tests has been found true
+    known: dict[str, bool] = field(default_factory=dict)  # are all "rows" or "columns" inside
 
     def text(self) -> str:
         self.line("def kernel(args, begin, end, scratch):")
@@ -115,6 +116,9 @@ class _Source:
             case Loop(kind=Kind.SERIAL):
                 step = "" if statement.step == 1 else f", {statement.step}"
                 start, stop = statement.start, self.stop(statement.stop)
+                if self.is_summed_tile(statement):
+                    self.summed_tiles(statement, str(start), stop)
+                    return
                 self.line(f"for {statement.index} in range({start}, {stop}{step}):")
                 self.body(statement.body, {statement.index})
             case Tabulate():
@@ -137,10 +141,78 @@ class _Source:
                     word = "known" if f"{index}_end" in self.ends.values() else "end"
                     self.line(f"{index}_{word} = {self.stop(inner.stop)}")
                     self.ends[inner.stop] = f"{index}_{word}"
-        for statement in statements:
-            self.statement(statement)
+        self.tile_body(statements)
         self.ends = known
         self.depth -= 1
+
+    def is_summed_tile(self, loop: Loop) -> bool:
+        """Whether a loop walks lanes that are summed, tile by tile, with the sums in registers."""
+        lanes = self.nest.group(self.schedule.lanes)
+        updates = [s for s in walk(loop.body) if isinstance(s, Assign)]
+        return (
+            self.schedule.recipe == "streamed"
+            and lanes.reduced
+            and loop.index == f"{lanes.name}_tile"
+            and all(self.in_register(s.target) and s.add is True for s in updates)
+        )
+
+    def summed_tiles(self, loop: Loop, start: str, stop: str) -> None:
+        """The whole tiles, then what is left: no test is in the way of the sums."""
+        whole = f"{loop.index}_whole"
+        self.line(f"{whole} = {stop} - ({stop} - {start}) % {loop.step}")
+        for begin, end, inside in ((start, whole, True), (whole, stop, False)):
+            self.line(f"for {loop.index} in range({begin}, {end}, {loop.step}):")
+            self.known["columns"] = inside
+            if not inside:
+                self.line(f"    columns = {stop} - {loop.index}")
+            self.body(loop.body, {loop.index})
+        del self.known["columns"]
+
+    def tile_body(self, statements: tuple[Statement, ...]) -> None:
+        """Statements in order; those on one register tile twice, for a whole tile and for a part.
+
+        Tests within a sum would keep the tile from staying in registers.
+        """
+        guards = self.tile_guards(statements)
+        if not guards:
+            for statement in statements:
+                self.statement(statement)
+            return
+        for word, (guard, _) in guards.items():
+            self.line(f"{word} = {guard}")
+        tests = " and ".join(f"{word} == {size}" for word, (_, size) in guards.items())
+        for header, inside in ((f"if {tests}:", True), ("else:", False)):
+            self.line(header)
+            self.depth += 1
+            self.known.update(dict.fromkeys(guards, inside))
+            for statement in statements:
+                self.statement(statement)
+            self.depth -= 1
+        for word in guards:
+            del self.known[word]
+
+    def tile_guards(self, statements: tuple[Statement, ...]) -> dict[str, tuple[str, int]]:
+        """How many rows and columns of the tile that these statements sum into are inside."""
+        cleared = any(
+            isinstance(s, Assign) and not s.factors
+            for statement in statements
+            for s in walk((statement,))
+        )
+        direct = any(
+            isinstance(s, Loop) and s.kind is not Kind.SERIAL and len(s.stop) == 1
+            for s in statements
+        )
+        if self.schedule.recipe != "streamed" or not cleared or not direct or self.known:
+            return {}
+        within = {s.index for s in walk(statements) if isinstance(s, Loop)}
+        guards = {}
+        for s in walk(statements):
+            if isinstance(s, Loop) and s.kind is not Kind.SERIAL and len(s.stop) > 1:
+                word = "rows" if s.kind is Kind.UNROLLED else "columns"
+                if not within.intersection(s.start.names):
+                    _, guard = self.axis(s, word)
+                    guards[word] = (str(guard), s.stop[0].constant - s.start.constant)
+        return guards
 
     def stop(self, stops: tuple[Affine, ...]) -> str:
         """The least of several bounds, by the names that outer loops gave to them."""
@@ -193,22 +265,26 @@ class _Source:
         in_memory = any(self.in_memory(ref) for ref in (statement.target, *statement.factors))
         in_memory |= self.sums_lanes(statement)  # panels hold anything in lanes outside
         runs = self.runs(statement, row_axis, lane_axis)
-        tests = []
+        tests: list[str] = []
+        partly = False
         for axis, guard in ((row_axis, row_guard), (lane_axis, lane_guard)):
             if guard and in_memory:
-                self.line(f"{axis.inside} = {guard}")
-                tests.append(f"{axis.inside} == {axis.size}")
+                partly |= axis.inside in self.known
+                if axis.inside not in self.known:
+                    self.line(f"{axis.inside} = {guard}")
+                if axis.inside not in self.known:
+                    tests.append(f"{axis.inside} == {axis.size}")
         tests += runs
         if isinstance(statement.add, str):
             # From the second round on, begin with what the output holds already.
             self.line(f"if {statement.add} > 0:")
             self.depth += 1
             again = replace(statement, target=statement.factors[0], factors=(statement.target,))
-            self.assign(replace(again, add=True), row_axis, lane_axis, inside=bool(tests))
+            self.assign(replace(again, add=True), row_axis, lane_axis, inside=bool(tests) or partly)
             self.depth -= 1
             statement = replace(statement, add=False)
-        if not tests:
-            self.assign(statement, row_axis, lane_axis, inside=False)
+        if not tests or partly:
+            self.assign(statement, row_axis, lane_axis, inside=partly)
             return
         if not runs:
             self.name_firsts(statement, row_axis, lane_axis)
@@ -258,7 +334,7 @@ class _Source:
             return _Axis(None, Affine(()), 1, None), None
         fixed, *others = loop.stop
         size = fixed.constant - loop.start.constant
-        if not others:
+        if not others or self.known.get(word):
             return _Axis(loop.index, loop.start, size, None), None
         guard = f"{self.stop(loop.stop)} - {loop.start}"
         return _Axis(loop.index, loop.start, size, word), guard

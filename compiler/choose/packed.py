@@ -16,6 +16,10 @@ from ..schedule import Pack, Schedule, Split, vector_lanes
 from .choice import Choice, layout_class, rounded
 
 
+THIN = 8
+"""The extent of m or n up to which the other operand is better read where it is."""
+
+
 def packed(step: Geometry, machine: Machine) -> Choice | None:
     """The packed recipe, where the step is a contraction that is large enough for it."""
     if len(step.elements) != 3:
@@ -36,6 +40,8 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     lanes = vector_lanes(step.accumulator, machine.target.vector_bytes)
     if min(size["m"], size["n"], size["k"]) < 4 or size["n"] < lanes // 2:
         return None
+    if min(size["m"], size["n"]) <= THIN:
+        return None  # the larger operand is used too rarely to be copied
     if size["m"] * size["n"] * size["k"] < machine.worth_packing:
         return None
     rows, vectors = _register_tile(step.accumulator, machine.target.registers)

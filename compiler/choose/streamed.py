@@ -21,19 +21,20 @@ def streamed(step: Geometry, machine: Machine) -> Choice:
     """The streamed recipe: any number of operands, any indices."""
     lanes = vector_lanes(step.accumulator, machine.target.vector_bytes)
     v = _lane_index(step, lanes, machine)
-    u, row_tile = _row_index(step, v, lanes, machine)
-    vectors = 1 if v is None else _vectors(step.extents[v], lanes, row_tile)
+    u, row_tile = _row_index(step, v, lanes)
+    square = not step.reduced and row_tile == lanes  # to be transposed in registers
+    vectors = 1 if v is None or square else _vectors(step.extents[v], lanes, row_tile)
     reduced_lanes = v in step.reduced
     outer = _outer_order(step, tuple(i for i in step.kept if i not in (u, v)))
     members = {
         "o": outer,
         "u": (u,) if u is not None else (),
         "v": (v,) if v is not None else (),
-        "q": _late_indices(step, v, u, vectors * lanes, machine),
+        "q": _late_indices(step, v, u, (row_tile, vectors * lanes), machine),
     }
     members["r"] = tuple(i for i in step.reduced if i != v and i not in members["q"])
     members = {g: indices for g, indices in members.items() if indices or g == "v"}
-    panels = _panels(step, members, lanes, machine) if row_tile % lanes else ()
+    panels = () if square else _panels(step, members, lanes, machine)
     groups = tuple(
         Group(g, g == "o" or len(members[g]) != 1, g in "qr" or (g == "v" and reduced_lanes))
         for g in members
@@ -164,15 +165,13 @@ def _largest(step: Geometry) -> int:
 
 def _vectors(extent: int, lanes: int, rows: int) -> int:
     """Vectors in a row of the tile: as many as registers allow, unless most would be empty."""
-    if rows >= lanes > 1:
-        return 1
     most = max(1, min(4, 12 // rows))
     filled = ceil(extent / lanes)
     return min(range(most, 0, -1), key=lambda n: ceil(filled / n) * (n + 1))
 
 
 def _late_indices(
-    step: Geometry, v: str | None, u: str | None, width: int, machine: Machine
+    step: Geometry, v: str | None, u: str | None, tile: tuple[int, int], machine: Machine
 ) -> tuple[str, ...]:
     """Reduced indices to walk outside the kept ones, collecting their sums in the output.
 
@@ -185,17 +184,22 @@ def _late_indices(
     size = step.volume(tuple(strides)) * int(step.elements[large][1:])
     if size <= machine.l2_bytes or step.elements[-1] != step.accumulator or v is None:
         return ()
-    if step.volume(tuple(step.extents)) > 16 * step.volume(tuple(strides)):
+    rows = tile[0] if u not in strides else 1
+    if step.volume(tuple(step.extents)) > 4 * rows * step.volume(tuple(strides)):
         return ()  # elements are used often: registers are a better place for the sums
     inner = [i for i in step.kept if i in strides and i not in (u, v)]
-    if v in step.kept and v in strides and step.extents[v] > width:
+    if v in step.kept and v in strides and step.extents[v] > tile[1]:
         inner.append(v)
     if u in strides:
         inner.append(str(u))
     if not inner:
         return ()
     least = min(abs(strides[i]) for i in inner)
-    return tuple(i for i in step.reduced if i != v and abs(strides.get(i, 0)) > least)
+    late = tuple(i for i in step.reduced if i != v and abs(strides.get(i, 0)) > least)
+    span = max((abs(strides[i]) * step.extents[i] for i in late), default=0)
+    if span * int(step.elements[large][1:]) <= machine.l1_bytes // 2:
+        return ()  # all of it stays in cache until it is read
+    return late
 
 
 def _walks_inside(step: Geometry, outer: tuple[str, ...], late: tuple[str, ...]) -> bool:
@@ -205,9 +209,7 @@ def _walks_inside(step: Geometry, outer: tuple[str, ...], late: tuple[str, ...])
     return all(abs(strides[i]) > most for i in outer if i in strides)
 
 
-def _row_index(
-    step: Geometry, v: str | None, lanes: int, machine: Machine
-) -> tuple[str | None, int]:
+def _row_index(step: Geometry, v: str | None, lanes: int) -> tuple[str | None, int]:
     """The index of the register tile's rows and their number; None and 1 for a single row."""
     if v is None:
         return None, 1
@@ -225,13 +227,15 @@ def _row_index(
     if not step.reduced:
         return None, 1
     # Lanes that are summed want several rows: to read several places of memory at a time.
-    largest = step.volume(tuple(step.strides[_largest(step)]))
-    reused = v in step.reduced or step.volume(tuple(step.extents)) >= 2 * largest
-    best, saved = None, 1
+    large = step.strides[_largest(step)]
+    reused = v in step.reduced or step.volume(tuple(step.extents)) >= 2 * step.volume(tuple(large))
+    best, saved = None, (False, 1)
     for index in step.kept:
-        reuse = sum(index not in strides for strides in step.strides[:-1])
-        if index != v and reuse and reused and step.extents[index] > saved:
-            best, saved = index, step.extents[index]
+        if index == v or not reused or all(index in t for t in step.strides[:-1]):
+            continue
+        found = (index not in large and len(large) > 1, step.extents[index])
+        if found > saved:
+            best, saved = index, found
     if best is None and v in step.reduced and step.kept:
         best = step.kept[-1]
     return (best, _rows(step.extents[best])) if best is not None else (None, 1)
