@@ -44,5 +44,5 @@ class Machine:
     l3_bytes: int = 32 << 20
     flops: float = 100e9
     bandwidth: float = 20e9
-    worth_packing: int = 1 << 15
+    worth_packing: int = 1 << 17
     partial_sum: int = 4096

@@ -7,7 +7,7 @@ transposition possible in registers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import ceil, lcm, prod
 
 from ..geometry import Geometry
@@ -23,7 +23,11 @@ def streamed(step: Geometry, machine: Machine) -> Choice:
     v = _lane_index(step, lanes, machine)
     u, row_tile = _row_index(step, v, lanes)
     square = not step.reduced and row_tile == lanes  # to be transposed in registers
-    vectors = 1 if v is None or square else _vectors(step.extents[v], lanes, row_tile)
+    vectors = 1
+    if v is not None and not square:
+        woven = row_tile > 1
+        rows = (row_tile,) if u is None or woven else ROWS
+        row_tile, vectors = _tile(step.extents.get(str(u), 1), step.extents[v], lanes, rows)
     reduced_lanes = v in step.reduced
     outer = _outer_order(step, tuple(i for i in step.kept if i not in (u, v)))
     members = {
@@ -163,11 +167,26 @@ def _largest(step: Geometry) -> int:
     return max(range(len(step.strides) - 1), key=lambda t: step.volume(tuple(step.strides[t])))
 
 
-def _vectors(extent: int, lanes: int, rows: int) -> int:
-    """Vectors in a row of the tile: as many as registers allow, unless most would be empty."""
-    most = max(1, min(4, 12 // rows))
-    filled = ceil(extent / lanes)
-    return min(range(most, 0, -1), key=lambda n: ceil(filled / n) * (n + 1))
+ROWS = (1, 2, 3, 4, 5, 6)
+"""What the rows of a tile may be, where nothing else decides."""
+
+
+def _tile(u: int, v: int, lanes: int, rows: Sequence[int]) -> tuple[int, int]:
+    """Rows of the register tile and vectors in each, for extents ``u`` and ``v``.
+
+    At most twelve registers hold sums. A step of the sum costs a multiply-add for each of them and
+    a load for each row and vector; tiles that are not whole cost twice as much.
+    """
+
+    def cost(tile: tuple[int, int]) -> float:
+        height, vectors = tile
+        width = vectors * lanes
+        whole = (u // height) * (v // width)
+        tiles = 2 * ceil(u / height) * ceil(v / width) - whole
+        return tiles * (height * vectors + height + vectors)
+
+    tiles = [(n, m) for n in rows for m in (1, 2, 3, 4) if m == 1 or n * m <= 12]
+    return min(tiles, key=cost)
 
 
 def _late_indices(
@@ -238,7 +257,7 @@ def _row_index(step: Geometry, v: str | None, lanes: int) -> tuple[str | None, i
             best, saved = index, found
     if best is None and v in step.reduced and step.kept:
         best = step.kept[-1]
-    return (best, _rows(step.extents[best])) if best is not None else (None, 1)
+    return best, 1
 
 
 def _depth(extent: int, lanes: int) -> int:
@@ -279,11 +298,6 @@ def _panels(
     return tuple(panels)
 
 
-def _rows(extent: int) -> int:
-    """The rows of a tile: all of a few, else a number that leaves few rows empty."""
-    return extent if extent <= 6 else min((6, 5, 4), key=lambda n: (ceil(extent / n) * n, -n))
-
-
 def streamed_blocks(
     schedule: Schedule, extents: Mapping[str, int], machine: Machine, threads: int
 ) -> dict[str, int]:
@@ -313,7 +327,8 @@ def streamed_blocks(
         read = sum(group == "q" for _, group, _ in schedule.strides)
         # Few positions, so that memory is read in few places at once; more of them where the
         # whole block is a few lines.
-        blocks["Q_BLOCK"] = max(4, min(machine.partial_sum, PAGE // (row * read)))
+        least = 4 * min(schedule.row_tile, 4)  # the sums of rows are so many times as large
+        blocks["Q_BLOCK"] = max(least, min(machine.partial_sum, PAGE // (row * read)))
     if "v_block" in schedule.outer:
         blocks["V_BLOCK"] = rounded(min(v, max(lanes, room)), lanes)
         room //= min(v, blocks["V_BLOCK"])
