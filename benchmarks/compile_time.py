@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterable
 
 from cases import Case, load, load_all
-
 from einsumc.compiler.pipeline import compile_kernel
 from einsumc.compiler.resolve import resolve
 from einsumc.compiler.schedule import Schedule

@@ -7,9 +7,9 @@ scalars. Tests compare it with ``np.einsum`` after every pass, and kernels with 
 from __future__ import annotations
 
 import itertools
-from math import prod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np

@@ -15,7 +15,6 @@ from ..machine import Machine
 from ..schedule import Pack, Schedule, Split, vector_lanes
 from .choice import Choice, layout_class, rounded
 
-
 THIN = 8
 """The extent of m or n up to which the other operand is better read where it is."""
 

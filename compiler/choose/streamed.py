@@ -248,12 +248,13 @@ def _row_index(step: Geometry, v: str | None, lanes: int) -> tuple[str | None, i
     # Lanes that are summed want several rows: to read several places of memory at a time.
     large = step.strides[_largest(step)]
     reused = v in step.reduced or step.volume(tuple(step.extents)) >= 2 * step.volume(tuple(large))
-    best, saved = None, (False, 1)
+    best, saved = None, (False, 0)
     for index in step.kept:
         if index == v or not reused or all(index in t for t in step.strides[:-1]):
             continue
-        found = (index not in large and len(large) > 1, step.extents[index])
-        if found > saved:
+        lacking = index not in large and len(large) > 1
+        found = (lacking, -abs(large[index]) if index in large else step.extents[index])
+        if best is None or found > saved:
             best, saved = index, found
     if best is None and v in step.reduced and step.kept:
         best = step.kept[-1]
@@ -327,7 +328,8 @@ def streamed_blocks(
         read = sum(group == "q" for _, group, _ in schedule.strides)
         # Few positions, so that memory is read in few places at once; more of them where the
         # whole block is a few lines.
-        least = 4 * min(schedule.row_tile, 4)  # the sums of rows are so many times as large
+        # The sums of rows whose lanes are kept are so many times as large.
+        least = 4 * (min(schedule.row_tile, 4) if "v_block" in schedule.outer else 1)
         blocks["Q_BLOCK"] = max(least, min(machine.partial_sum, PAGE // (row * read)))
     if "v_block" in schedule.outer:
         blocks["V_BLOCK"] = rounded(min(v, max(lanes, room)), lanes)
@@ -371,7 +373,12 @@ def _panel_blocks(
 
 def _units(schedule: Schedule) -> dict[str, int]:
     """What each block is a multiple of."""
-    units = {"O_BLOCK": 1, "U_BLOCK": schedule.row_tile, "V_BLOCK": schedule.lane_tile, "R_BLOCK": 1}
+    units = {
+        "O_BLOCK": 1,
+        "U_BLOCK": schedule.row_tile,
+        "V_BLOCK": schedule.lane_tile,
+        "R_BLOCK": 1,
+    }
     for panel in schedule.panels:
         name = f"{panel.groups[-1].upper()}_BLOCK"
         units[name] = lcm(units[name], panel.rows)

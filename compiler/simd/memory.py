@@ -20,7 +20,6 @@ from .runs import Spill, each_element, load_runs, step_to, store_runs
 from .tiles import I64, Pointer, Tile, planes, scalar_bytes, scalar_type
 from .transpose import transposed
 
-
 CACHE_LINE = 64  # bytes
 
 

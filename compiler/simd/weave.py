@@ -5,9 +5,9 @@
     y0 y1 y2 y3
     z0 z1 z2 z3
 
-Where the step is just the number of rows, whole vectors are moved and their lanes sorted. Else every
-lane's run of rows is moved on its own, and runs are transposed in registers. Which it is, is found
-out as the kernel runs.
+Where the step is just the number of rows, whole vectors are moved and their lanes sorted. Else
+every lane's run of rows is moved on its own, and runs are transposed in registers. Which it is, is
+found out as the kernel runs.
 """
 
 from __future__ import annotations
@@ -48,9 +48,8 @@ def load_woven(
                     e.builder.store(value, place)
             return e.pack(kind, spill.registers())
         loaded = [
-            part_
+            _load_vector(e, kind, values, step, vector, values[6:])
             for vector in range(kind.vectors)
-            for part_ in [_load_vector(e, kind, values, step, vector, values[6:])]
         ]
         registers = [
             loaded[vector][plane][row]
@@ -86,9 +85,7 @@ def store_woven(p: Any, offset: Any, step: Any, tile: Any, *part: Any) -> Any:
                 registers = e.unpack(tile, values[3])
                 for vector in range(tile.vectors):
                     rows = registers[vector :: tile.vectors]
-                    first = e.builder.add(
-                        values[1], e.integer(vector * tile.lanes * tile.rows)
-                    )
+                    first = e.builder.add(values[1], e.integer(vector * tile.lanes * tile.rows))
                     for i, woven in enumerate(_woven(e, rows)):
                         at = e.builder.add(first, e.integer(i * tile.lanes))
                         e.store(
