@@ -138,9 +138,7 @@ WORTH_COPYING = 8
 
 def is_staged(choice: Choice, operand: int) -> bool:
     """Whether a step brings an operand into order by itself, block by block."""
-    if any(panel.operand == f"x{operand}" for panel in choice.schedule.panels):
-        return True
-    return False
+    return any(panel.operand == f"x{operand}" for panel in choice.schedule.panels)
 
 
 def is_small(step: Geometry, operand: int, machine: Machine) -> bool:
@@ -277,7 +275,7 @@ def _panels(
     v = members["v"][0]
     if v in step.reduced and "r" in members:
         return ()
-    panels = []
+    panels: list[Panel] = []
     for tensor, strides in enumerate(step.strides[:-1]):
         if strides.get(v, 0) in (0, 1):
             continue
@@ -286,9 +284,9 @@ def _panels(
         if last is None:
             continue
         lacking = [i for i in step.extents if i not in strides]
-        if "o" in members and is_small(step, tensor, machine):
-            if any(i in lacking for i in members["o"]):
-                continue  # it is copied once and for all
+        outer = members.get("o", ())
+        if any(i in lacking for i in outer) and is_small(step, tensor, machine):
+            continue  # it is copied once and for all
         if members.get("u") == (members[last][-1],) and not any(
             i in lacking for g in ("o", "r") for i in members.get(g, ())
         ):
@@ -347,9 +345,9 @@ def _panel_blocks(
     units = _units(schedule)
     most = {"R_BLOCK": 128, "V_BLOCK": 256, "U_BLOCK": 32, "O_BLOCK": 1}
     blocks = {
-        f"{g}_BLOCK": rounded(min(extents.get(g.lower(), 1), most[f"{g}_BLOCK"]), units[f"{g}_BLOCK"])
-        for g in "RVUO"
-    }  # fmt: skip
+        name: rounded(min(extents.get(name[0].lower(), 1), size), units[name])
+        for name, size in most.items()
+    }
 
     def held() -> int:
         sizes = (
@@ -373,12 +371,8 @@ def _panel_blocks(
 
 def _units(schedule: Schedule) -> dict[str, int]:
     """What each block is a multiple of."""
-    units = {
-        "O_BLOCK": 1,
-        "U_BLOCK": schedule.row_tile,
-        "V_BLOCK": schedule.lane_tile,
-        "R_BLOCK": 1,
-    }
+    units = {"O_BLOCK": 1, "R_BLOCK": 1}
+    units |= {"U_BLOCK": schedule.row_tile, "V_BLOCK": schedule.lane_tile}
     for panel in schedule.panels:
         name = f"{panel.groups[-1].upper()}_BLOCK"
         units[name] = lcm(units[name], panel.rows)

@@ -100,11 +100,12 @@ def test_woven_rows_are_sorted(element, rows):
     lanes = LANES[element]
     columns = 2 * lanes
     body = (
-        f"x, y, z = operand(args, 0, {element}), operand(args, 1, {element}), operand(args, 2, {element})\n"
+        f"x, y = operand(args, 0, {element}), operand(args, 1, {element})\n"
+        f"z = operand(args, 2, {element})\n"
         f"t = load_woven(x, 1, args[3], {rows}, {columns}, {lanes})\n"
         f"store_rows(y, 0, {columns}, t)\n"
         f"store_woven(z, 1, args[3], t)\n"
-    )  # fmt: skip
+    )
     for step in (rows, rows + 1, 2 * rows + 3, 0, -rows):
         if step > 0:
             source, first = numbers(columns * step + 1, element), 1
