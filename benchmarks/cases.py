@@ -1,5 +1,7 @@
 """The benchmark cases: every file of `cases/` as one kind of record, and how to make it smaller.
 
+Square matrix products need no file: they are generated (`GENERATED`).
+
 An equation is written as in `np.einsum`, or, when its terms are spaced, with one expression for
 each axis: `n c 2*y+k-1, o c k -> n o y`. Reads out of range are zero, which is how a convolution
 pads.
@@ -10,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +21,19 @@ from typing import Any
 import numpy as np
 import opt_einsum
 
-__all__ = ["SUITES", "Access", "Axis", "Case", "Cost", "Expression", "Program", "load", "load_all"]
+__all__ = [
+    "GENERATED",
+    "SUITES",
+    "Access",
+    "Axis",
+    "Case",
+    "Cost",
+    "Expression",
+    "Program",
+    "load",
+    "load_all",
+    "sample",
+]
 
 DIRECTORY = Path(__file__).parent / "cases"
 TINY = 8  # extents up to here are what a case is about: 3 colours, a 3x3 filter
@@ -83,6 +97,19 @@ class Expression:
     def is_plain(self) -> bool:
         """Whether np.einsum has a way to write it: one index an axis."""
         return all(axis.is_plain for access in self.inputs for axis in access)
+
+    @property
+    def permutation(self) -> tuple[int, ...] | None:
+        """The operand's axes in the order of the output's, where that is all that there is to do.
+
+        A library answers such an equation with a view: what is measured is a copy of it.
+        """
+        if len(self.inputs) != 1 or not self.is_plain:
+            return None
+        axes = [axis.terms[0][1] for axis in self.inputs[0]]
+        if sorted(axes) != sorted(self.output) or len(set(axes)) < len(axes):
+            return None
+        return tuple(axes.index(index) for index in self.output)
 
     def letters(self) -> str:
         """The equation in single letters, an axis `2*y+k` becoming the two axes `y` and `k`.
@@ -181,6 +208,8 @@ class Case:
         arrays: shapes of the arrays of ones that programs read besides.
         paths: contraction paths that came with the case.
         reported: what users said of it.
+        into: contenders that can (`out=`) write into one array, made before the time is taken, as
+            BLAS is called.
     """
 
     name: str
@@ -196,6 +225,7 @@ class Case:
     arrays: Mapping[str, tuple[int, ...]] | None = None
     paths: tuple[Path_, ...] = ()
     reported: str = ""
+    into: bool = False
 
     def __post_init__(self) -> None:
         """Check that the record agrees with itself."""
@@ -546,6 +576,29 @@ def _convolutions(tables: Any, dtype: str | None) -> Iterator[Case]:
         )
 
 
+PRODUCT_EXTENTS = (64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536)
+PRODUCTS = {"nn": "ij,jk->ik", "nt": "ij,kj->ik", "tn": "ji,jk->ik", "tt": "ji,kj->ik"}
+
+
+def _products(suite: str, forms: tuple[str, ...], dtype: str | None) -> Iterator[Case]:
+    """Square matrix products; a form has a t for each operand that is stored transposed."""
+    for each in (dtype,) if dtype else ("float32", "float64"):
+        for form in forms:
+            for extent in PRODUCT_EXTENTS:
+                yield Case(
+                    name=f"product_{form}_{extent}_{each}",
+                    suite=suite,
+                    kind="matrix product",
+                    equation=PRODUCTS[form],
+                    operands=("A0", "A1"),
+                    shapes=((extent, extent),) * 2,
+                    extents=dict.fromkeys("ijk", extent),
+                    dtype=each,
+                    source="what BLAS is made for",
+                    into=True,
+                )
+
+
 _READERS: dict[str, Callable[[Any, str | None], Iterator[Case]]] = {
     "issue_cases": _issues,
     "tccg": _tccg,
@@ -556,18 +609,26 @@ _READERS: dict[str, Callable[[Any, str | None], Iterator[Case]]] = {
 }
 
 SUITES = tuple(_READERS)
-"""The names that `load` takes."""
+"""The files of `cases/`, without ".json"; `load` takes these names."""
+
+GENERATED: dict[str, tuple[str, ...]] = {
+    "products": ("nn",),
+    "transposed_products": ("nt", "tn", "tt"),
+}
+"""Suites that need no file, with their forms; `load` takes these names too."""
 
 
 def load(suite: str, dtype: str | None = None) -> list[Case]:
-    """The cases of one file of `cases/`.
+    """The cases of one file of `cases/`, or of one generated suite.
 
     Args:
-        suite: one of `SUITES`.
+        suite: one of `SUITES` or `GENERATED`.
         dtype: "float32" or "float64" for all of them; by default what each was reported with.
     """
+    if suite in GENERATED:
+        return list(_products(suite, GENERATED[suite], dtype))
     if suite not in _READERS:
-        raise ValueError(f"no suite {suite!r}; there are {', '.join(SUITES)}")
+        raise ValueError(f"no suite {suite!r}; there are {', '.join((*SUITES, *GENERATED))}")
     content = json.loads((DIRECTORY / f"{suite}.json").read_text(encoding="utf-8"))
     return list(_READERS[suite](content, dtype))
 
@@ -575,3 +636,10 @@ def load(suite: str, dtype: str | None = None) -> list[Case]:
 def load_all(dtype: str | None = None) -> list[Case]:
     """The cases of every file."""
     return [case for suite in SUITES for case in load(suite, dtype)]
+
+
+def sample(cases: Sequence[Case], count: int | None) -> list[Case]:
+    """So many of the cases, evenly spread over the list; None or 0 for all of them."""
+    if not count or count >= len(cases):
+        return list(cases)
+    return [cases[at * len(cases) // count] for at in range(count)]

@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -192,12 +193,18 @@ class Peer:
             arrays: its operands, and what else the programs read, by name.
             programs: those of the case's programs that are worth running.
         """
+        if case.expression.permutation is not None:
+            yield from self.copies(case, self.put(arrays[case.operands[0]]))
         direct = self.step(case.expression, case.extents, case.dtype, case.path)
         yield "", self.bind(direct, case.operands, arrays)
         if self.runs_programs:
             for program in programs:
                 function, names = self.program(case, program)
                 yield program.name, self.bind(function, names, arrays)
+
+    def copies(self, case: Case, operand: Array) -> Iterator[tuple[str, Callable[[], Array]]]:
+        """How this peer transposes into memory that is there already, if it can."""
+        return iter(())
 
     def bind(
         self,
@@ -223,6 +230,17 @@ class Numpy(Peer):
             import threadpoolctl
 
             threadpoolctl.threadpool_limits(self.threads)
+
+    def copies(self, case: Case, operand: Array) -> Iterator[tuple[str, Callable[[], Array]]]:
+        """np.copyto from a transposed view."""
+        numpy, axes = self.library, case.expression.permutation
+        out = numpy.zeros(case.output_shape, case.dtype)
+
+        def copy() -> Array:
+            numpy.copyto(out, operand.transpose(axes))
+            return out
+
+        yield "copyto", copy
 
     def contraction(
         self, equation: str, shapes: Sequence[tuple[int, ...]], dtype: str, path: Path_ | None
@@ -256,6 +274,70 @@ class Numpy(Peer):
                 "plain",
                 self.bind(lambda *each: einsum(equation, *each), case.operands, arrays),
             )
+
+
+class Blas(Peer):
+    """numpy's BLAS by np.matmul, for what is a product of two matrices and nothing else."""
+
+    name, module, distribution = "blas", "numpy", "numpy"
+
+    def prepare_library(self) -> None:
+        """Tell the BLAS that is already there."""
+        with contextlib.suppress(ImportError):
+            import threadpoolctl
+
+            threadpoolctl.threadpool_limits(self.threads)
+
+    def contraction(
+        self, equation: str, shapes: Sequence[tuple[int, ...]], dtype: str, path: Path_ | None
+    ) -> Callable[..., Array]:
+        """np.matmul of the operands or of their transposed views."""
+        order = product_order(equation)
+        if order is None:
+            raise Unsupported("not a product of two matrices")
+        matmul, (first, transposed), (second, also) = self.library.matmul, *order
+
+        def multiply(*operands: Array, out: Array | None = None) -> Array:
+            left = operands[first].T if transposed else operands[first]
+            right = operands[second].T if also else operands[second]
+            return matmul(left, right, out=out)
+
+        return multiply
+
+    def variants(
+        self, case: Case, arrays: Mapping[str, np.ndarray], programs: Sequence[Program]
+    ) -> Iterator[tuple[str, Callable[[], Array]]]:
+        """np.matmul, into one array where the case is of that kind."""
+        multiply = self.step(case.expression, case.extents, case.dtype, None)
+        yield "", self.bind(with_output(multiply, case), case.operands, arrays)
+
+
+def product_order(equation: str) -> tuple[tuple[int, bool], tuple[int, bool]] | None:
+    """Which operand is the left factor of a matrix product and which the right, None if it is none.
+
+    Each comes with whether it has to be transposed: of `ji,jk->ik` the left factor is operand 0,
+    transposed.
+    """
+    inputs, _, output = equation.partition("->")
+    terms = inputs.split(",")
+    if len(terms) != 2 or [len(set(term)) for term in (*terms, output)] != [2, 2, 2]:
+        return None
+    if len(inputs) + len(output) != 7 or len(set(inputs) - {","}) != 3:
+        return None
+    row, column = output[0], output[1]
+    left = next((n for n, term in enumerate(terms) if row in term and column not in term), None)
+    if left is None:
+        return None
+    return (left, terms[left][0] != row), (1 - left, terms[1 - left][1] != column)
+
+
+def with_output(function: Callable[..., Array], case: Case) -> Callable[..., Array]:
+    """The function with an `out=` of its own, if that is how the case is measured."""
+    if not case.into:
+        return function
+    import numpy as np
+
+    return partial(function, out=np.zeros(case.output_shape, case.dtype))
 
 
 class OptEinsum(Peer):
@@ -293,6 +375,12 @@ class Torch(Peer):
         """Threads, and no graph of gradients."""
         self.library.set_num_threads(self.threads)
         self.library.set_grad_enabled(False)
+
+    def copies(self, case: Case, operand: Array) -> Iterator[tuple[str, Callable[[], Array]]]:
+        """copy_ from a permuted view."""
+        axes = case.expression.permutation
+        out = self.library.zeros(case.output_shape, dtype=operand.dtype)
+        yield "copy_", lambda: out.copy_(operand.permute(axes))
 
     def put(self, array: np.ndarray) -> Array:
         """A tensor over the same memory."""
@@ -444,13 +532,25 @@ class Einsumc(Peer):
     def variants(
         self, case: Case, arrays: Mapping[str, np.ndarray], programs: Sequence[Program]
     ) -> Iterator[tuple[str, Callable[[], Array]]]:
-        """The compiled equation: choosing a program is its own affair."""
+        """The compiled equation: choosing a program is its own affair.
+
+        It writes in C order, which the others' results are brought into.
+        """
         compiled = self.library.compile_einsum(case.equation)
-        yield "", self.bind(compiled, case.operands, arrays)
+        if case.expression.permutation is None:
+            ordered = partial(compiled, order="C")
+            yield "", self.bind(with_output(ordered, case), case.operands, arrays)
+            return
+        import numpy as np
+
+        operand = arrays[case.operands[0]]
+        out = np.zeros(case.output_shape, case.dtype)
+        yield "out=", lambda: compiled(operand, out=out)
 
 
 PEERS: dict[str, type[Peer]] = {
-    peer.name: peer for peer in (Einsumc, Numpy, OptEinsum, Torch, Jax, Cotengra, Tblis, Sesum)
+    peer.name: peer
+    for peer in (Einsumc, Numpy, Blas, OptEinsum, Torch, Jax, Cotengra, Tblis, Sesum)
 }
 """Every contender by name, in the order in which they take their turns."""
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # numpy, and what imports it, has to wait for limit_threads
     from roofline import Roofline
 
 OURS = "einsumc"
+USUAL = [name for name in PEERS if name != "blas"]  # who computes every kind of case
 HOPELESS = 8.0  # a variant that took so many times longer than the best gets no more turns
 SHORTEST_SAMPLE = 1e-3  # seconds; shorter calls are repeated until a sample lasts so long
 
@@ -302,6 +303,7 @@ def as_json(
                 "dtype": row.case.dtype,
                 "flops": row.case.cost.flops,
                 "bytes": row.case.cost.traffic,
+                "steps": row.case.cost.steps,
                 "bound": row.bound,
                 "seconds": row.seconds,
                 "variants": {name: label for name, label in row.labels.items() if label},
@@ -345,9 +347,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         description="Measure einsumc against its peers on real cases.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--cases", default="issue_cases", help="suites, by comma, or 'all'")
+    parser.add_argument(
+        "--cases",
+        default="issue_cases",
+        help="suites, by comma (files of cases/, products, transposed_products), or 'all' files",
+    )
     parser.add_argument("--only", default="", help="only cases whose name contains this")
-    parser.add_argument("--peers", default=",".join(PEERS), help="contenders, by comma")
+    parser.add_argument("--sample", type=int, help="only so many cases, evenly spread")
+    parser.add_argument("--peers", default=",".join(USUAL), help="contenders, by comma")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtype", choices=("float32", "float64"), help="for all cases")
@@ -374,7 +381,7 @@ def main() -> int:
 
     suites = cases.SUITES if options.cases == "all" else options.cases.split(",")
     chosen = [case for suite in suites for case in cases.load(suite, options.dtype)]
-    chosen = [case for case in chosen if options.only in case.name]
+    chosen = cases.sample([c for c in chosen if options.only in c.name], options.sample)
     contenders, absent = available(options.peers, options.threads)
     for name, reason in absent.items():
         print(f"{name} is left out: {reason}", file=sys.stderr)

@@ -88,13 +88,17 @@ class _Codegen(codegen.AOTCPUCodegen):  # type: ignore[misc]
     _library_class = _Library
 
     def _module_pass_manager(self, **_: Any) -> Any:
-        # Loops are unrolled and vectorised by our own passes; LLVM's would only take time.
-        options = llvm.PipelineTuningOptions(speed_level=1)
-        options.loop_unrolling = False
-        options.loop_vectorization = False
-        options.slp_vectorization = False
-        passes = llvm.create_pass_builder(self._tm, options)
-        return passes.getModulePassManager(), passes
+        # Loops are in order, unrolled and vectorised by our own passes, and what does not change in
+        # them is hoisted when instructions are selected. LLVM's usual list takes four times longer.
+        builder = llvm.create_pass_builder(self._tm, llvm.PipelineTuningOptions(speed_level=1))
+        manager = llvm.create_new_module_pass_manager()
+        manager.add_sroa_pass()
+        manager.add_simplify_cfg_pass()
+        manager.add_instruction_combine_pass()
+        manager.add_loop_rotate_pass()
+        manager.add_new_gvn_pass()
+        manager.add_simplify_cfg_pass()
+        return manager, builder
 
     def _check_llvm_bugs(self) -> None:
         """The bug is one of locales that print numbers with commas; no number is printed here."""

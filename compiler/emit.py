@@ -55,8 +55,10 @@ class _Source:
     depth: int = 0
     ends: dict[tuple[Affine, ...], str] = field(default_factory=dict)  # bounds that have a name
     firsts: dict[str, str] = field(default_factory=dict)  # offsets that have a name
+    loop: str = ""  # the innermost loop's index
+    whole: dict[str, bool | None] = field(default_factory=dict)  # sides known to be whole or not
+    fixed: dict[str, str] = field(default_factory=dict)  # parts of offsets named before that loop
     in_runs: bool = False  # what `runs` tests has been found true
-    known: dict[str, bool] = field(default_factory=dict)  # are all "rows" or "columns" inside
 
     def text(self) -> str:
         self.line("def kernel(args, begin, end, scratch):")
@@ -91,7 +93,7 @@ class _Source:
                 case Loop():
                     for bound in (statement.start, *statement.stop):
                         names.update(bound.names)
-                    names.add(str(statement.step))
+                    names.update((str(statement.step), str(statement.lead)))
                 case Tiles():
                     for _, extent, step in statement.axes:
                         names.update((extent, str(step)))
@@ -102,7 +104,7 @@ class _Source:
                 case Assign():
                     for ref in (statement.target, *statement.factors):
                         for term in ref.terms:
-                            names.update(str(term.stride).split("*"))
+                            names.update((*str(term.stride).split("*"), *term.position.names))
         for buffer in self.nest.buffers:
             names.update(str(s) for s in buffer.size)
         return names
@@ -114,21 +116,108 @@ class _Source:
             case Tiles():
                 self.tiles(statement)
             case Loop(kind=Kind.SERIAL):
-                step = "" if statement.step == 1 else f", {statement.step}"
-                start, stop = statement.start, self.stop(statement.stop)
-                if self.is_summed_tile(statement):
-                    self.summed_tiles(statement, str(start), stop)
-                    return
-                self.line(f"for {statement.index} in range({start}, {stop}{step}):")
-                self.body(statement.body, {statement.index})
+                self.serial(statement)
+            case Loop(kind=Kind.RUN):
+                self.write_runs(statement)
             case Tabulate():
-                start, stop = statement.start, self.stop(statement.stop)
+                start, stop = self.start(statement), self.stop(statement.stop)
+                table = statement.table
+                if statement.lead is not None:
+                    table = f"advance({table}, {statement.lead} - ({statement.start} - ({start})))"
                 self.line(
                     f"tabulate(args, {statement.group}_group, {statement.slot}, {start}, {stop},"
-                    f" {statement.table})"
+                    f" {table})"
                 )
             case _:
                 self.register_tile(statement)
+
+    def serial(self, loop: Loop) -> None:
+        """A loop; an innermost one twice where its tiles may lie across an edge all the time."""
+        step = "" if loop.step == 1 else f", {loop.step}"
+        start, stop = self.start(loop), self.stop(loop.stop)
+        guards: dict[str, str] = {}
+        if _is_innermost(loop):
+            self.name_fixed_parts(loop)
+            guards = self.lasting_guards(loop)
+        if guards:
+            self.line(f"if {' and '.join(guards.values())}:")
+            self.depth += 1
+        for whole in (True, False) if guards else (None,):
+            if whole is False:
+                self.depth -= 1
+                self.line("else:")
+                self.depth += 1
+            self.whole = dict.fromkeys(guards, whole)
+            if whole is not False and self.sums_lanes_of(loop):
+                self.summed_tiles(loop, start, stop)
+                continue
+            self.line(f"for {loop.index} in range({start}, {stop}{step}):")
+            self.last_tile(loop, start, stop)
+            self.body(loop.body, {loop.index})
+        if guards:
+            self.depth -= 1
+            self.whole = {}
+        self.fixed.clear()
+
+    def sums_lanes_of(self, loop: Loop) -> bool:
+        """Whether a loop walks lanes that are summed, tile by tile, with the sums in registers."""
+        lanes = self.nest.group(self.schedule.lanes)
+        if not (lanes.reduced and loop.index == f"{lanes.name}_tile" and _is_innermost(loop)):
+            return False
+        tiles = [_tile(s)[0] for s in loop.body if not isinstance(s, Tabulate)]
+        return all(self.in_register(tile.target) and tile.add is True for tile in tiles)
+
+    def summed_tiles(self, loop: Loop, start: str, stop: str) -> None:
+        """The whole tiles, then what is left: no test is in the way of the sums."""
+        end = f"{loop.index}_whole"
+        self.line(f"{end} = {stop} - ({stop} - {start}) % {loop.step}")
+        sides = dict(self.whole)
+        for begin, limit, whole in ((start, end, True), (end, stop, False)):
+            self.line(f"for {loop.index} in range({begin}, {limit}, {loop.step}):")
+            self.line(f"    columns = {loop.step if whole else f'{stop} - {loop.index}'}")
+            self.whole = {**sides, "columns": whole}
+            self.body(loop.body, {loop.index})
+        self.whole = sides
+
+    def lasting_guards(self, loop: Loop) -> dict[str, str]:
+        """Count what is inside along the sides of an innermost loop's tiles that stay the same in
+        all rounds; returns the test of each side being whole.
+        """
+        guards: dict[str, set[tuple[str, str]]] = {"rows": set(), "columns": set()}
+        for tile in loop.body:
+            if isinstance(tile, Tabulate):
+                continue
+            statement, *sides = _tile(tile)
+            if not self.is_guarded(statement):
+                continue
+            for side, word in zip(sides, guards, strict=True):
+                axis, guard = self.axis(side, word)
+                if side is not None and guard:
+                    moves = any(loop.index in bound.names for bound in (side.start, *side.stop))
+                    guards[word].add(("" if moves else guard, f"{word} == {axis.size}"))
+        tests = {}
+        for word, found in guards.items():
+            if len(found) == 1 and all(guard for guard, _ in found):
+                ((guard, tests[word]),) = found
+                self.line(f"{word} = {guard}")
+        return tests
+
+    def start(self, statement: Loop | Tabulate) -> str:
+        """Where a loop or table begins."""
+        start = str(statement.start)
+        lead = statement.lead
+        return start if lead is None else f"{start} - min({start}, {lead})"
+
+    def last_tile(self, loop: Loop, start: str, stop: str) -> None:
+        """Move the last tile of a loop back so that all of it is inside, if the loop is as long.
+
+        Where nothing is summed, elements may be computed twice; that costs less than an edge.
+        """
+        tiles = {s.index for s in self.schedule.splits if s.suffix == "tile"}
+        if loop.index in tiles and not any(group.reduced for group in self.nest.groups):
+            room = f"{stop} - ({start})" if start != "0" else stop
+            self.line(f"    {loop.index}_last = {stop} - min({room}, {loop.step})")
+            self.line(f"    {loop.index} = min({loop.index}, {loop.index}_last)")
 
     def body(self, statements: tuple[Statement, ...], indices: set[str]) -> None:
         """The body of the loops over ``indices``, with names for the ends of their blocks."""
@@ -141,78 +230,10 @@ class _Source:
                     word = "known" if f"{index}_end" in self.ends.values() else "end"
                     self.line(f"{index}_{word} = {self.stop(inner.stop)}")
                     self.ends[inner.stop] = f"{index}_{word}"
-        self.tile_body(statements)
+        for statement in statements:
+            self.statement(statement)
         self.ends = known
         self.depth -= 1
-
-    def is_summed_tile(self, loop: Loop) -> bool:
-        """Whether a loop walks lanes that are summed, tile by tile, with the sums in registers."""
-        lanes = self.nest.group(self.schedule.lanes)
-        updates = [s for s in walk(loop.body) if isinstance(s, Assign)]
-        return (
-            self.schedule.recipe == "streamed"
-            and lanes.reduced
-            and loop.index == f"{lanes.name}_tile"
-            and all(self.in_register(s.target) and s.add is True for s in updates)
-        )
-
-    def summed_tiles(self, loop: Loop, start: str, stop: str) -> None:
-        """The whole tiles, then what is left: no test is in the way of the sums."""
-        whole = f"{loop.index}_whole"
-        self.line(f"{whole} = {stop} - ({stop} - {start}) % {loop.step}")
-        for begin, end, inside in ((start, whole, True), (whole, stop, False)):
-            self.line(f"for {loop.index} in range({begin}, {end}, {loop.step}):")
-            self.known["columns"] = inside
-            if not inside:
-                self.line(f"    columns = {stop} - {loop.index}")
-            self.body(loop.body, {loop.index})
-        del self.known["columns"]
-
-    def tile_body(self, statements: tuple[Statement, ...]) -> None:
-        """Statements in order; those on one register tile twice, for a whole tile and for a part.
-
-        Tests within a sum would keep the tile from staying in registers.
-        """
-        guards = self.tile_guards(statements)
-        if not guards:
-            for statement in statements:
-                self.statement(statement)
-            return
-        for word, (guard, _) in guards.items():
-            self.line(f"{word} = {guard}")
-        tests = " and ".join(f"{word} == {size}" for word, (_, size) in guards.items())
-        for header, inside in ((f"if {tests}:", True), ("else:", False)):
-            self.line(header)
-            self.depth += 1
-            self.known.update(dict.fromkeys(guards, inside))
-            for statement in statements:
-                self.statement(statement)
-            self.depth -= 1
-        for word in guards:
-            del self.known[word]
-
-    def tile_guards(self, statements: tuple[Statement, ...]) -> dict[str, tuple[str, int]]:
-        """How many rows and columns of the tile that these statements sum into are inside."""
-        cleared = any(
-            isinstance(s, Assign) and not s.factors
-            for statement in statements
-            for s in walk((statement,))
-        )
-        direct = any(
-            isinstance(s, Loop) and s.kind is not Kind.SERIAL and len(s.stop) == 1
-            for s in statements
-        )
-        if self.schedule.recipe != "streamed" or not cleared or not direct or self.known:
-            return {}
-        within = {s.index for s in walk(statements) if isinstance(s, Loop)}
-        guards = {}
-        for s in walk(statements):
-            if isinstance(s, Loop) and s.kind is not Kind.SERIAL and len(s.stop) > 1:
-                word = "rows" if s.kind is Kind.UNROLLED else "columns"
-                if not within.intersection(s.start.names):
-                    _, guard = self.axis(s, word)
-                    guards[word] = (str(guard), s.stop[0].constant - s.start.constant)
-        return guards
 
     def stop(self, stops: tuple[Affine, ...]) -> str:
         """The least of several bounds, by the names that outer loops gave to them."""
@@ -243,48 +264,66 @@ class _Source:
             number = rest
         self.depth -= 1
         self.body(tiles.body, {index for index, _, _ in tiles.axes})
+        if self.schedule.stage is not None:
+            self.line("fence()")
+
+    # Runs of the output.
+
+    def write_runs(self, statement: Statement) -> None:
+        """Write a block that was collected in scratch."""
+        loops: list[Loop] = []
+        while isinstance(statement, Loop):
+            loops.append(statement)
+            (statement,) = statement.body
+        assert isinstance(statement, Assign)
+        assert self.schedule.stage is not None
+        job = self.schedule.stage
+        rows = loops.pop(0) if job.rows is not None else None
+        row_axis, row_count = self.axis(rows, "rows")
+        (source,) = statement.factors
+        first, *inner = loops
+        starts = {loop.index: loop.start for loop in loops}
+        run = _Axis(None, Affine(()), 1, None)
+        out, row_step, _ = self.steps(_from(statement.target, starts), row_axis, run)
+        stage, pitch, _ = self.steps(_from(source, starts), row_axis, run)
+        each = "".join(f" * {self.stop(loop.stop)}" for loop in inner)
+        stop, extent = self.stop(first.stop), first.stop[-1]
+        self.line(
+            f"write_runs({statement.target.buffer}, {out}, {row_step}, {source.buffer}, {stage},"
+            f" {pitch}, {row_count or 1}, ({stop} - {first.start}){each}, {first.start},"
+            f" {extent} - {stop})"
+        )
 
     # Register tiles.
 
     def register_tile(self, statement: Statement) -> None:
         """Rows and lanes around one assignment: an operation on a whole tile."""
-        rows = lanes = None
-        while isinstance(statement, Loop):
-            if statement.kind is Kind.UNROLLED:
-                rows = statement
-            else:
-                lanes = statement
-            (statement,) = statement.body
-        assert isinstance(statement, Assign)
+        statement, rows, lanes = _tile(statement)
         if statement.total:
             (tile,) = statement.factors
             self.line(f"{tile.buffer}_sum = total_rows({tile.buffer})")
             statement = replace(statement, factors=(Ref(f"{tile.buffer}_sum"),), total=False)
         row_axis, row_guard = self.axis(rows, "rows")
         lane_axis, lane_guard = self.axis(lanes, "columns")
-        in_memory = any(self.in_memory(ref) for ref in (statement.target, *statement.factors))
-        in_memory |= self.sums_lanes(statement)  # panels hold anything in lanes outside
+        in_memory = self.is_guarded(statement)
         runs = self.runs(statement, row_axis, lane_axis)
-        tests: list[str] = []
-        partly = False
+        part = in_memory and False in self.whole.values()
+        tests = []
         for axis, guard in ((row_axis, row_guard), (lane_axis, lane_guard)):
-            if guard and in_memory:
-                partly |= axis.inside in self.known
-                if axis.inside not in self.known:
-                    self.line(f"{axis.inside} = {guard}")
-                if axis.inside not in self.known:
-                    tests.append(f"{axis.inside} == {axis.size}")
+            if guard and in_memory and axis.inside not in self.whole:
+                self.line(f"{axis.inside} = {guard}")
+                tests.append(f"{axis.inside} == {axis.size}")
         tests += runs
         if isinstance(statement.add, str):
             # From the second round on, begin with what the output holds already.
             self.line(f"if {statement.add} > 0:")
             self.depth += 1
             again = replace(statement, target=statement.factors[0], factors=(statement.target,))
-            self.assign(replace(again, add=True), row_axis, lane_axis, inside=bool(tests) or partly)
+            self.assign(replace(again, add=True), row_axis, lane_axis, inside=bool(tests) or part)
             self.depth -= 1
             statement = replace(statement, add=False)
-        if not tests or partly:
-            self.assign(statement, row_axis, lane_axis, inside=partly)
+        if not tests or part:
+            self.assign(statement, row_axis, lane_axis, inside=part)
             return
         if not runs:
             self.name_firsts(statement, row_axis, lane_axis)
@@ -299,6 +338,23 @@ class _Source:
         self.assign(statement, row_axis, lane_axis, inside=True)
         self.depth -= 1
         self.firsts.clear()
+
+    def name_fixed_parts(self, loop: Loop) -> None:
+        """Compute once what an innermost loop's offsets have in common in all rounds."""
+        self.loop = loop.index
+        for tile in loop.body:
+            if isinstance(tile, Tabulate):
+                continue
+            statement, *sides = _tile(tile)
+            axes = [self.axis(side, "")[0] for side in sides]
+            for ref in (statement.target, *statement.factors):
+                if self.in_register(ref) or ref.buffer in self.fixed:
+                    continue
+                parts, _ = self.offset_parts(ref, *axes)
+                text = " + ".join(parts)
+                if len(parts) > 1 or (text and not text.isidentifier()):
+                    self.line(f"{ref.buffer}_at = {text}")
+                    self.fixed[ref.buffer] = text
 
     def name_firsts(self, statement: Assign, rows: _Axis, lanes: _Axis) -> None:
         """Compute the offsets of a tile's first elements once for the branches that follow."""
@@ -333,20 +389,31 @@ class _Source:
         if loop is None:
             return _Axis(None, Affine(()), 1, None), None
         fixed, *others = loop.stop
+        if loop.kind is Kind.RUN:
+            return _Axis(loop.index, loop.start, 0, word), f"{self.stop(loop.stop)} - {loop.start}"
         size = fixed.constant - loop.start.constant
-        if not others or self.known.get(word):
+        if not others:
             return _Axis(loop.index, loop.start, size, None), None
         guard = f"{self.stop(loop.stop)} - {loop.start}"
         return _Axis(loop.index, loop.start, size, word), guard
 
-    def sums_lanes(self, statement: Assign) -> bool:
-        """Whether lanes outside must not be added, since the lanes of the target are summed."""
-        register = self.in_register(statement.target) and statement.add is True
-        reduced = self.nest.group(self.schedule.lanes).reduced
-        return register and reduced and not any(map(self.in_register, statement.factors))
+    def is_guarded(self, statement: Assign) -> bool:
+        """Whether it matters that part of a tile may lie outside: scratch has room for all of it,
+        but lanes outside must not be summed.
+        """
+        if any(self.in_memory(ref) for ref in (statement.target, *statement.factors)):
+            return True
+        summed = self.nest.group(self.schedule.lanes).reduced
+        into = self.in_register(statement.target) and statement.add is True
+        return summed and into and not any(map(self.in_register, statement.factors))
 
     def in_memory(self, ref: Ref) -> bool:
         return not self.in_register(ref) and self.nest.buffer(ref.buffer).scope is Scope.MEMORY
+
+    def is_panel(self, ref: Ref) -> bool:
+        """Whether it lies in scratch that has room for whole tiles."""
+        job = self.schedule.stage
+        return job is None and self.nest.buffer(ref.buffer).scope is Scope.SCRATCH
 
     def in_register(self, ref: Ref) -> bool:
         """Whether a variable holds it: a register tile, or the sums of one's rows."""
@@ -356,6 +423,8 @@ class _Source:
     def assign(self, statement: Assign, rows: _Axis, lanes: _Axis, *, inside: bool) -> None:
         """One assignment as tile operations; with ``inside``, only on what lies in the tensor."""
         counts = f", {rows.inside or rows.size}, {lanes.inside or lanes.size}" if inside else ""
+        if not inside:
+            self.ask_ahead(statement, rows, lanes)
         element = self.schedule.accumulator
         target = statement.target
         in_register = self.in_register(target)
@@ -363,7 +432,7 @@ class _Source:
             shape = f"{rows.size}, {lanes.size}, {self.lanes(lanes.size)}"
             self.line(f"{target.buffer} = zeros({element}, {shape})")
             return
-        panel = not in_register and self.nest.buffer(target.buffer).scope is Scope.SCRATCH
+        panel = not in_register and self.is_panel(target)
         if panel and inside and self.copied_part(statement, rows, lanes):
             return
         values = [
@@ -392,6 +461,30 @@ class _Source:
             value = f"convert({value}, {stored})"
         self.store(target, rows, lanes, counts, value)
 
+    def ask_ahead(self, statement: Assign, rows: _Axis, lanes: _Axis) -> None:
+        """Ask for what the next tile along the lanes, or the next position of a run, will read."""
+        if self.schedule.stage is None or lanes.index is None:
+            return
+        firsts = dict(self.firsts)
+        self.firsts.clear()
+        if "u" in self.schedule.stage.run:
+            (factor,) = statement.factors
+            following = _from(factor, {"u": Affine((("ahead", 1),))})
+            first, row_step, _ = self.steps(following, rows, lanes)
+            self.line("ahead = min(u + 1, u_block_end - 1)")
+            self.line(f"prefetch({factor.buffer}, {first}, {row_step}, {rows.size})")
+            self.firsts.update(firsts)
+            return
+        tile = lanes.start
+        for factor in statement.factors:
+            _, row_step, lane_step = self.steps(factor, rows, lanes)
+            if row_step == "1" and lane_step not in ("0", "1"):
+                ahead = replace(lanes, start=Affine((("ahead", 1),)))
+                first, _, step = self.steps(factor, rows, ahead)
+                self.line(f"ahead = min({tile} + {lanes.size}, {tile}_last)")
+                self.line(f"prefetch({factor.buffer}, {first}, {step}, {lanes.size})")
+        self.firsts.update(firsts)
+
     def copied_part(self, statement: Assign, rows: _Axis, lanes: _Axis) -> bool:
         """Fill the edge of a panel element by element, unless it is a single run of neighbours."""
         (factor,) = statement.factors
@@ -399,8 +492,7 @@ class _Source:
         if rows.size == 1 and lane_step == "1":
             return False
         panel = statement.target.buffer
-        staged = panel in {f"{each.operand}_panel" for each in self.schedule.panels}
-        if staged and row_step == "1":
+        if row_step == "1" and any(panel == f"{p.operand}_panel" for p in self.schedule.panels):
             return False
         place, pitch, _ = self.steps(statement.target, rows, lanes)
         counts = f"{rows.inside or rows.size}, {lanes.inside or lanes.size}"
@@ -459,12 +551,12 @@ class _Source:
         elif lane_step == "0":
             call = f"load_splat({p}, {base}, {row_step}, {r}{counts})"
         elif lane_step == "1":
-            self.fetch_ahead(ref, (rows, lanes), row_step, r, c)
+            self.fetch_ahead(ref, (rows, lanes), row_step)
             call = f"load_rows({p}, {base}, {row_step}, {r}, {c}, {width}{counts})"
-        elif row_step == "1" and r % width == 0 and c % width == 0:
-            call = f"load_columns({p}, {base}, {lane_step}, {r}, {c}, {width}{counts})"
-        elif row_step == "1" and width > 1:
+        elif row_step == "1" and self.is_woven(r, width):
             call = f"load_woven({p}, {base}, {lane_step}, {r}, {c}, {width}{counts})"
+        elif row_step == "1" and r % (side := min(r, width)) == 0 and c % side == 0:
+            call = f"load_columns({p}, {base}, {lane_step}, {r}, {c}, {side}{counts})"
         else:
             call = f"load_any({p}, {base}, {row_step}, {lane_step}, {r}, {c}, {width}{counts})"
         if buffer.element != element:
@@ -472,22 +564,23 @@ class _Source:
         self.line(f"{name} = {call}")
         return name
 
-    def fetch_ahead(
-        self, ref: Ref, axes: tuple[_Axis, _Axis], row_step: str, rows: int, columns: int
-    ) -> None:
+    def is_woven(self, rows: int, lanes: int) -> bool:
+        """Whether rows that are neighbours in memory are moved by operations of :mod:`.weave`."""
+        return self.schedule.recipe == "streamed" and lanes > 1 and rows % lanes != 0
+
+    def fetch_ahead(self, ref: Ref, axes: tuple[_Axis, _Axis], row_step: str) -> None:
         """Where late sums are walked in blocks, ask for what the next block will read."""
-        if "q_block" not in self.schedule.outer:
-            return
-        terms = [_shifted(term, "q", "Q_BLOCK") for term in ref.terms]
-        if terms != list(ref.terms):
+        terms = tuple(_shifted(term, "q", "Q_BLOCK") for term in ref.terms)
+        if "q_block" in self.schedule.outer and terms != ref.terms:
             firsts, self.firsts = self.firsts, {}
-            ahead, _, _ = self.steps(replace(ref, terms=tuple(terms)), axes[0], axes[1])
+            ahead, _, _ = self.steps(replace(ref, terms=terms), *axes)
             self.firsts = firsts
+            rows, columns = (axis.size for axis in axes)
             self.line(f"fetch_rows({ref.buffer}, {ahead}, {row_step}, {rows}, {columns})")
 
     def store(self, ref: Ref, rows: _Axis, lanes: _Axis, counts: str, value: str) -> None:
         base, row_step, lane_step = self.steps(ref, rows, lanes)
-        if self.nest.buffer(ref.buffer).scope is Scope.SCRATCH:
+        if self.is_panel(ref):
             counts = ""
         width = self.lanes(lanes.size)
         p = ref.buffer
@@ -496,7 +589,7 @@ class _Source:
             self.line(f"store_rows({p}, {base}, {row_step}, {value}{counts})")
         elif row_step == "1" and square and width > 1:
             self.line(f"store_columns({p}, {base}, {lane_step}, {value}{counts})")
-        elif row_step == "1" and width > 1:
+        elif row_step == "1" and self.is_woven(rows.size, width):
             self.line(f"store_woven({p}, {base}, {lane_step}, {value}{counts})")
         else:
             self.line(f"store_any({p}, {base}, {row_step}, {lane_step}, {value}{counts})")
@@ -507,26 +600,68 @@ class _Source:
 
     def steps(self, ref: Ref, rows: _Axis, lanes: _Axis) -> tuple[str, str, str]:
         """The offset of the tile's first element; the steps from row to row and lane to lane."""
-        starts = {axis.index: axis.start for axis in (rows, lanes) if axis.index is not None}
-        base: list[str] = []
         steps = {rows.index: "0", lanes.index: "0"}
         for term in ref.terms:
-            along = [i for i in starts if i in term.position.names]
-            first = _substitute(term.position, starts)
-            if not along:
-                base.append(_offset(term, first))
-            elif term.table is not None and term.runs and self.in_runs:
-                steps[along[0]] = "1"
-                base.append(_offset(term, first))
-            elif term.table is not None:
-                place = str(first)
-                steps[along[0]] = term.table if place == "0" else f"advance({term.table}, {place})"
-            else:
-                steps[along[0]] = str(term.stride)
-                base.append(_offset(term, first))
-        offset = " + ".join(part for part in base if part != "0") or "0"
+            for index in {rows.index, lanes.index}.intersection(term.position.names):
+                first = str(_first(term, rows, lanes))
+                if term.table is None:
+                    steps[index] = str(term.stride)
+                elif term.runs and self.in_runs:
+                    steps[index] = "1"
+                else:
+                    steps[index] = term.table if first == "0" else f"advance({term.table}, {first})"
+        fixed, moving = self.offset_parts(ref, rows, lanes)
+        if fixed and self.fixed.get(ref.buffer) == " + ".join(fixed):
+            fixed = [f"{ref.buffer}_at"]
+        offset = " + ".join(fixed + moving) or "0"
         offset = self.firsts.get(ref.buffer, offset)
         return offset, steps[rows.index], steps[lanes.index]
+
+    def offset_parts(self, ref: Ref, rows: _Axis, lanes: _Axis) -> tuple[list[str], list[str]]:
+        """The terms of a tile's first offset: those that are the same in all rounds of the loop
+        around it, and those that are not.
+        """
+        fixed: list[str] = []
+        moving: list[str] = []
+        for term in ref.terms:
+            along = {rows.index, lanes.index}.intersection(term.position.names)
+            if term.table is not None and along and not (term.runs and self.in_runs):
+                continue  # its steps are looked up from the first element on
+            first = _first(term, rows, lanes)
+            part = _offset(term, first)
+            if part != "0":
+                (moving if self.loop in first.names else fixed).append(part)
+        return fixed, moving
+
+
+def _is_innermost(loop: Loop) -> bool:
+    """Whether there are only register tiles in a loop."""
+    return not any(isinstance(s, Loop) and s.kind in (Kind.SERIAL, Kind.RUN) for s in loop.body)
+
+
+def _tile(statement: Statement) -> tuple[Assign, Loop | None, Loop | None]:
+    """The assignment inside the loops of a register tile, and these: rows and lanes."""
+    rows = lanes = None
+    while isinstance(statement, Loop):
+        if statement.kind is Kind.UNROLLED:
+            rows = statement
+        else:
+            lanes = statement
+        (statement,) = statement.body
+    assert isinstance(statement, Assign)
+    return statement, rows, lanes
+
+
+def _first(term: Term, rows: _Axis, lanes: _Axis) -> Affine:
+    """The position of a tile's first element along a term."""
+    starts = {axis.index: axis.start for axis in (rows, lanes) if axis.index is not None}
+    return _substitute(term.position, starts)
+
+
+def _from(ref: Ref, starts: dict[str, Affine]) -> Ref:
+    """The access where some loops begin."""
+    terms = (replace(t, position=_substitute(t.position, starts)) for t in ref.terms)
+    return replace(ref, terms=tuple(terms))
 
 
 def _offset(term: Term, position: Affine) -> str:

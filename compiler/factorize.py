@@ -15,8 +15,9 @@ cotengra propose paths by counting operations; the one with the least predicted 
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import chain
 from typing import Any
 
 from .affine import Affine
@@ -43,6 +44,9 @@ AUTO = 14
 RANDOM = 12
 """Factors beyond which a random search finds what the others miss."""
 
+SMALL = ", small"
+"""What the names of candidates end in that were searched for their small intermediates."""
+
 TRIALS, EFFORT = 32, 100_000
 """At most so many trials, and at most so many factors squared in all: below a tenth of a second."""
 
@@ -52,12 +56,13 @@ class Factorization:
     """The program chosen, and what there was to choose from.
 
     `candidates` are names and costs in the order in which they were tried, `chosen` is one of the
-    names.
+    names; `programs` has the program of each.
     """
 
     program: Program
     candidates: tuple[tuple[str, Cost], ...]
     chosen: str
+    programs: Mapping[str, Program] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def cost(self) -> Cost:
@@ -65,7 +70,13 @@ class Factorization:
         return dict(self.candidates)[self.chosen]
 
 
-def factorize(program: Program, optimize: Any, machine: Machine, itemsize: int) -> Factorization:
+def factorize(
+    program: Program,
+    optimize: Any,
+    machine: Machine,
+    itemsize: int,
+    largest: int | None = None,
+) -> Factorization:
     """Split a program of one statement into steps.
 
     Args:
@@ -82,6 +93,8 @@ def factorize(program: Program, optimize: Any, machine: Machine, itemsize: int) 
               characters, the set of the output, the extents as a dict, and None.
         machine: what the costs are for.
         itemsize: bytes of an element.
+        largest: elements of the largest intermediate that is wanted, if that matters: there are
+            more candidates then.
 
     Raises:
         EinsumError: (a ValueError) there is no such name, or the path does not fit the operands.
@@ -104,16 +117,22 @@ def factorize(program: Program, optimize: Any, machine: Machine, itemsize: int) 
     else:
         program = simplify(program, machine, itemsize)
         proposals = _propose(program.statements[-1], program.sizes, optimize)
+        if largest is not None:
+            limited = _propose_small(program.statements[-1], program.sizes, optimize, largest)
+            proposals = chain(proposals, limited)
     made: dict[Path, tuple[Program, Cost]] = {}
     candidates: dict[str, tuple[Program, Cost]] = {}
     for name, path in proposals:
+        if name.endswith(SMALL) and path in made:
+            continue
         if path not in made:
             split = follow(program, path)
             made[path] = split, program_cost(split, itemsize, machine)
         candidates[name] = made[path]
     chosen = min(candidates, key=lambda name: candidates[name][1].seconds)  # the first, if equal
     costs = tuple((name, cost) for name, (_, cost) in candidates.items())
-    return Factorization(candidates[chosen][0], costs, chosen)
+    programs = {name: split for name, (split, _) in candidates.items()}
+    return Factorization(programs[chosen], costs, chosen, programs)
 
 
 # --- proposals ------------------------------------------------------------------------------------
@@ -148,6 +167,23 @@ def _propose(
         yield _search(statement, extents, *_named_search("auto"))
     if factors > RANDOM and find_spec("cotengra"):
         yield _search(statement, extents, "cotengra", _cotengra)
+
+
+def _propose_small(
+    statement: Statement, extents: Mapping[str, int], optimize: Any, largest: int
+) -> Iterator[tuple[str, Path]]:
+    """The paths that opt_einsum finds when told how large intermediates may be.
+
+    Where it finds none it contracts many factors at once; that is no proposal.
+    """
+    factors = len(statement.factors)
+    names = ["greedy", *(["auto"] if factors <= AUTO else [])]
+    if optimize is not True:
+        names = [optimize] if isinstance(optimize, str) else []
+    for name in names if factors > 2 else []:
+        found, path = _search(statement, extents, *_named_search((name, largest)))
+        if all(len(step) <= MOST_FACTORS for step in path):
+            yield found + SMALL, path
 
 
 def _all_at_once(factors: int) -> Path:
@@ -237,7 +273,8 @@ def follow(program: Program, path: Path) -> Program:
     steps = []
     for number, positions in enumerate(path, start=1):
         taken = sorted((left[position] for position in positions), key=lambda item: item[0])
-        left = [item for position, item in enumerate(left) if position not in positions]
+        for position in sorted(positions, reverse=True):
+            del left[position]
         shared = Counter(index for _, factor in taken for index in factor.names)
         uses.subtract(shared)
         target = statement.target

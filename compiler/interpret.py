@@ -61,6 +61,8 @@ class _Machine:
         for group in self.nest.groups:
             self.names[group.extent] = int(np.prod(self.binding.members[group.name], dtype=int))
         for tensor, name, stride in self.nest.strides:
+            if stride in self.names:
+                continue  # another group's extent
             if self.nest.group(name).composite and isinstance(stride, str):
                 self.composite[str(stride)] = name
             elif isinstance(stride, str):
@@ -71,6 +73,8 @@ class _Machine:
             match statement:
                 case Loop(index=index, step=step):
                     start = statement.start.evaluate(self.names)
+                    if statement.lead is not None:
+                        start = max(0, start - self.names[statement.lead])
                     for position in range(start, self.least(statement.stop), self.number(step)):
                         self.names[index] = position
                         self.run(statement.body)
@@ -91,9 +95,10 @@ class _Machine:
         extents = self.binding.members[statement.group]
         strides = self.binding.strides[tensor, statement.group]
         start = statement.start.evaluate(self.names)
-        for position in range(start, self.least(statement.stop)):
+        lead = 0 if statement.lead is None else self.names[statement.lead]
+        for position in range(max(0, start - lead), self.least(statement.stop)):
             offset = offset_in_group(extents, strides, position)
-            self.cells[statement.table, position - start] = offset
+            self.cells[statement.table, position - start + lead] = offset
 
     def assign(self, statement: Assign) -> None:
         if statement.total:

@@ -35,6 +35,7 @@ class Kind(StrEnum):
     SERIAL = "serial"
     UNROLLED = "rows"  # the rows of a register tile
     VECTOR = "lanes"  # the columns of a register tile
+    RUN = "run"  # neighbours in the output, of any number, written past the caches
 
 
 class Scope(StrEnum):
@@ -112,7 +113,11 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """Run the body at ``start, start + step, ...`` below the least of ``stop``."""
+    """Run the body at ``start, start + step, ...`` below the least of ``stop``.
+
+    With a ``lead`` it begins so many positions earlier, but not below zero: what those positions
+    compute is computed again for the sake of a neighbouring block.
+    """
 
     index: str
     start: Affine
@@ -120,13 +125,15 @@ class Loop:
     step: int | str
     kind: Kind
     body: tuple[Statement, ...]
+    lead: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Tabulate:
     """``table[i] = offset of position start + i of a composite group``, for i below the count.
 
-    ``slot`` says whose strides: 0, 1, ... for the operands in order and then the output.
+    ``slot`` says whose strides: 0, 1, ... for the operands in order and then the output. With a
+    ``lead`` the table begins so many positions earlier, but not below zero: ``table[lead + i]``.
     """
 
     table: str
@@ -134,6 +141,7 @@ class Tabulate:
     slot: int
     start: Affine
     stop: tuple[Affine, ...]
+    lead: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,9 @@ becomes a kernel::
     program     expression -> statements
     simplify    statements -> fewer, cheaper statements
     factorize   statements -> pairwise (or deliberately n-ary) steps
+    slices      statements -> loops over pieces, in less memory; only if it is limited
     relayout    small operands that steps would read badly -> copies of them
+    workspace   intermediates -> offsets in one piece of memory
     geometry    a step on concrete strides -> its canonical form
     choose      canonical form -> schedule
     lower       schedule -> loop nest

@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from .affine import Affine
-from .choose import Choice, choose, is_small, is_staged
-from .geometry import Geometry, canonical
+from .anonymous import form_of
+from .choose import Choice, is_held, is_small
+from .geometry import Geometry
 from .machine import Machine
 from .program import Access, Program, Statement
 
@@ -35,11 +36,10 @@ def relayout(
     names = program.fresh_names()
     statements: list[Statement] = []
     for statement in program.statements:
-        step = canonical(geometry(statement))
-        choice = choose(step, machine)
+        form = form_of(geometry(statement), machine)
         factors = list(statement.factors)
-        for place in _badly_read(step, choice, machine):
-            axes = _order(factors[place], step, choice)
+        for place in _badly_read(form.numbered_step, form.numbered_choice, machine):
+            axes = _order(factors[place], form.step, form.choice)
             if axes is not None:
                 copy = Access(next(names), axes)
                 statements.append(Statement(copy, (factors[place],)))
@@ -56,7 +56,7 @@ def _badly_read(step: Geometry, choice: Choice, machine: Machine) -> Iterator[in
         return
     for place, strides in enumerate(step.strides[:-1]):
         badly = strides.get(lanes[-1], 0) not in (0, 1) and is_small(step, place, machine)
-        if badly and not is_staged(choice, place):
+        if badly and not is_held(choice, place):
             yield place
 
 

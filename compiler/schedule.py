@@ -52,7 +52,7 @@ class Pack:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Hold a block of an operand in scratch, lanes beside each other: see :mod:`.passes.stage`.
+    """Hold a block of an operand in scratch, lanes beside each other: see :mod:`.passes.panels`.
 
     ``groups`` are those that the operand depends on but for the lanes, outermost first; the last
     one has the neighbours in memory, of which ``rows`` are moved at once.
@@ -61,6 +61,22 @@ class Panel:
     operand: str
     groups: tuple[str, ...]
     rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Collect a block of the output in scratch, and write it from there in whole cache lines.
+
+    ``inside`` is the loop whose every round makes one block. ``run`` are the groups, outermost
+    first, along which the output's elements are neighbours; ``rows`` is the group of the block's
+    rows, if it has several. Row follows row at a distance of ``PITCH`` elements, and every row
+    begins with the last ``LEAD`` positions of the block before it along the first group of the run:
+    so a cache line that two blocks share is written by one of them, whole.
+    """
+
+    inside: str
+    run: tuple[str, ...]
+    rows: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +89,8 @@ class Schedule:
     ``outer`` are the loops around a register tile, outermost first, of which the first
     ``parallel`` ones are split over threads; ``inner`` are the loops between the clearing of
     the register tile and its storing. ``rows`` and ``lanes`` name the groups of the tile.
+    ``linear`` lists (tensor, group, stride) for composite groups that the tensor has one stride
+    along all the same, a number or an extent's name: it needs no table there.
     """
 
     recipe: str
@@ -92,6 +110,8 @@ class Schedule:
     packs: tuple[Pack, ...] = ()
     panels: tuple[Panel, ...] = ()
     partial: str | None = None  # the inner loop whose every round sums into a tile of its own
+    stage: Stage | None = None
+    linear: tuple[tuple[str, str, int | str], ...] = ()  # the one stride of a composite group
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -101,7 +121,8 @@ class Schedule:
     @property
     def blocks(self) -> tuple[str, ...]:
         """The run-time block sizes, in order of use."""
-        return tuple(dict.fromkeys(s.step for s in self.splits if isinstance(s.step, str)))
+        steps = dict.fromkeys(s.step for s in self.splits if isinstance(s.step, str))
+        return (*steps, *(("PITCH", "LEAD") if self.stage is not None else ()))
 
     def split_of(self, group: str) -> list[Split]:
         """The splits of one group, outermost first."""

@@ -31,7 +31,8 @@ def _lines(statement: Statement, depth: int) -> list[str]:
             word = "for" if statement.kind is Kind.SERIAL else statement.kind
             head = f"{word} {statement.index} in {statement.start}..{least(statement.stop)}"
             by = "" if statement.step == 1 else f" by {statement.step}"
-            lines = [f"{pad}{head}{by}:"]
+            lead = "" if statement.lead is None else f" from {statement.lead} earlier"
+            lines = [f"{pad}{head}{by}{lead}:"]
         case Tiles():
             axes = ", ".join(f"{i} in 0..{extent} by {step}" for i, extent, step in statement.axes)
             lines = [f"{pad}tiles {axes}:"]
@@ -144,6 +145,9 @@ def schedule(choice: Schedule) -> str:
         f"packed: {pack.operand} in panels of {pack.width} along {pack.group}, in {pack.inside}"
         for pack in choice.packs
     ]
+    if choice.stage is not None:
+        run = indices(choice.stage.run)
+        lines.append(f"collected: out in runs along {run}, in {choice.stage.inside}")
     return "\n".join(lines)
 
 

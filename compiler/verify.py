@@ -67,6 +67,10 @@ class _Verifier:
                 for limit in (statement.start, *statement.stop):
                     self.known(limit, bound, f"a bound of loop {statement.index}")
                 self.step(statement.step)
+                self.check(
+                    statement.lead is None or statement.lead in self.parameters,
+                    f"loop {statement.index} begins an unknown number of positions earlier",
+                )
                 self.check(statement.index not in bound, f"{statement.index} is bound twice")
                 self.check(bool(statement.body), f"loop {statement.index} is empty")
                 if statement.kind is not Kind.SERIAL:
@@ -103,11 +107,14 @@ class _Verifier:
         self.check(not unknown, f"{what} uses unknown {', '.join(sorted(unknown))}")
 
     def register_tile(self, loop: Loop) -> None:
-        """Rows enclose lanes or an assignment; lanes enclose an assignment."""
+        """Rows enclose lanes or an assignment, lanes an assignment, runs runs or an assignment."""
         self.check(len(loop.body) == 1, f"{loop.index} encloses several statements")
         inner = loop.body[0]
         if isinstance(inner, Loop):
-            nested = loop.kind is Kind.UNROLLED and inner.kind is Kind.VECTOR
+            nested = (loop.kind, inner.kind) in (
+                (Kind.UNROLLED, Kind.VECTOR),
+                (Kind.RUN, Kind.RUN),
+            )
             self.check(nested, f"{loop.kind} {loop.index} encloses {inner.kind} {inner.index}")
         else:
             self.check(isinstance(inner, Assign), f"{loop.index} encloses no assignment")

@@ -132,8 +132,13 @@ def main() -> None:
     multiple=True,
     help="What to print; may be repeated.  [default: all but asm]",
 )
+@click.option("--memory-limit", metavar="SIZE", help="What temporaries may take, as in 64MiB.")
 def show(
-    equation: str, shapes: tuple[tuple[int, ...], ...], dtype: Any, stage: tuple[str, ...]
+    equation: str,
+    shapes: tuple[tuple[int, ...], ...],
+    dtype: Any,
+    stage: tuple[str, ...],
+    memory_limit: str | None,
 ) -> None:
     """Print how EQUATION would be contracted: plan, loop nests, generated source.
 
@@ -143,7 +148,7 @@ def show(
     from .plan import virtual
 
     operands: list[Array] = [virtual(shape, dtype) for shape in shapes]
-    plan = compile_einsum(equation).explain(*operands)
+    plan = compile_einsum(equation, memory_limit=memory_limit).explain(*operands)
     if "all" in stage:
         click.echo(f"{plan}\n\n{plan.stage('asm')}".rstrip())
     elif stage:

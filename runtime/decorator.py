@@ -17,6 +17,7 @@ from ..compiler.arguments import from_call
 from ..compiler.errors import EinsumError, EinsumTypeError
 from ..compiler.subscripts import Subscripts, parse
 from .dispatch import Dispatcher, prepare_all
+from .memory import parse_bytes
 from .operands import Array, as_arrays, choose_dtypes
 from .optimize import Optimize, normalize_optimize
 from .signatures import Signature, parse_signature
@@ -39,6 +40,7 @@ def einsum(
     order: str | None = "K",
     casting: str = "safe",
     optimize: Any = True,
+    memory_limit: int | str | None = None,
 ) -> Any:
     """Evaluate an einsum: `np.einsum`, compiled.
 
@@ -55,13 +57,16 @@ def einsum(
         optimize: how to order the contractions: True for einsumc's own choice, False to contract
             all operands at once, or the name of an algorithm, an explicit path, or whatever else
             `normalize_optimize` takes.
+        memory_limit: the most memory for intermediates, in bytes or as a text such as "64 MiB"; by
+            default there is no limit. Where they would take more, they are computed in slices.
 
     Returns:
         `out` if it was given; else an array of the result's shape, or a scalar if it has no axes.
         As in NumPy, one operand of which nothing is summed gives a view.
 
     Raises:
-        EinsumError: (a ValueError) the equation is wrong or the operands or `out` do not fit it.
+        EinsumError: (a ValueError) the equation is wrong, the operands or `out` do not fit it, or
+            intermediates cannot be made as small as `memory_limit`.
         TypeError: a cast is not allowed, or there is no arithmetic for a dtype.
         RuntimeError: an explicit path does not contract all operands.
         MemoryError: the result does not fit in memory.
@@ -74,21 +79,26 @@ def einsum(
     """
     if type(optimize) is not bool and type(optimize) is not str:
         optimize = normalize_optimize(optimize)
+    if memory_limit is not None:
+        memory_limit = parse_bytes(memory_limit)
     if not operands or type(operands[0]) is not str or type(operands[-1]) in (list, tuple):
         subscripts, rest = from_call(operands)
-        compiled = _from_subscripts(subscripts, optimize)
+        compiled = _from_subscripts(subscripts, optimize, memory_limit)
         return compiled._call(rest, out, dtype, order, casting)
-    return _from_text(operands[0], optimize)._call(operands[1:], out, dtype, order, casting)
+    compiled = _from_text(operands[0], optimize, memory_limit)
+    return compiled._call(operands[1:], out, dtype, order, casting)
 
 
 @functools.lru_cache(512)
-def _from_text(text: str, optimize: Optimize) -> "CompiledEinsum":
-    return CompiledEinsum(parse(text), optimize=optimize)
+def _from_text(text: str, optimize: Optimize, memory_limit: int | None) -> "CompiledEinsum":
+    return CompiledEinsum(parse(text), optimize=optimize, memory_limit=memory_limit)
 
 
 @functools.lru_cache(512)
-def _from_subscripts(subscripts: Subscripts, optimize: Optimize) -> "CompiledEinsum":
-    return CompiledEinsum(subscripts, optimize=optimize)
+def _from_subscripts(
+    subscripts: Subscripts, optimize: Optimize, memory_limit: int | None
+) -> "CompiledEinsum":
+    return CompiledEinsum(subscripts, optimize=optimize, memory_limit=memory_limit)
 
 
 # --- compile_einsum -------------------------------------------------------------------------------
@@ -96,21 +106,34 @@ def _from_subscripts(subscripts: Subscripts, optimize: Optimize) -> "CompiledEin
 
 @overload
 def compile_einsum(
-    equation: str, *, signatures: Iterable[str] = (), optimize: Any = True
+    equation: str,
+    *,
+    signatures: Iterable[str] = (),
+    optimize: Any = True,
+    memory_limit: int | str | None = None,
 ) -> "CompiledEinsum": ...
 @overload
 def compile_einsum(
-    equation: Callable[..., Any], *, signatures: Iterable[str] = (), optimize: Any = True
+    equation: Callable[..., Any],
+    *,
+    signatures: Iterable[str] = (),
+    optimize: Any = True,
+    memory_limit: int | str | None = None,
 ) -> "CompiledEinsum": ...
 @overload
 def compile_einsum(
-    equation: None = None, *, signatures: Iterable[str] = (), optimize: Any = True
+    equation: None = None,
+    *,
+    signatures: Iterable[str] = (),
+    optimize: Any = True,
+    memory_limit: int | str | None = None,
 ) -> Callable[[Callable[..., Any]], "CompiledEinsum"]: ...
 def compile_einsum(
     equation: str | Callable[..., Any] | None = None,
     *,
     signatures: Iterable[str] = (),
     optimize: Any = True,
+    memory_limit: int | str | None = None,
 ) -> Any:
     """Make a function of an equation; or, as a decorator, give a stub its body.
 
@@ -120,6 +143,7 @@ def compile_einsum(
         signatures: dtypes and ranks to have kernels for, `"f4[i,j], f4[j,k]"`; the grammar is in
             `runtime/signatures.py`. Calls with others work as well.
         optimize: as for `einsum`.
+        memory_limit: as for `einsum`.
 
     Returns:
         A `CompiledEinsum`. Used as a decorator it takes the stub's name, docstring and the names of
@@ -143,10 +167,11 @@ def compile_einsum(
     """
     if isinstance(signatures, str):
         signatures = (signatures,)
+    limit = None if memory_limit is None else parse_bytes(memory_limit)
     if isinstance(equation, str):
         subscripts = parse(equation)
         checked = tuple(parse_signature(signature, subscripts) for signature in signatures)
-        return CompiledEinsum(subscripts, checked, normalize_optimize(optimize))
+        return CompiledEinsum(subscripts, checked, normalize_optimize(optimize), memory_limit=limit)
     if equation is not None and not callable(equation):
         kind = type(equation).__name__
         raise EinsumTypeError(f"the equation must be a str, or a function to decorate, not {kind}")
@@ -174,6 +199,7 @@ class CompiledEinsum(Dispatcher):
         names: what the operands are called, or None.
         signatures: the signatures it was declared with.
         optimize: how the order of contraction is chosen.
+        memory_limit: bytes that intermediates may take, or None.
 
     >>> norm = compile_einsum("ij,ij->")
     >>> norm
@@ -188,8 +214,9 @@ class CompiledEinsum(Dispatcher):
         signatures: tuple[Signature, ...] = (),
         optimize: Optimize = True,
         names: tuple[str, ...] | None = None,
+        memory_limit: int | None = None,
     ) -> None:
-        super().__init__(subscripts, optimize, names)
+        super().__init__(subscripts, optimize, names, memory_limit)
         self.signatures = signatures
 
     @overload
@@ -224,7 +251,8 @@ class CompiledEinsum(Dispatcher):
     def explain(self, *operands: ArrayLike, **named: ArrayLike) -> "Explanation":
         """How operands like these would be contracted, for people to read.
 
-        Raises what a call would raise for wrong operands. Nothing is computed or compiled.
+        Raises what a call would raise, for wrong operands or too low a memory limit. Nothing is
+        computed or compiled.
 
         >>> plan = compile_einsum("ij,jk->ik").explain(np.ones((2, 3)), np.ones((3, 2)))
         >>> plan.steps[0].statement
@@ -235,7 +263,8 @@ class CompiledEinsum(Dispatcher):
         arrays = as_arrays(self._in_order(operands, named) if named else operands)
         expression = self._resolve(arrays)
         compute = choose_dtypes(arrays, names=self.names).compute
-        return explain(expression, prepare_all(arrays, compute), self.optimize, self.names)
+        prepared = prepare_all(arrays, compute)
+        return explain(expression, prepared, self.optimize, self.names, self.memory_limit)
 
     def precompile(self, *, store: "Store | None" = None, jobs: int = 1) -> "list[Precompiled]":
         """Compile every kernel that calls of the declared signatures need.
@@ -255,7 +284,7 @@ class CompiledEinsum(Dispatcher):
 
         if not self.signatures:
             raise EinsumError(f"{self!r} has no signatures that say what to compile it for")
-        wanted = jobs_for(self._subscripts, self.signatures, self.optimize)
+        wanted = jobs_for(self._subscripts, self.signatures, self.optimize, self.memory_limit)
         return build(wanted, store=store, jobs=jobs)
 
     def __repr__(self) -> str:
@@ -266,7 +295,8 @@ class CompiledEinsum(Dispatcher):
     def __reduce__(self) -> str | tuple[Any, ...]:
         if "__wrapped__" in vars(self):
             return cast("str", vars(self)["__qualname__"])  # found again by name, as functions are
-        return type(self), (self._subscripts, self.signatures, self.optimize, self.names)
+        made_of = self._subscripts, self.signatures, self.optimize, self.names, self.memory_limit
+        return type(self), made_of
 
     # --- as a decorator ---
 
@@ -296,7 +326,9 @@ class CompiledEinsum(Dispatcher):
                 f"{stub.__name__} has a body, which would be ignored, since the equation "
                 f"{self.equation} says what it computes; write ... instead"
             )
-        made = CompiledEinsum(self._subscripts, self.signatures, self.optimize, names)
+        made = CompiledEinsum(
+            self._subscripts, self.signatures, self.optimize, names, self.memory_limit
+        )
         functools.update_wrapper(cast("Any", made), stub)
         return made
 

@@ -56,16 +56,22 @@ class Dispatcher:
         equation: the text of the equation.
         names: what the operands are called, or None.
         optimize: how the order of contraction is chosen.
+        memory_limit: bytes that intermediates may take, or None.
     """
 
     def __init__(
-        self, subscripts: Subscripts, optimize: Optimize, names: tuple[str, ...] | None
+        self,
+        subscripts: Subscripts,
+        optimize: Optimize,
+        names: tuple[str, ...] | None,
+        memory_limit: int | None = None,
     ) -> None:
         if isinstance(optimize, tuple) and not (optimize and isinstance(optimize[0], str)):
             check_path(optimize, len(subscripts.inputs))
         self.equation = subscripts.text
         self.names = names
         self.optimize = optimize
+        self.memory_limit = memory_limit
         self._subscripts = subscripts
         self._plans: dict[Any, _Plan] = {}
         self._making: dict[Any, _Making] = {}
@@ -199,7 +205,9 @@ class Dispatcher:
             return functools.partial(evaluate_slowly, expression)
         from .execute import prepare as prepare_execution
 
-        write: _Write = prepare_execution(expression, arrays, target, self.optimize)
+        write: _Write = prepare_execution(
+            expression, arrays, target, self.optimize, self.memory_limit
+        )
         return write
 
     def _resolve(self, arrays: Sequence[Array]) -> Expression:
@@ -217,6 +225,10 @@ class Dispatcher:
 
             message = re.sub(r"\boperand (\d+)", named, error.message)
             raise EinsumError(message, error.text, error.span) from None
+
+
+_FEW = 5
+"""So many operands are compared with each other faster than by their addresses."""
 
 
 class _Making:
@@ -242,12 +254,18 @@ def _layout(operands: Sequence[Any]) -> tuple[Any, ...] | None:
     if len(operands) == 2:
         if key[0] == key[1] and _is_same(*operands):
             key.append(1)
-    elif len(operands) > 2:
+    elif 2 < len(operands) <= _FEW:
         for later in range(1, len(operands)):
             for first in range(later):
                 if key[first] == key[later] and _is_same(operands[first], operands[later]):
                     key += (later, first)
                     break
+    elif len(operands) > 2:
+        seen: dict[Any, int] = {}
+        for later, operand in enumerate(operands):
+            first = seen.setdefault((_address(operand), key[later]), later)
+            if first != later:
+                key += (later, first)
     return tuple(key)
 
 

@@ -7,26 +7,41 @@ same dtypes, shapes and strides, from any number of threads.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Any
+from itertools import product
+from typing import Any, cast
 
 import numpy as np
 
-from ..compiler.choose import Choice, choose
+from ..compiler.anonymous import Form, form_of
+from ..compiler.choose import Choice
 from ..compiler.factorize import Factorization, factorize
-from ..compiler.geometry import Geometry, canonical
+from ..compiler.geometry import Geometry
 from ..compiler.machine import TARGETS, Machine, Target
 from ..compiler.program import Access, Program, Statement, from_expression
 from ..compiler.relayout import relayout
 from ..compiler.schedule import Schedule
+from ..compiler.slices import TOTAL, Element, Sliced, arrange, fit, with_extents
 from ..compiler.subscripts import Expression
 from . import settings, target, threads
 from .bind import argument_array, argument_values
+from .buffers import Buffer, Kept
 from .kernels import Kernel, kernel
+from .memory import available_memory
 
 Array = np.ndarray[Any, Any]
+
+
+Layouts = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
+"""The strides, in bytes, and the dtype of every tensor."""
+
+_FEW = 16
+"""So few addresses are filled in faster by a loop than by NumPy."""
+
+_kept = Kept("intermediates")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +49,7 @@ class Step:
     """One statement of a factorized program, bound to layouts: a kernel and its arguments."""
 
     statement: Statement
-    geometry: Geometry
-    choice: Choice
+    form: Form
     kernel: Kernel
     operands: tuple[str, ...]  # tensors in the kernel's order, the output last
     arguments: Array  # int64; the addresses at its head are filled in for each call
@@ -43,50 +57,168 @@ class Step:
     scratch_bytes: int
     work_ns: float
 
+    @property
+    def geometry(self) -> Geometry:
+        """The statement's canonical form."""
+        return self.form.step
+
+    @property
+    def choice(self) -> Choice:
+        """How it is computed."""
+        return self.form.choice
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Steps with their arguments in one array.
+
+    Attributes:
+        steps: in order.
+        arguments: those of all steps, without addresses.
+        places: where addresses belong.
+        tensors: whose, by number.
+        pairs: places and tensors, if they are so few that a loop fills them in faster than NumPy.
+        moves: for each slice and place, by how many bytes the address grows with the sliced index.
+        calls: for each step what `threads.run` wants to know, the byte at which its arguments begin
+            in place of their address.
+    """
+
+    steps: tuple[Step, ...]
+    arguments: Array
+    places: Array
+    tensors: Array
+    pairs: tuple[tuple[int, int], ...]
+    moves: Array
+    calls: tuple[tuple[int, int, int, int, float], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """A prepared expression. Calling it writes the result into ``out``."""
+    """A prepared expression. Calling it writes the result into `out`.
+
+    Python runs between the steps, so Ctrl-C ends a long sequence of them.
+
+    Attributes:
+        program: what is computed, in the order of execution. If it is sliced, the extents are those
+            of a piece.
+        factorization: how it was chosen.
+        temporaries: shape and dtype of each intermediate.
+        sliced: the loops around the statements, and where intermediates lie.
+        bound: the steps. If the last block of a sliced index is shorter than the others there is an
+            entry for that, and so on: keys tell for each slice whether the block is a whole one.
+    """
 
     program: Program
     factorization: Factorization
     temporaries: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
-    steps: tuple[Step, ...]
+    sliced: Sliced
+    bound: Mapping[tuple[bool, ...], Bound]
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps for whole blocks."""
+        return next(iter(self.bound.values())).steps
 
     def __call__(self, operands: Sequence[Array], out: Array) -> None:
         """Compute into ``out``; the arrays have the layouts that were prepared for."""
-        arrays = dict(zip(self.program.inputs, operands, strict=False))
-        arrays[self.program.result] = out
-        for name, (shape, dtype) in self.temporaries.items():
-            arrays[name] = np.empty(shape, dtype)
-        for step in self.steps:
-            arguments = step.arguments.copy()
-            for place, name in enumerate(step.operands):
-                arguments[place] = arrays[name].__array_interface__["data"][0]
-            threads.run(
-                step.kernel.address,
-                arguments.__array_interface__["data"][0],
-                step.tiles,
-                step.scratch_bytes,
-                work_ns=step.work_ns,
-            )
+        addresses = [array.__array_interface__["data"][0] for array in operands]
+        addresses.append(out.__array_interface__["data"][0])
+        placed = self.sliced.workspace
+        if not placed.size:
+            return self._run(addresses)
+        if placed.size >= _CHECK_FROM:
+            _check_room(placed.size)
+        buffer = _kept.take(placed.size)
+        addresses += [buffer.address + offset for offset in placed.offsets.values()]
+        if self.sliced.slices:
+            with np.errstate(all="ignore"):  # kernels do not warn either
+                self._run_slices(np.array(addresses), out, buffer)
+        else:
+            self._run(addresses)
+        # An exception leaves this out: then the memory is freed.
+        _kept.give_back(buffer)
+        return None
+
+    def _run(self, addresses: list[int]) -> None:
+        bound = self.bound[()]
+        arguments = bound.arguments.copy()
+        if bound.pairs:
+            for place, tensor in bound.pairs:
+                arguments[place] = addresses[tensor]
+        else:
+            arguments[bound.places] = np.array(addresses)[bound.tensors]
+        begin = arguments.__array_interface__["data"][0]
+        for code, offset, tiles, scratch_bytes, work_ns in bound.calls:
+            threads.run(code, begin + offset, tiles, scratch_bytes, work_ns=work_ns)
+
+    def _run_slices(self, addresses: Array, out: Array, buffer: Buffer) -> None:
+        """Run the pieces one after the other, and add them up where that is asked for."""
+        sliced, slices = self.sliced, self.sliced.slices
+        # Statements in loops whose index is where it was have run for a piece already.
+        firsts = [bisect_left(sliced.levels, level) for level in range(1, len(slices) + 1)]
+        arguments = {key: bound.arguments.copy() for key, bound in self.bound.items()}
+        bases = {key: addresses[bound.tensors] for key, bound in self.bound.items()}
+        before: tuple[int, ...] = ()
+        for piece in sliced.pieces():
+            key = tuple(p + s.block <= s.extent for p, s in zip(piece, slices, strict=True))
+            bound = self.bound[key]
+            arguments[key][bound.places] = bases[key] + np.array(piece) @ bound.moves
+            changed = (n for n, p in enumerate(before) if p != piece[n])
+            first = firsts[next(changed)] if before else 0
+            begin = arguments[key].__array_interface__["data"][0]
+            for code, offset, tiles, scratch_bytes, work_ns in bound.calls[first:]:
+                threads.run(code, begin + offset, tiles, scratch_bytes, work_ns=work_ns)
+            if sliced.adds:
+                self._add(piece, out, buffer)
+            before = piece
+
+    def _add(self, piece: tuple[int, ...], out: Array, buffer: Buffer) -> None:
+        """Add a piece of the result to what there is of it, in the accumulator's dtype."""
+        slices = {s.index: (p, s) for p, s in zip(piece, self.sliced.slices, strict=True)}
+        reduced = [(p, s) for p, s in slices.values() if s.reduced]
+        part = []
+        for axis in self.program.statements[-1].target.subscripts:
+            begin, each = slices.get(axis.names[0], (0, None))
+            part.append(slice(begin, begin + each.block) if each else slice(None))
+        target: Array = out[cast("Any", (*part, ...))]
+        dtype = self.temporaries[self.program.result][1]
+
+        def intermediate(name: str) -> Array:
+            offset = self.sliced.workspace.offsets[name]
+            return np.ndarray(target.shape, dtype, cast("Any", buffer.pages), offset)
+
+        new = intermediate(self.program.result)
+        total = intermediate(TOTAL) if TOTAL in self.sliced.sizes else target
+        if all(p == 0 for p, _ in reduced):
+            np.copyto(total, new)
+        else:
+            np.add(total, new, out=total)
+        if total is not target and all(p + s.block >= s.extent for p, s in reduced):
+            np.copyto(target, total, casting="same_kind")
 
 
 def prepare(
-    expression: Expression, operands: Sequence[Array], out: Array, optimize: Any = True
+    expression: Expression,
+    operands: Sequence[Array],
+    out: Array,
+    optimize: Any = True,
+    memory_limit: int | None = None,
 ) -> Execution:
     """Plan an expression for operands and an output of these layouts, and obtain its kernels.
 
     All operands are of one dtype, aligned and in native byte order; ``out`` has that dtype, is
-    writable and overlaps no operand. No extent is zero.
+    writable and overlaps no operand. No extent is zero. Intermediates take at most ``memory_limit``
+    bytes.
     """
-    strides = [array.strides for array in operands]
+    dtype, strides = operands[0].dtype, [array.strides for array in operands]
     same = same_arrays(operands)
     if stages := settings.current().show:
         from .explain import print_stages
 
-        print_stages(stages, expression, operands[0].dtype, strides, out.strides, optimize, same)
-    return prepare_layouts(expression, operands[0].dtype, strides, out.strides, optimize, same)
+        print_stages(stages, expression, dtype, strides, out.strides, optimize, same, memory_limit)
+    return prepare_layouts(
+        expression, dtype, strides, out.strides, optimize, same, memory_limit=memory_limit
+    )
 
 
 def prepare_layouts(
@@ -98,47 +230,127 @@ def prepare_layouts(
     same: Sequence[int] | None = None,
     names: Sequence[str] | None = None,
     obtain: Callable[[Schedule, Target], Kernel] = kernel,
+    memory_limit: int | None = None,
 ) -> Execution:
     """The same from layouts alone, before any array exists.
 
     ``strides`` are each operand's in bytes; ``same[i]`` is the first operand that is the same array
     as operand ``i``; ``names`` are what the operands are called; ``obtain`` gets the kernels.
+
+    Raises:
+        EinsumError: (a ValueError) there is no way to keep within the memory limit.
     """
     host = machine()
     program = from_expression(expression, names, same)
-    factorization = factorize(program, optimize, host, dtype.itemsize)
-    program = factorization.program
+    inputs = program.inputs
     wide = np.dtype("f4") if dtype == np.float16 else dtype
-    layouts = {
-        name: (operand, dtype) for name, operand in zip(program.inputs, strides, strict=False)
+    element = Element(dtype.itemsize, wide.itemsize)
+    largest = None if memory_limit is None else memory_limit // wide.itemsize
+    factorization = factorize(program, optimize, host, dtype.itemsize, largest)
+    given = {name: (each, dtype) for name, each in zip(inputs, strides, strict=True)}
+    given[program.result] = (out_strides, dtype)
+
+    def with_copies(program: Program, layouts: Layouts) -> Program:
+        return relayout(program, partial(_geometry, layouts, program.sizes, wide), host)
+
+    if memory_limit is None:
+        layouts = _layouts(factorization.program, given, wide)
+        sliced = arrange(with_copies(factorization.program, layouts), element)
+    else:
+        chosen, sliced = fit(factorization.programs, memory_limit, element, host)
+        program = factorization.programs[chosen]
+        factorization = replace(factorization, program=program, chosen=chosen)
+        if sliced.adds:
+            del given[program.result]  # kernels write pieces of it, which are intermediates
+        program = with_copies(sliced.program, _layouts(sliced.program, given, wide))
+        copied = arrange(program, element, sliced.slices, sliced.hoisted)
+        if copied.workspace.size <= memory_limit:
+            sliced = copied
+    program, offsets = sliced.program, sliced.workspace.offsets
+    numbers = {name: number for number, name in enumerate([*inputs, program.result, *offsets])}
+    bound: dict[tuple[bool, ...], Bound] = {}
+    maker = _Steps(host, obtain)
+    for key in product(*((True, False) if s.extent % s.block else (True,) for s in sliced.slices)):
+        ends = {
+            each.index: each.extent % each.block
+            for each, is_whole in zip(sliced.slices, key, strict=True)
+            if not is_whole
+        }
+        part = with_extents(program, ends) if ends else program
+        layouts, extents = _layouts(part, given, wide), part.sizes
+        steps = [
+            maker.make(statement, _geometry(layouts, extents, wide, statement))
+            for statement in part.statements
+        ]
+        bound[key] = _bound(steps, numbers, [_moves(each, sliced, given) for each in steps])
+    shapes = program.shapes
+    temporaries = {name: (shapes[name], wide) for name in sliced.sizes if name in shapes}
+    return Execution(program, factorization, temporaries, sliced, bound)
+
+
+def _layouts(program: Program, given: Layouts, dtype: np.dtype[Any]) -> Layouts:
+    """The given layouts, and for all other tensors those of C-ordered arrays."""
+    made = {
+        tensor.name: (_c_strides(tensor.axes, dtype.itemsize), dtype)
+        for tensor in program.tensors
+        if tensor.name not in given
     }
-    layouts[program.result] = (out_strides, dtype)
-    temporaries: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
-    _lay_out(program, layouts, temporaries, wide)
-    program = relayout(program, partial(_geometry, layouts, dict(program.extents), wide), host)
-    _lay_out(program, layouts, temporaries, wide)
-    extents = dict(program.extents)
-    steps = tuple(
-        _step(statement, layouts, extents, wide, host, obtain) for statement in program.statements
+    return {**given, **made}
+
+
+def _moves(step: Step, sliced: Sliced, given: Layouts) -> list[list[int]]:
+    """For each slice, by how many bytes each operand's address grows with the sliced index.
+
+    Intermediates are those of a piece, and stay where they are.
+    """
+    accesses = (*step.statement.factors, step.statement.target)
+    order = (*step.form.numbered_choice.operands, len(accesses) - 1)
+    grow = []
+    for access in [accesses[n] for n in order] if sliced.slices else ():
+        strides, dtype = given.get(access.tensor, ((0,) * len(access.subscripts), np.dtype("i1")))
+        steps = _strides(access, strides, dtype)
+        grow.append({index: stride * dtype.itemsize for index, stride in steps.items()})
+    return [[each.get(s.index, 0) for each in grow] for s in sliced.slices]
+
+
+def _bound(
+    steps: Sequence[Step], numbers: Mapping[str, int], moves: Sequence[list[list[int]]]
+) -> Bound:
+    """Put steps together; `numbers` are the tensors', `moves` what `_moves` says of each step."""
+    places: list[int] = []
+    tensors: list[int] = []
+    begin, calls = 0, []
+    for step in steps:
+        places += range(begin, begin + len(step.operands))
+        tensors += [numbers[name] for name in step.operands]
+        calls.append((step.kernel.address, 8 * begin, step.tiles, step.scratch_bytes, step.work_ns))
+        begin += len(step.arguments)
+    return Bound(
+        steps=tuple(steps),
+        arguments=np.concatenate([step.arguments for step in steps]),
+        places=np.array(places),
+        tensors=np.array(tensors),
+        pairs=tuple(zip(places, tensors, strict=True)) if len(places) <= _FEW else (),
+        moves=np.concatenate([np.array(each, np.int64) for each in moves], axis=-1),
+        calls=tuple(calls),
     )
-    return Execution(program, factorization, temporaries, steps)
 
 
-def _lay_out(
-    program: Program,
-    layouts: dict[str, tuple[tuple[int, ...], np.dtype[Any]]],
-    temporaries: dict[str, tuple[tuple[int, ...], np.dtype[Any]]],
-    dtype: np.dtype[Any],
-) -> None:
-    """Give every intermediate that has no layout yet the one of a C-ordered array."""
-    for tensor in program.tensors:
-        if tensor.name not in layouts:
-            temporaries[tensor.name] = (tensor.axes, dtype)
-            layouts[tensor.name] = (_c_strides(tensor.axes, dtype.itemsize), dtype)
+_CHECK_FROM = 1 << 26
+"""Workspaces of so many bytes are compared with the memory that is there, which takes 0.1 ms."""
+
+
+def _check_room(size: int) -> None:
+    there = available_memory()
+    if there is not None and size > there:
+        raise MemoryError(
+            f"the intermediates take {size:,} bytes, but {there:,} are available; memory_limit= "
+            "makes them take less"
+        )
 
 
 def _geometry(
-    layouts: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]],
+    layouts: Layouts,
     extents: Mapping[str, int],
     accumulator: np.dtype[Any],
     statement: Statement,
@@ -153,34 +365,40 @@ def _geometry(
     )
 
 
-def _step(
-    statement: Statement,
-    layouts: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]],
-    extents: Mapping[str, int],
-    accumulator: np.dtype[Any],
-    host: Machine,
-    obtain: Callable[[Schedule, Target], Kernel],
-) -> Step:
-    accesses = (*statement.factors, statement.target)
-    step = canonical(_geometry(layouts, extents, accumulator, statement))
-    choice = choose(step, host)
-    code = obtain(choice.schedule, host.target)
-    count = threads.get_num_threads()
-    values = argument_values(choice, step, host, count)
-    places, scratch_bytes = code.scratch_places(values)
-    names = tuple(accesses[i].tensor for i in (*choice.operands, len(accesses) - 1))
-    volume = step.volume(tuple(step.extents))
-    return Step(
-        statement=statement,
-        geometry=step,
-        choice=choice,
-        kernel=code,
-        operands=names,
-        arguments=argument_array(code.parameters, choice, step, values | places),
-        tiles=code.tile_count(values),
-        scratch_bytes=scratch_bytes,
-        work_ns=volume * 0.1,
-    )
+class _Steps:
+    """Makes steps. Those that differ in names alone share their arguments and all else."""
+
+    def __init__(self, host: Machine, obtain: Callable[[Schedule, Target], Kernel]) -> None:
+        self._host, self._obtain = host, obtain
+        self._threads = threads.get_num_threads()
+        self._made: dict[object, Step] = {}
+
+    def make(self, statement: Statement, geometry: Geometry) -> Step:
+        """The step that computes a statement."""
+        form = form_of(geometry, self._host)
+        alike = self._made.get(form.key) or self._made.setdefault(
+            form.key, self._first(statement, form)
+        )
+        accesses = (*statement.factors, statement.target)
+        order = (*form.numbered_choice.operands, len(accesses) - 1)
+        operands = tuple([accesses[i].tensor for i in order])
+        return replace(alike, statement=statement, form=form, operands=operands)
+
+    def _first(self, statement: Statement, form: Form) -> Step:
+        step, choice = form.numbered_step, form.numbered_choice
+        code = self._obtain(choice.schedule, self._host.target)
+        values = argument_values(choice, step, self._host, self._threads)
+        places, scratch_bytes = code.scratch_places(values)
+        return Step(
+            statement=statement,
+            form=form,
+            kernel=code,
+            operands=(),
+            arguments=argument_array(code.parameters, choice, step, values | places),
+            tiles=code.tile_count(values),
+            scratch_bytes=scratch_bytes,
+            work_ns=step.volume(tuple(step.extents)) * 0.1,
+        )
 
 
 def element(dtype: np.dtype[Any]) -> str:

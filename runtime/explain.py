@@ -17,6 +17,7 @@ import numpy as np
 from ..compiler import pipeline, show
 from ..compiler.cost import Cost, statement_cost
 from ..compiler.program import from_expression
+from ..compiler.slices import Slice
 from .execute import Execution, Step, machine, prepare_layouts, same_arrays
 from .operands import KERNEL_DTYPES, Array
 from .plan import plan, planned
@@ -58,7 +59,8 @@ class ExplainedStep:
         statement: the step in full, `t0[i,k] = sum_j a[i,j] * b[j,k]`.
         subscripts: its equation, `ij,jk->ik`.
         computes: which tensors it takes and makes, `t0 = a * b`.
-        cost: operations, traffic in bytes, and predicted seconds on one core.
+        runs: how often it runs: once, or for each of the slices that it depends on.
+        cost: operations, traffic in bytes, and predicted seconds on one core, of all runs.
         recipe: the kind of schedule.
         key: the kernel's name in a store.
         origin: where the kernel is: "stored" or "not stored".
@@ -70,6 +72,7 @@ class ExplainedStep:
     statement: str
     subscripts: str
     computes: str
+    runs: int
     cost: Cost
     recipe: str
     key: str
@@ -113,7 +116,11 @@ class Explanation:
         program: what is computed, before it is cut into steps.
         factorization: the candidates and their costs; None where there is nothing to execute.
         steps: in order of execution.
-        temporaries: shape and dtype of each tensor between the steps.
+        temporaries: shape and dtype of each tensor between the steps; of one slice, if there are
+            any.
+        slices: the loops around the steps, outermost first.
+        peak_memory: bytes of the workspace that temporaries share: what the call needs besides
+            operands, result and scratch.
         note: what happens instead, if no kernel is needed.
 
     >>> from einsumc import compile_einsum
@@ -123,6 +130,9 @@ class Explanation:
     ['jk,kl->jl', 'ij,jl->il']
     >>> plan.flops, plan.peak_memory
     (143360000, 512000)
+    >>> plan = compile_einsum("ij,jk,kl->il", memory_limit="200 KiB").explain(a, b, c)
+    >>> [str(each) for each in plan.slices], plan.peak_memory
+    (['l in 4 blocks of 56'], 143360)
     """
 
     equation: str
@@ -132,6 +142,8 @@ class Explanation:
     factorization: Factorization | None = None
     steps: tuple[ExplainedStep, ...] = ()
     temporaries: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]] = field(default_factory=dict)
+    slices: tuple[Slice, ...] = ()
+    peak_memory: int = 0
     note: str = ""
 
     @property
@@ -150,9 +162,14 @@ class Explanation:
         return self.cost.bytes
 
     @property
-    def peak_memory(self) -> int:
-        """Bytes of temporaries: they live as long as the call."""
+    def temporary_bytes(self) -> int:
+        """Bytes of all temporaries, which need not exist at the same time."""
         return sum(prod(shape) * dtype.itemsize for shape, dtype in self.temporaries.values())
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Bytes of scratch for each thread: what the step with most of it needs."""
+        return max((step.scratch_bytes for step in self.steps), default=0)
 
     def stage(self, name: str) -> str:
         """One stage as text: "program", "tree", "loops", "source" or "asm" (which compiles)."""
@@ -175,6 +192,7 @@ def explain(
     operands: Sequence[Array],
     optimize: Any = True,
     names: Sequence[str] | None = None,
+    memory_limit: int | None = None,
 ) -> Explanation:
     """The plan of a call.
 
@@ -184,6 +202,10 @@ def explain(
             matter, and which are the same.
         optimize: how to choose the order of contraction.
         names: what the operands are called, if not `a`, `b` and so on.
+        memory_limit: bytes that temporaries may take.
+
+    Raises:
+        EinsumError: (a ValueError) they cannot take so little.
 
     >>> from einsumc.compiler.resolve import resolve
     >>> from einsumc.compiler.subscripts import parse
@@ -199,7 +221,7 @@ def explain(
         note = f"no kernels compute in {dtype}: np.multiply and np.add do, from left to right"
     else:
         same = same_arrays(operands)
-        execution = plan(expression, operands, optimize, names, same)
+        execution = plan(expression, operands, optimize, names, same, memory_limit)
         note = "" if execution else "an index has no positions: the result is empty or zero"
     if execution is None:
         program = str(from_expression(expression, names))
@@ -215,6 +237,7 @@ def print_stages(
     out_strides: tuple[int, ...],
     optimize: Any,
     same: Sequence[int],
+    memory_limit: int | None = None,
 ) -> None:
     """Print stages of what is about to be prepared to stderr: this is EINSUMC_SHOW.
 
@@ -226,9 +249,10 @@ def print_stages(
         out_strides: of the output.
         optimize: how to choose the order of contraction.
         same: for each operand the first that is the same array.
+        memory_limit: bytes that temporaries may take.
     """
     execution = prepare_layouts(
-        expression, dtype, strides, out_strides, optimize, same, obtain=planned
+        expression, dtype, strides, out_strides, optimize, same, None, planned, memory_limit
     )
     explanation = _explain(execution, expression, dtype)
     text = "\n\n".join(explanation.stage(name).rstrip() for name in stages)
@@ -249,7 +273,8 @@ def _explain(
     steps = []
     for number, step in enumerate(execution.steps, start=1):
         title = f"step {number} of {len(execution.steps)}: {step.statement}"
-        steps.append(_explained(step, execution, dtype, [equation, title, tree]))
+        runs = execution.sliced.runs(execution.sliced.levels[number - 1])
+        steps.append(_explained(step, runs, execution, dtype, [equation, title, tree]))
     return Explanation(
         equation=expression.text,
         sizes=expression.sizes,
@@ -258,13 +283,16 @@ def _explain(
         factorization=execution.factorization,
         steps=tuple(steps),
         temporaries=execution.temporaries,
+        slices=execution.sliced.slices,
+        peak_memory=execution.sliced.workspace.size,
     )
 
 
 def _explained(
-    step: Step, execution: Execution, dtype: np.dtype[Any], context: Sequence[str]
+    step: Step, runs: int, execution: Execution, dtype: np.dtype[Any], context: Sequence[str]
 ) -> ExplainedStep:
     host, schedule = machine(), step.choice.schedule
+    once = statement_cost(step.statement, execution.program.sizes, dtype.itemsize, host)
     values = dict(zip(step.kernel.parameters, step.arguments.tolist(), strict=False))
     groups = tuple(
         ExplainedGroup(
@@ -295,7 +323,8 @@ def _explained(
         statement=str(step.statement),
         subscripts=show.subscripts(step.statement),
         computes=show.product(step.statement),
-        cost=statement_cost(step.statement, execution.program.sizes, dtype.itemsize, host),
+        runs=runs,
+        cost=Cost(runs * once.flops, runs * once.bytes, runs * once.seconds),
         recipe=schedule.recipe,
         key=step.kernel.key,
         origin=stored,
@@ -319,9 +348,11 @@ def _program(plan: Explanation) -> str:
 def _tree(plan: Explanation) -> str:
     if plan.factorization is None:
         return plan.note
+    sliced = bool(plan.slices)
     rows = [
         [
             str(number),
+            *([show.count(step.runs)] if sliced else []),
             step.computes,
             step.subscripts,
             *show.cost_cells(step.cost),
@@ -329,18 +360,30 @@ def _tree(plan: Explanation) -> str:
         ]
         for number, step in enumerate(plan.steps, start=1)
     ]
-    rows.append(["", "all", "", *show.cost_cells(plan.cost), ""])
-    head = ["step", "computes", "subscripts", "flops", "bytes", "predicted", "kernel"]
+    rows.append(["", *([""] if sliced else []), "all", "", *show.cost_cells(plan.cost), ""])
+    head = ["step", *(["runs"] if sliced else []), "computes", "subscripts"]
+    head += ["flops", "bytes", "predicted", "kernel"]
     chosen = plan.factorization.chosen
-    memory = show.size(plan.peak_memory) if plan.temporaries else "none"
+    loops = f"in slices: {', '.join(map(str, plan.slices))}\n" if sliced else ""
     return "\n\n".join(
         (
-            f"factorization: {chosen}; temporaries: {memory}\n"
-            + _indented(show.table(head, rows, "flops bytes predicted")),
+            f"factorization: {chosen}\nmemory: {_memory(plan)}\n{loops}"
+            + _indented(show.table(head, rows, "runs flops bytes predicted")),
             "candidates, with the time of one core\n"
             + _indented(show.candidates(plan.factorization.candidates, chosen)),
         )
     )
+
+
+def _memory(plan: Explanation) -> str:
+    """What a call needs besides operands and result."""
+    temporaries = "no temporaries"
+    if plan.temporaries:
+        temporaries = (
+            f"temporaries of {show.size(plan.temporary_bytes)}, "
+            f"{show.size(plan.peak_memory)} at the peak"
+        )
+    return f"{temporaries}; scratch of {show.size(plan.scratch_bytes)} a thread"
 
 
 def _heading(step: ExplainedStep, every: Sequence[ExplainedStep]) -> str:

@@ -1,18 +1,21 @@
-"""The memory of a new result: in which order its axes lie, and whether there is room for it."""
+"""Memory: in which order the axes of a new result lie, whether there is room, how limits read."""
 
+import operator
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from ..compiler.errors import EinsumError, EinsumTypeError
 from ..compiler.subscripts import Expression
 from .operands import Array
 
-__all__ = ["allocate", "available_memory", "check_fits", "memory_order"]
+__all__ = ["allocate", "available_memory", "check_fits", "memory_order", "parse_bytes"]
 
 _CHECK_FROM = 1 << 26
 """Results of so many bytes are compared with the memory that is there, which takes 0.1 ms."""
@@ -34,6 +37,8 @@ def memory_order(expression: Expression, arrays: Sequence[Array], order: str) ->
     (1, 0)
     """
     rank = len(expression.output)
+    if rank < 2:
+        return tuple(range(rank))
     if order == "A":
         order = "F" if all(array.flags.f_contiguous for array in arrays) else "C"
     if order != "K":
@@ -44,17 +49,19 @@ def memory_order(expression: Expression, arrays: Sequence[Array], order: str) ->
     names = [name for axis in expression.output for name in axis.names]
     names += sorted({name for name, _ in expression.extents}.difference(names))
     place = {name: n for n, name in enumerate(names)}
-    strides = [[0] * len(names) for _ in arrays]
-    for row, axes, array in zip(strides, expression.inputs, arrays, strict=True):
+    # For each axis the operands that have it, and its stride there: few, in a large network.
+    strides: list[dict[int, int]] = [{} for _ in names]
+    for number, (axes, array) in enumerate(zip(expression.inputs, arrays, strict=True)):
         for axis, extent, stride in zip(axes, array.shape, array.strides, strict=True):
             for name, factor in axis.terms if axis is not None and extent > 1 else ():
-                row[place[name]] += factor * stride
+                column = strides[place[name]]
+                column[number] = column.get(number, 0) + factor * stride
 
     fastest_first = list(reversed(range(len(names))))
     for here in range(1, len(names)):
         target, axis_here = here, fastest_first[here]
         for there in range(here - 1, -1, -1):
-            verdict = _is_slower([(row[fastest_first[there]], row[axis_here]) for row in strides])
+            verdict = _is_slower(strides[fastest_first[there]], strides[axis_here])
             if verdict is False:
                 break
             if verdict:
@@ -63,10 +70,13 @@ def memory_order(expression: Expression, arrays: Sequence[Array], order: str) ->
     return tuple(axis for axis in reversed(fastest_first) if axis < rank)
 
 
-def _is_slower(strides: Sequence[tuple[int, int]]) -> bool | None:
-    """Whether an axis is slower than another in every operand that has both; None if none has."""
-    both = [(abs(first), abs(second)) for first, second in strides if first and second]
-    return all(first > second for first, second in both) if both else None
+def _is_slower(first: Mapping[int, int], second: Mapping[int, int]) -> bool | None:
+    """Whether an axis is slower than another in every operand that has both; None if none has.
+
+    Axes are given by their strides in the operands.
+    """
+    both = [(abs(first[n]), abs(second[n])) for n in first if n in second if first[n] and second[n]]
+    return all(slow > fast for slow, fast in both) if both else None
 
 
 def allocate(
@@ -154,3 +164,38 @@ def _table(path: str) -> dict[str, int]:
     with open(path) as lines:
         words = (line.split() for line in lines)
         return {name.rstrip(":"): int(number) for name, number, *_ in words}
+
+
+_UNITS = {"B": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}
+_DECIMAL = {"kB": 3, "KB": 3, "MB": 6, "GB": 9, "TB": 12}
+
+
+def parse_bytes(size: Any) -> int:
+    """A number of bytes, from an int or from a text with a unit.
+
+    Raises:
+        EinsumError: (a ValueError) it is negative or the text does not read as a size.
+        EinsumTypeError: (a TypeError) it is neither.
+
+    >>> parse_bytes(4096), parse_bytes("64 MiB"), parse_bytes("1.5GB"), parse_bytes("100")
+    (4096, 67108864, 1500000000, 100)
+    """
+    if isinstance(size, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", size, re.ASCII)
+        unit = (found[2] or "B") if found else ""
+        if found is None or unit not in _UNITS.keys() | _DECIMAL.keys():
+            units = ", ".join((*_UNITS, *_DECIMAL))
+            raise EinsumError(
+                f"a size is a number and one of {units}, as in '64 MiB', not {size!r}"
+            )
+        factor = 1 << _UNITS[unit] if unit in _UNITS else 10 ** _DECIMAL[unit]
+        return int(found[1]) * factor if found[1].isdecimal() else int(float(found[1]) * factor)
+    try:
+        count = operator.index(size)
+    except TypeError:
+        raise EinsumTypeError(
+            f"a size is an int or a text such as '64 MiB', not {type(size).__name__}"
+        ) from None
+    if isinstance(size, bool) or count < 0:
+        raise EinsumError(f"a size is a number of bytes, not {size!r}")
+    return count

@@ -52,6 +52,7 @@ def plan(
     optimize: Any = True,
     names: Sequence[str] | None = None,
     same: Sequence[int] | None = None,
+    memory_limit: int | None = None,
 ) -> Execution | None:
     """What a call with operands like these would execute; it cannot be called itself.
 
@@ -61,6 +62,7 @@ def plan(
         optimize: how to choose the order of contraction.
         names: what the operands are called.
         same: for each operand the first that is the same array; by default they all differ.
+        memory_limit: bytes that intermediates may take.
 
     Returns:
         The execution, its kernels without code; None if there is nothing to execute, since the
@@ -79,7 +81,9 @@ def plan(
     out = part(virtual(expression.output_shape, operands[0].dtype, axes))
     strides = [operand.strides for operand in operands]
     dtype = operands[0].dtype
-    return prepare_layouts(distinct, dtype, strides, out.strides, optimize, same, names, planned)
+    return prepare_layouts(
+        distinct, dtype, strides, out.strides, optimize, same, names, planned, memory_limit
+    )
 
 
 def planned(schedule: Schedule, target: Target) -> Kernel:

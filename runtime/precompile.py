@@ -152,7 +152,10 @@ def precompile(
 
 
 def jobs_for(
-    subscripts: Subscripts, signatures: Iterable[Signature], optimize: Any = True
+    subscripts: Subscripts,
+    signatures: Iterable[Signature],
+    optimize: Any = True,
+    memory_limit: int | None = None,
 ) -> list[Job]:
     """The kernels that calls like these need, each once, in the order of their keys.
 
@@ -161,7 +164,8 @@ def jobs_for(
     target = machine().target
     jobs = {}
     for signature in signatures:
-        for schedule in _schedules(subscripts, signature, normalize_optimize(optimize)):
+        chosen = normalize_optimize(optimize)
+        for schedule in _schedules(subscripts, signature, chosen, memory_limit):
             key = fields(schedule, target).key()
             jobs[key] = Job(key, schedule, target)
     pool = pool_fields().key()
@@ -169,7 +173,9 @@ def jobs_for(
     return [jobs[key] for key in sorted(jobs)]
 
 
-def _schedules(subscripts: Subscripts, signature: Signature, optimize: Any) -> set[Schedule]:
+def _schedules(
+    subscripts: Subscripts, signature: Signature, optimize: Any, memory_limit: int | None
+) -> set[Schedule]:
     """The schedules of all steps of all representative calls."""
     dtype = np.result_type(*(operand.dtype for operand in signature.operands))
     found: set[Schedule] = set()
@@ -190,9 +196,15 @@ def _schedules(subscripts: Subscripts, signature: Signature, optimize: Any) -> s
             layouts = list(zip(shapes, orders, strict=True))
             alike = [layouts.index(layout) for layout in layouts]
             for same in {tuple(range(len(operands))), tuple(alike)}:
-                execution = plan(expression, operands, optimize, same=same)
-                if execution is not None:
-                    found.update(step.choice.schedule for step in execution.steps)
+                try:
+                    execution = plan(
+                        expression, operands, optimize, same=same, memory_limit=memory_limit
+                    )
+                except EinsumError as error:  # sizes for which the limit is too low
+                    problem = error
+                    continue
+                for bound in execution.bound.values() if execution else ():
+                    found.update(step.choice.schedule for step in bound.steps)
     if not found and problem is not None:
         raise problem
     return found

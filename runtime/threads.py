@@ -14,7 +14,6 @@ it calls `provide`. Without one, as on other architectures, kernels run on the c
 
 import ctypes
 import math
-import mmap
 import os
 import sys
 import threading
@@ -25,6 +24,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from . import settings
+from .buffers import Kept
 from .load import LoadedImage, anonymous_pages, wipe_on_fork
 from .target import architecture, available_cores
 
@@ -50,8 +50,6 @@ MAX_THREADS = 1024
 
 _STATE_BYTES = 4096
 _PAGE = 4096
-_HUGE = 4 << 20  # from here on scratch asks for huge pages
-_KEEP_BYTES = 64 << 20  # scratch of up to this size waits for the next call
 _SLICE_NS = 50_000_000  # how long native code runs before Python looks for signals
 _SHARE_NS = 40_000  # less work than this is not worth a thread
 _SPIN_CYCLES = 100_000  # 30 to 50 microseconds of waiting awake for the next job
@@ -242,7 +240,7 @@ def run(
     threads = min(threads, get_num_threads()) if native is not None and threads > 1 else 1
     stride = -(-scratch_bytes // _PAGE) * _PAGE
     # Its owner keeps the memory: another call on this thread, from a signal handler, may replace
-    # the workspace, and the interpreter clears it at exit while daemon threads still compute.
+    # what is kept, and the interpreter clears it at exit while daemon threads still compute.
     _owner, scratch = _scratch(threads * stride)
     if native is None:
         _run_here(_function(kernel), args, tiles, scratch)
@@ -273,34 +271,12 @@ def _function(address: int) -> Callable[..., None]:
 
 # Scratch memory
 
-
-class _Workspace(threading.local):
-    """Each Python thread's scratch, kept from call to call."""
-
-    owner: Any = None
-    address: int = 0
-    size: int = 0
-
-
-_workspace = _Workspace()
+_kept = Kept("scratch")
 
 
 def _scratch(size: int) -> tuple[Any, int | None]:
     """Return what owns at least `size` bytes of this thread's scratch, and their address."""
     if size == 0:
         return None, None
-    if size <= _workspace.size:
-        return _workspace.owner, _workspace.address
-    try:
-        # Private: forked children must not share it.
-        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except (OSError, OverflowError) as problem:
-        raise MemoryError(f"no memory for {size} bytes of scratch: {problem}") from problem
-    if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):
-            memory.madvise(mmap.MADV_HUGEPAGE)
-    owner = ctypes.c_char.from_buffer(memory)  # holds on to the mapping
-    address = ctypes.addressof(owner)
-    if size <= _KEEP_BYTES:
-        _workspace.owner, _workspace.address, _workspace.size = owner, address, size
-    return owner, address
+    pages, address, _ = _kept.share(size)
+    return pages, address

@@ -31,8 +31,8 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     x, y = (step.strides[i] for i in order)
     members = {
         "b": tuple(i for i in step.kept if (i in x) == (i in y)),
-        "m": tuple(i for i in step.kept if i in x and i not in y),
-        "n": tuple(i for i in step.kept if i in y and i not in x),
+        "m": _near(tuple(i for i in step.kept if i in x and i not in y), x, None),
+        "n": _near(tuple(i for i in step.kept if i in y and i not in x), y, last),
         "k": step.reduced,
     }
     size = {group: step.volume(indices) for group, indices in members.items()}
@@ -53,10 +53,11 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     outer = (*(g.name for g in batch), "m_task", "n_task", "k_block", "m_block", "n_tile", "m_tile")
     strides = layout_class(step, order, groups, members, ("m", "n", "k"))
     unit = {(tensor, group) for tensor, group, stride in strides if stride == 1}
-    square = min(lanes, 1 << (rows - 1).bit_length())  # what m and k are transposed in
+    # Positions of k that are transposed at once, in squares or in what is left of m's tile.
+    side = {"m": min(lanes, 1 << (rows - 1).bit_length()), "n": min(lanes, 8)}
     depth = {
-        (tensor, group): side if (tensor, "k") in unit and (tensor, group) not in unit else 1
-        for tensor, group, side in (("x0", "m", square), ("x1", "n", lanes))
+        (tensor, group): side[group] if (tensor, "k") in unit and (tensor, group) not in unit else 1
+        for tensor, group in (("x0", "m"), ("x1", "n"))
     }
     schedule = Schedule(
         recipe="packed",
@@ -86,6 +87,20 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         ),
     )
     return Choice(schedule, {g.name: members[g.name] for g in groups}, order)
+
+
+def _near(
+    indices: tuple[str, ...], operand: Mapping[str, int], last: str | None
+) -> tuple[str, ...]:
+    """A group's indices, outermost first, so that its operand is read line by line.
+
+    The index along which the operand has neighbours goes to the inside, only the output's ``last``
+    stays further inside: then a cache line that one panel has loaded for a single element is still
+    there for the panels that follow.
+    """
+    inside = [i for i in indices if operand.get(i) == 1 and i != last]
+    inside += [i for i in indices if i == last]
+    return (*(i for i in indices if i not in inside), *inside)
 
 
 def _register_tile(accumulator: str, registers: int) -> tuple[int, int]:

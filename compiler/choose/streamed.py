@@ -136,7 +136,7 @@ WORTH_COPYING = 8
 """How often each element of an operand must be used at least for a copy of it to pay."""
 
 
-def is_staged(choice: Choice, operand: int) -> bool:
+def is_held(choice: Choice, operand: int) -> bool:
     """Whether a step brings an operand into order by itself, block by block."""
     return any(panel.operand == f"x{operand}" for panel in choice.schedule.panels)
 

@@ -13,9 +13,10 @@ after::
         for n in 0..N:
             out[m*out_m + n] = ...
 
-A group of several indices has no single stride: ``m*out_m`` then stands for the offset of position
-``m``, the last index running fastest, until a later pass puts a table of offsets in its place. From
-here on the nest does not know how many indices there were, so one kernel serves any number.
+A group of several indices has in general no single stride: ``m*out_m`` then stands for the offset
+of position ``m``, the last index running fastest, until a later pass puts a table of offsets in its
+place. From here on the nest does not know how many indices there were, so one kernel serves any
+number.
 """
 
 from __future__ import annotations
@@ -30,12 +31,20 @@ def fuse(nest: Nest, schedule: Schedule) -> Nest:
     """Replace the loops over each group's indices by one over its positions."""
     into = {group.name: str(group.into) for group in nest.groups}
     groups = {group.name: group for group in schedule.groups}
-    strides = tuple(
-        (tensor, name, f"{tensor}_{name}" if stride is None or groups[name].composite else stride)
-        for tensor, name, stride in schedule.strides
-    )
+    linear = {(tensor, name): stride for tensor, name, stride in schedule.linear}
+
+    def fused(tensor: str, name: str, stride: int | None) -> int | str:
+        if (tensor, name) in linear:
+            return linear[tensor, name]
+        return f"{tensor}_{name}" if stride is None or groups[name].composite else stride
+
+    strides = tuple((tensor, name, fused(tensor, name, s)) for tensor, name, s in schedule.strides)
     terms = {
-        (tensor, name): Term(at(name), stride, runs=groups[name].composite and known == 1)
+        (tensor, name): Term(
+            at(name),
+            stride,
+            runs=groups[name].composite and known == 1 and (tensor, name) not in linear,
+        )
         for (tensor, name, stride), (_, _, known) in zip(strides, schedule.strides, strict=True)
     }
 

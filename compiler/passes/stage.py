@@ -1,26 +1,28 @@
-"""Stage: hold a block of an operand in scratch, with the lanes beside each other.
+"""Stage: collect a block of the output in scratch, and write it from there in whole cache lines.
 
-Before, with the lanes along ``v`` and the neighbours in memory along ``r``::
+Before (``v`` are the rows of a block and ``w`` its columns, neighbours in the output)::
 
-    for r_block:
-        for v_tile: for r: for v: acc[v] += x0[v*x0_v + r] * ...
+    for w_block: for v_block:
+        for w_tile: for v_tile:
+            for v: for w: out[v, w] = x0[v, w]
 
 after::
 
-    for r_block:
-        for r_tile: for v_tile:
-            for r: for v: x0_panel[r, v] = x0[v*x0_v + r]
-        for v_tile: for r: for v: acc[v] += x0_panel[r, v] * ...
+    for w_block: for v_block:
+        for w_tile from LEAD earlier: for v_tile:
+            for v: for w: out_stage[v - v_block, w - w_block] = x0[v, w]
+        run v: run w: out[v, w] = out_stage[v - v_block, w - w_block]
 
-A few positions of the group with the neighbours are moved at once and transposed in registers. The
-block is meant to stay in the first cache, so that each element comes from memory once.
+The register tiles of a transposition would write short pieces of many distant cache lines. Each of
+them would first be read from memory, and most be written to it half finished. Once a whole line is
+in scratch, it can be written without being read. Where a line belongs to two blocks, the later one
+writes all of it: it computes the last ``LEAD`` positions of the one before again.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from ..affine import Affine
 from ..loopnest import (
     Assign,
     Buffer,
@@ -34,69 +36,75 @@ from ..loopnest import (
     at,
     nested,
     walk,
-    with_body,
 )
-from ..schedule import Panel, Schedule, vector_lanes
+from ..schedule import Schedule, Stage
+
+BUFFER = "out_stage"
 
 
 def stage(nest: Nest, schedule: Schedule) -> Nest:
-    """Carry out every panel of the schedule."""
-    for panel in schedule.panels:
-        nest = _stage(nest, schedule, panel)
-    return nest
-
-
-def _stage(nest: Nest, schedule: Schedule, panel: Panel) -> Nest:
-    accesses = [f for s in walk(nest.body) if isinstance(s, Assign) for f in s.factors]
-    access = next(f for f in accesses if f.buffer == panel.operand)
-    lanes = schedule.lanes
-    sizes = [_block(g) for g in (*panel.groups, lanes)]
-    terms = [
-        Term(at(group, f"-{group}_block"), "*".join(sizes[i + 1 :]))
-        for i, group in enumerate(panel.groups)
-    ]
-    place = Ref(f"{panel.operand}_panel", (*terms, Term(at(lanes, f"-{lanes}_block"), 1)))
-    width = vector_lanes(schedule.accumulator, schedule.vector_bytes)
-    *others, rows = panel.groups
-    row_tile, row = _cut(nest, rows, panel.rows)
-    lane_tile, lane = _cut(nest, lanes, width)
-    loops = [*(_whole(nest, group) for group in others), row_tile, lane_tile, row, lane]
-    copy = nested(loops, (Assign(place, (access,)),))
-    buffer = Buffer(place.buffer, schedule.accumulator, Scope.SCRATCH, tuple(sizes))
-    inside = [index for index in schedule.outer if index.endswith("_block")][-1]
-    body = tuple(_rewrite(s, inside, copy, access, place) for s in nest.body)
+    """Carry out the stage of a schedule that has one."""
+    if schedule.stage is None:
+        return nest
+    job = schedule.stage
+    (store,) = (s for s in walk(nest.body) if isinstance(s, Assign))
+    slot = Ref(BUFFER, tuple(_terms(nest, schedule, job)))
+    copy = nested(_runs(nest, schedule, job), (Assign(store.target, (slot,)),))
+    size = ("PITCH",) if job.rows is None else (_block(schedule, job.rows)[1], "PITCH")
+    buffer = Buffer(BUFFER, nest.output.element, Scope.SCRATCH, size)
+    body = tuple(_rewrite(s, schedule, job, slot, copy) for s in nest.body)
     return replace(nest, body=body, buffers=(*nest.buffers, buffer))
 
 
+def _terms(nest: Nest, schedule: Schedule, job: Stage) -> list[Term]:
+    """The place of an element in the buffer."""
+    terms = []
+    if job.rows is not None:
+        terms.append(Term(at(job.rows, f"-{_block(schedule, job.rows)[0]}"), "PITCH"))
+    for number, group in enumerate(job.run):
+        names = [group]
+        if number == 0:
+            names += [f"-{_block(schedule, group)[0]}", "LEAD"]
+        inner = job.run[number + 1 :]
+        terms.append(Term(at(*names), nest.group(inner[0]).extent if inner else 1))
+    return terms
+
+
+def _runs(nest: Nest, schedule: Schedule, job: Stage) -> list[Loop]:
+    """The loops that write a block."""
+    loops = []
+    for group in (*filter(None, (job.rows,)), *job.run):
+        stop = at(nest.group(group).extent)
+        if group == job.rows or group == job.run[0]:
+            block, step = _block(schedule, group)
+            loops.append(Loop(group, at(block), (at(block, str(step)), stop), 1, Kind.RUN, ()))
+        else:
+            loops.append(Loop(group, at(), (stop,), 1, Kind.RUN, ()))
+    return loops
+
+
 def _rewrite(
-    statement: Statement, inside: str, copy: tuple[Statement, ...], access: Ref, place: Ref
+    statement: Statement, schedule: Schedule, job: Stage, slot: Ref, copy: tuple[Statement, ...]
 ) -> Statement:
-    """Put ``copy`` first in the loop ``inside`` and read ``place`` instead of ``access``."""
+    """Write ``slot`` instead of the output, and ``copy`` last in the loop ``job.inside``."""
     if isinstance(statement, Assign):
-        if statement.target.buffer.endswith("_panel"):
-            return statement
-        factors = tuple(place if f == access else f for f in statement.factors)
-        return replace(statement, factors=factors)
+        return replace(statement, target=slot)
     if not isinstance(statement, Loop):
         return statement
-    body = tuple(_rewrite(s, inside, copy, access, place) for s in statement.body)
-    return with_body(statement, (*copy, *body) if statement.index == inside else body)
+    body = tuple(_rewrite(s, schedule, job, slot, copy) for s in statement.body)
+    if statement.index == job.inside:
+        body = (*body, *copy)
+    first = schedule.group_of(statement.index) == job.run[0]
+    inside = schedule.outer.index(job.inside) < _depth(schedule, statement.index)
+    lead = "LEAD" if first and inside and statement.kind is Kind.SERIAL else None
+    return replace(statement, body=body, lead=lead)
 
 
-def _block(group: str) -> str:
-    """The run-time size of a group's blocks."""
-    return f"{group.upper()}_BLOCK"
+def _depth(schedule: Schedule, index: str) -> int:
+    """How many loops are around one; those of the register tile count as innermost."""
+    return schedule.outer.index(index) if index in schedule.outer else len(schedule.outer)
 
 
-def _whole(nest: Nest, group: str) -> Loop:
-    """A loop over a block of a group."""
-    end = Affine(((_block(group), 1), (f"{group}_block", 1)))
-    stop = (end, at(nest.group(group).extent))
-    return Loop(group, at(f"{group}_block"), stop, 1, Kind.SERIAL, ())
-
-
-def _cut(nest: Nest, group: str, step: int) -> tuple[Loop, Loop]:
-    """The same in tiles: the loop over tiles, and the one within a tile."""
-    whole, tile = _whole(nest, group), f"{group}_tile"
-    stop = (Affine(((tile, 1),), step), *whole.stop)
-    return replace(whole, index=tile, step=step), replace(whole, start=at(tile), stop=stop)
+def _block(schedule: Schedule, group: str) -> tuple[str, int | str]:
+    """The loop over blocks of a group, and its step."""
+    return next((s.index, s.step) for s in schedule.split_of(group) if s.suffix == "block")

@@ -37,11 +37,11 @@ from ..schedule import Schedule
 
 
 def tabulate(nest: Nest, schedule: Schedule) -> Nest:
-    """Give every composite group of every tensor a table, filled at the head of a block loop."""
+    """Give every composite group a table for every tensor that has no single stride along it."""
     for group in nest.groups:
         if group.composite:
             for slot, tensor in enumerate(nest.tensors):
-                if nest.stride(tensor.name, group.name) is not None:
+                if nest.stride(tensor.name, group.name) == f"{tensor.name}_{group.name}":
                     nest = _tabulate(nest, schedule, group, slot, tensor.name)
     return nest
 
@@ -51,18 +51,22 @@ def _tabulate(nest: Nest, schedule: Schedule, group: Group, slot: int, tensor: s
     block, size = _block(schedule, group, tensor)
     # Of a late group the next block's offsets are known too: it is fetched while this one is read.
     times = 2 if block == "q_block" else 1
-    room = (size,) if times == 1 else (times, size)
     end = (
         Affine(((block, 1), (size, times)))
         if isinstance(size, str)
         else Affine(((block, 1),), times * size)
     )
-    fill = Tabulate(name, group.name, slot, at(block), (end, at(group.extent)))
+    lead = None
+    if schedule.stage is not None and schedule.stage.run[0] == group.name:
+        lead, size = "LEAD", "PITCH"
+    room = (size,) if times == 1 else (times, size)
+    fill = Tabulate(name, group.name, slot, at(block), (end, at(group.extent)), lead)
 
     def rewritten(ref: Ref) -> Ref:
         if ref.buffer != tensor:
             return ref
-        position = at(group.name, f"-{block}") if block != group.name else Affine(())
+        around = (f"-{block}", lead) if lead is not None else (f"-{block}",)
+        position = at(group.name, *around) if block != group.name else Affine(())
         terms = tuple(
             Term(position, table=name, runs=t.runs) if group.name in t.position.names else t
             for t in ref.terms

@@ -18,12 +18,21 @@ and strides count elements, not bytes. From the ground up:
     loops        range and min
     memory       load_*, store_*, copy_part; made with `runs` (whole or through the stack) and
                  `transpose`
+    streams      write_runs, fence: past the caches
     arithmetic   zeros, multiply, add, multiply_add, accumulate, convert, total_rows, stretch
 
 Importing this package declares all operations; `OPERATIONS` has them by name.
 """
 
-from . import addresses, arithmetic, integers, memory, tables, weave  # noqa: F401 - they declare operations
+from . import (  # noqa: F401 - they declare operations
+    addresses,
+    arithmetic,
+    integers,
+    memory,
+    streams,
+    tables,
+    weave,
+)
 from .loops import least, positions
 from .registry import LOWERING, OPERATIONS, TYPING
 from .tiles import Element, ElementName

@@ -61,7 +61,8 @@ def positions(start: Any, stop: Any, *step: Any) -> Any:
     def lowering(e: Emitter, values: Sequence[Any]) -> Any:
         numbers = [*values, *([] if step else [e.integer(1)])]
         with e.builder.goto_entry_block():
-            state = e.builder.alloca(I64, size=e.integer(3))
+            state = e.builder.alloca(ir.ArrayType(I64, 3))
+        state = e.builder.bitcast(state, I64.as_pointer())
         for i, number in enumerate(numbers):
             e.builder.store(number, e.builder.gep(state, [e.integer(i)]))
         return state

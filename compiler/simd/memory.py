@@ -16,7 +16,7 @@ from numba.core.cgutils import for_range
 
 from .emitter import Emitter
 from .registry import literals, operation
-from .runs import Spill, each_element, load_runs, step_to, store_runs
+from .runs import Spill, each_element, load_clamped, load_runs, step_to, store_runs
 from .tiles import I64, Pointer, Tile, planes, scalar_bytes, scalar_type
 from .transpose import transposed
 
@@ -105,7 +105,10 @@ def load_panel(p: Any, offset: Any, step: Any, columns: Any, lanes: Any) -> Any:
 
 @operation
 def load_splat(p: Any, offset: Any, step: Any, rows: Any, *part: Any) -> Any:
-    """One value a row, a column of the tile: it stretches over all columns."""
+    """One value a row, a column of the tile: it stretches over all columns.
+
+    Of rows outside it repeats the last one inside: nothing of them is ever stored.
+    """
     sizes = literals(rows)
     if sizes is None or not isinstance(p, Pointer):
         return None
@@ -113,8 +116,7 @@ def load_splat(p: Any, offset: Any, step: Any, rows: Any, *part: Any) -> Any:
 
     def lowering(e: Emitter, values: Sequence[Any]) -> Any:
         if part and kind.rows > 1:
-            runs = load_runs(e, kind, values[:2], (step, values[2]), [values[4], e.integer(1)])
-            return e.pack(kind, runs)
+            return e.pack(kind, load_clamped(e, kind, values[:2], (step, values[2]), values[4]))
         return e.pack(kind, load_runs(e, kind, values[:2], (step, values[2]), ()))
 
     return kind, lowering

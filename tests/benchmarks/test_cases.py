@@ -7,6 +7,7 @@ import math
 import sys
 from pathlib import Path
 
+import einsumc
 import numpy as np
 import pytest
 
@@ -134,6 +135,14 @@ def test_padding_and_strides_are_read_from_the_equation():
     assert expression.letters() == "abcd,ebd->aec"
 
 
+@pytest.mark.parametrize(
+    ("equation", "axes"),
+    [("cba->bca", (1, 0, 2)), ("ab->a", None), ("aa->a", None), ("ab,b->ab", None)],
+)
+def test_transpositions_are_recognised(equation, axes):
+    assert cases.Expression.parse(equation).permutation == axes
+
+
 AFFINE = [case for case in ALL if not case.expression.is_plain]
 
 
@@ -143,6 +152,61 @@ def test_peers_read_windows_rightly(case):
     operands = small.random_operands()
     step = peers.Numpy(1).step(small.expression, small.extents, small.dtype, small.path)
     np.testing.assert_allclose(step(*operands), by_loops(small, operands), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("suite", cases.GENERATED)
+def test_generated_products_are_square_matrix_products(suite):
+    found = cases.load(suite)
+    assert len({case.name for case in found}) == len(found)
+    assert {case.dtype for case in found} == {"float32", "float64"}
+    for case in found:
+        assert case.suite == suite
+        assert case.cost.flops == 2 * case.extents["i"] ** 3
+    assert {case.dtype for case in cases.load(suite, "float64")} == {"float64"}
+
+
+@pytest.mark.parametrize(
+    "equation", ["ij,jk->ik", "ij,jk->ki", "ji,jk->ik", "jk,ij->ik", "ki,ij->jk", "ji,kj->ik"]
+)
+def test_blas_multiplies_in_any_order(equation):
+    letters = equation[:5].replace(",", "")
+    shared = next(letter for letter in letters if letters.count(letter) == 2)
+    arrays = [  # 3 along the index that is summed, 4 and 5 along the others
+        np.arange(math.prod(shape), dtype="f8").reshape(shape)
+        for number, term in enumerate(equation[:5].split(","))
+        for shape in [tuple(3 if letter == shared else 4 + number for letter in term)]
+    ]
+    multiply = peers.Blas(1).contraction(equation, [], "float64", None)
+    np.testing.assert_array_equal(multiply(*arrays), np.einsum(equation, *arrays))
+
+
+@pytest.mark.parametrize(
+    "equation", ["ij,jk->i", "ij,ij->ij", "bij,bjk->bik", "ii,ij->ij", "ij,kl->ik", "ij->ji"]
+)
+def test_blas_leaves_other_equations_alone(equation):
+    with pytest.raises(peers.Unsupported):
+        peers.Blas(1).contraction(equation, [], "float64", None)
+
+
+def test_blas_and_einsumc_write_into_one_array_where_the_case_says_so():
+    case = next(c for c in cases.load("products", "float64") if c.extents["i"] == 64)
+    arrays = dict(zip(case.operands, case.random_operands(), strict=True))
+    try:
+        for peer in (peers.Blas(1), peers.Einsumc(1)):
+            ((_, call),) = peer.variants(case, arrays, ())
+            assert call() is call()
+            np.testing.assert_allclose(call(), arrays["A0"] @ arrays["A1"])
+    finally:
+        einsumc.set_num_threads(None)
+
+
+@pytest.mark.parametrize(("count", "picked"), [(None, 10), (0, 10), (4, 4), (10, 10), (99, 10)])
+def test_samples_are_spread_evenly(count, picked):
+    found = cases.sample(ALL[:10], count)
+    assert len(found) == picked
+    assert found[0] is ALL[0]
+    if count == 4:
+        assert [ALL.index(case) for case in found] == [0, 2, 5, 7]
 
 
 @pytest.mark.parametrize("case", [case for case in ALL if case.programs], ids=named)

@@ -29,6 +29,8 @@ STEPS = {
     "composite-groups-f4": Step("iajb,jkbc->ikac", dict.fromkeys("iajbkc", 20)),
     "scaled-product-f4": Step("ki,k,kj,k->ij", {"i": 40, "j": 50, "k": 60}),
     "transposition-f4": Step("ab->ba", {"a": 300, "b": 200}),
+    "turned-transposition-f4": Step("ab->ba", {"a": 5000, "b": 3000}),
+    "turned-short-axes-f8": Step("abcdef->fedcba", dict.fromkeys("abcdef", 14), "f8"),
     "elementwise-f4": Step("abc,abc,abc->abc", {"a": 5, "b": 60, "c": 70}),
     "sum-of-rows-f4": Step("ij->i", {"i": 300, "j": 20000}),
     "sum-of-columns-f4": Step("ij->j", {"i": 20000, "j": 300}),

@@ -24,7 +24,12 @@ class Executor(ModuleType):
         self.hook: Callable[[], object] = lambda: None
 
     def prepare(
-        self, expression: Expression, operands: Sequence[Any], out: Any, optimize: Any
+        self,
+        expression: Expression,
+        operands: Sequence[Any],
+        out: Any,
+        optimize: Any,
+        memory_limit: int | None,
     ) -> Callable[[Sequence[Any], Any], None]:
         for array in (*operands, out):
             assert array.dtype == out.dtype

@@ -394,8 +394,8 @@ def test_explain_gets_prepared_operands(monkeypatch):
     module.explain = lambda *arguments: arguments  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     a = np.ones((2, 2), ">f4")
-    expression, arrays, optimize, names = chain.explain(a, a, c=np.ones((2, 2), "f8"))
+    expression, arrays, optimize, names, limit = chain.explain(a, a, c=np.ones((2, 2), "f8"))
     assert str(expression) == "ij,jk,kl->il"
     assert all(array.dtype == np.dtype("f8") for array in arrays)
     assert arrays[0] is arrays[1]
-    assert (optimize, names) == (True, ("a", "b", "c"))
+    assert (optimize, names, limit) == (True, ("a", "b", "c"), None)

@@ -390,11 +390,11 @@ def test_a_deadline_leaves_whole_tiles(new_job: Callable[..., Job], count: int) 
 
 def test_scratch_is_kept_and_large_scratch_is_not(new_job: Callable[..., Job]) -> None:
     new_job(8).run(1 << 20)
-    kept = threads._workspace.address
+    kept = threads._kept.buffer.address
     new_job(8).run(1 << 19)
-    assert threads._workspace.address == kept
+    assert threads._kept.buffer.address == kept
     new_job(8).run(32 << 20)
-    assert threads._workspace.address == kept
+    assert threads._kept.buffer.address == kept
     assert kept % 4096 == 0
 
 

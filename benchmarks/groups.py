@@ -1,0 +1,115 @@
+"""The groups of figures: what is asked of each, and the command that measures it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["GROUPS", "Group"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """One line of the table of figures, or two, and the command that measures it.
+
+    Attributes:
+        name: for `--only`, and for the block with its slowest cases.
+        what: what it measures, for the table.
+        asked: what is asked for; "" where the group is context alone.
+        command: a script of this directory, and its options without `--json`.
+        quick: options that leave a few cases.
+        against: the contenders that count for the ratio; all, if none are named.
+        geomean: the least geometric mean of the ratios.
+        least: the least ratio of a single case.
+    """
+
+    name: str
+    what: str
+    asked: str
+    command: tuple[str, ...]
+    quick: tuple[str, ...] = ("--sample", "4", "--rounds", "2")
+    against: tuple[str, ...] = ()
+    geomean: float = 0.0
+    least: float = 0.0
+
+
+def _cases(suite: str, *options: str, peers: str = "") -> tuple[str, ...]:
+    chosen = ("--peers", peers) if peers else ()
+    return ("run.py", "--cases", suite, *options, *chosen)
+
+
+GROUPS = {
+    group.name: group
+    for group in (
+        Group(
+            "products",
+            "square matrix products 64 to 1536, f4 and f8, against numpy's BLAS",
+            "geomean 0.95, none below 0.85",
+            _cases("products", "--max-gflop", "8", peers="blas,torch,jax,tblis"),
+            against=("blas",),
+            geomean=0.95,
+            least=0.85,
+        ),
+        Group(
+            "tccg-f8",
+            "TCCG, f8",
+            "geomean 1.5, none below 0.9",
+            _cases("tccg", "--dtype", "float64"),
+            geomean=1.5,
+            least=0.9,
+        ),
+        Group(
+            "tccg-f4",
+            "TCCG, f4",
+            "geomean 1.5, none below 0.9",
+            _cases("tccg", "--dtype", "float32"),
+            geomean=1.5,
+            least=0.9,
+        ),
+        Group(
+            "transpositions",
+            "HPTT transpositions, f4, against the best of numpy and torch",
+            "geomean 1.5",
+            _cases("hptt_transposes", peers="numpy,torch"),
+            against=("numpy", "torch"),
+            geomean=1.5,
+        ),
+        Group(
+            "issues",
+            "einsums of `issue_cases.json`",
+            "geomean 2, none below 0.9",
+            _cases("issue_cases"),
+            geomean=2.0,
+            least=0.9,
+        ),
+        Group(
+            "networks",
+            "tensor networks and decompositions",
+            "geomean 1.2",
+            _cases("einsum_instances"),
+            geomean=1.2,
+        ),
+        Group(
+            "threads",
+            "two threads against one",
+            "1.7 compute-bound, 1.4 bandwidth-bound",
+            ("scaling.py", "--threads", "2"),
+            ("--sample", "8", "--rounds", "2"),
+        ),
+        Group(
+            "memory",
+            "extra memory of one contraction beyond operands and output",
+            "under 16 MiB a thread",
+            ("memory.py", "--max-gflop", "8"),
+            ("--sample", "6"),
+        ),
+        Group(
+            "compile",
+            "largest kernel compile time",
+            "0.5 s warm",
+            ("compile_time.py", "--rounds", "1"),
+            ("--sample", "6"),
+        ),
+        Group("overhead", "what a call costs by itself", "", ("overhead.py",), ()),
+    )
+}
+"""Every group by name, in the order in which they run and stand in the table."""

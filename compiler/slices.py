@@ -1,0 +1,385 @@
+"""Slicing: compute a program piece by piece, so that its intermediates take less memory.
+
+    t0[i,k] = sum_j a[i,j] * b[j,k]
+    out[i,l] = sum_k t0[i,k] * c[k,l]
+
+with `i` sliced in blocks of 100:
+
+    for i in blocks of 100:
+        t0[i,k] = sum_j a[i,j] * b[j,k]
+        out[i,l] = sum_k t0[i,k] * c[k,l]
+
+and `t0` is as long along `i` as a block. Where the index is kept, as here, every piece writes a
+part of the result. Where it is summed the pieces are partial sums, and are added up. A piece runs
+the kernels that the whole would run: they take extents and strides; a block begins at an offset.
+
+Statements that do not depend on the index of an inner loop run outside of it (their *level* is how
+many loops are around them) if there is memory for what they leave.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, product
+from math import inf, prod
+from operator import mul
+
+from .cost import statement_cost
+from .errors import EinsumError
+from .machine import Machine
+from .program import Access, Program, Statement, Tensor
+from .show import size
+from .workspace import Workspace, depth_first, most_alive, workspace
+
+__all__ = ["Element", "Slice", "Sliced", "arrange", "fit", "with_extents"]
+
+MOST_RUNS = 1 << 20
+"""Of one statement: more pieces than this would take for ever."""
+
+SEARCHED = 2
+"""So many programs are tried to be sliced, those with the least predicted time."""
+
+BLOCK = 16
+"""Blocks of at least so many positions are made multiples of 8, and begin on cache lines."""
+
+SHORT = 64
+"""Indices that are longer may have a last block that is shorter than the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """Bytes of an element of the operands and the result, and of one of the intermediates."""
+
+    operand: int
+    intermediate: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A loop over blocks of an index; the last block may be shorter."""
+
+    index: str
+    extent: int
+    block: int
+    reduced: bool
+
+    @property
+    def count(self) -> int:
+        """The number of blocks.
+
+        >>> Slice("i", extent=100, block=40, reduced=False).count
+        3
+        """
+        return -(-self.extent // self.block)
+
+    def __str__(self) -> str:
+        """What it does: `i in 3 blocks of 40`."""
+        if self.block == 1:
+            return f"{self.index} in {self.count} steps"
+        return f"{self.index} in {self.count} blocks of {self.block}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sliced:
+    """A program that is run piece by piece, or, without slices, once.
+
+    Attributes:
+        program: what a piece computes: its extents are those of whole blocks.
+        slices: the loops, outermost first; those over kept indices come before the summed ones.
+        levels: for each statement how many of the loops are around it; they do not fall.
+        sizes: the bytes of each intermediate. If pieces have to be added up, there is one with the
+            name of the result, which is a piece of it, and where intermediates are wider than the
+            result one called `TOTAL`, their sum.
+        workspace: where the intermediates lie.
+        hoisted: whether statements are outside of the loops on which they do not depend.
+    """
+
+    program: Program
+    slices: tuple[Slice, ...]
+    levels: tuple[int, ...]
+    sizes: Mapping[str, int]
+    workspace: Workspace
+    hoisted: bool = True
+
+    @property
+    def adds(self) -> bool:
+        """Whether pieces of the result are added up."""
+        return any(each.reduced for each in self.slices)
+
+    def runs(self, level: int) -> int:
+        """How often the statements of a level run."""
+        return prod(each.count for each in self.slices[:level])
+
+    def pieces(self) -> Iterator[tuple[int, ...]]:
+        """The first position of each sliced index, for one run of the innermost loop after another.
+
+        >>> a, b = Slice("a", 2, 1, False), Slice("b", 100, 40, True)
+        >>> list(Sliced(None, (a, b), (), {}, None).pieces())
+        [(0, 0), (0, 40), (0, 80), (1, 0), (1, 40), (1, 80)]
+        """
+        return product(*(range(0, each.extent, each.block) for each in self.slices))
+
+
+TOTAL = "sum of pieces"
+"""No tensor of an equation has this name."""
+
+
+def arrange(
+    program: Program, element: Element, slices: Sequence[Slice] = (), hoisted: bool = True
+) -> Sliced:
+    """Order the statements of a program, and place its intermediates.
+
+    Without slices the statements stay in their order unless `depth_first` needs less memory.
+
+    Args:
+        program: its extents are those of whole blocks.
+        element: sizes of elements.
+        slices: the loops, outermost first.
+        hoisted: whether to take statements out of the loops on which they do not depend.
+    """
+    sizes = _sizes(program, program.sizes, slices, element)
+    levels = _levels(program.statements, [each.index for each in slices], hoisted)
+    order = sorted(range(len(levels)), key=levels.__getitem__)  # those of outer loops come first
+    statements = [program.statements[n] for n in order]
+    levels = [levels[n] for n in order]
+    if len(sizes) > 1 and not slices:
+        other = depth_first(statements, sizes)
+        if most_alive(other, sizes)[0] < most_alive(statements, sizes)[0]:
+            statements = other
+    placed = workspace(statements, sizes, levels)
+    program = replace(program, statements=tuple(statements))
+    return Sliced(program, tuple(slices), tuple(levels), sizes, placed, hoisted)
+
+
+def with_extents(program: Program, extents: Mapping[str, int]) -> Program:
+    """The program with other extents of some indices; operands keep their shapes."""
+    sizes = {**program.sizes, **extents}
+    axes = {
+        target.tensor: tuple(sizes[index] for index in target.names)
+        for target in (statement.target for statement in program.statements)
+    }
+    tensors = tuple(Tensor(t.name, axes.get(t.name, t.axes)) for t in program.tensors)
+    return replace(program, tensors=tensors, extents=tuple(sizes.items()))
+
+
+def _sizes(
+    program: Program, extents: Mapping[str, int], slices: Sequence[Slice], element: Element
+) -> dict[str, int]:
+    """The bytes of each intermediate."""
+    adds = any(each.reduced for each in slices)
+    sizes = {
+        statement.target.tensor: prod([extents[index] for index in statement.target.names])
+        * element.intermediate
+        for statement in program.statements
+        if adds or statement.target.tensor != program.result
+    }
+    if adds and element.intermediate != element.operand:
+        sizes[TOTAL] = sizes[program.result]
+    return sizes
+
+
+def _levels(statements: Sequence[Statement], loops: Sequence[str], hoisted: bool) -> list[int]:
+    """How many loops are around each statement."""
+    if not hoisted or not loops:
+        return [len(loops)] * len(statements)
+    depth = {index: level for level, index in enumerate(loops, start=1)}
+    return [
+        max((depth[index] for index in names if index in depth), default=0)
+        for names in _dependences(statements)
+    ]
+
+
+def _dependences(statements: Sequence[Statement]) -> list[set[str]]:
+    """The indices on which each statement depends, itself or through what it reads."""
+    made: dict[str, set[str]] = {}
+    found = []
+    for statement in statements:
+        read = (made.get(factor.tensor, set()) for factor in statement.factors)
+        found.append({*statement.indices}.union(*read))
+        made[statement.target.tensor] = found[-1]
+    return found
+
+
+# --- a limit --------------------------------------------------------------------------------------
+
+
+def fit(
+    candidates: Mapping[str, Program], limit: int, element: Element, machine: Machine
+) -> tuple[str, Sliced]:
+    """The fastest way to compute one of several equal programs in a workspace of at most `limit`.
+
+    Programs that fit as they are compete with slices of those that would be fastest.
+
+    Args:
+        candidates: programs by name, with the indices' whole extents.
+        limit: in bytes.
+        element: sizes of elements.
+        machine: what the costs are for.
+
+    Returns:
+        The name of the program, and how to run it.
+
+    Raises:
+        EinsumError: (a ValueError) there is none; the message says what could be reached.
+    """
+    distinct = {id(program): (name, program) for name, program in candidates.items()}
+    searches = {name: _Search(program, element, machine) for name, program in distinct.values()}
+    found: tuple[str, Sliced] | None = None
+    best = inf  # seconds
+    least: list[int] = []
+    for name, search in sorted(searches.items(), key=lambda item: item[1].seconds):
+        if search.seconds >= best:
+            break  # slices of it would be slower still
+        as_it_is = arrange(candidates[name], element)
+        if as_it_is.workspace.size <= limit:
+            return name, as_it_is  # the others that fit are slower
+        if len(least) < SEARCHED:
+            seconds, made = search.run(limit, best)
+            least.append(made.workspace.size)
+            if made.workspace.size <= limit:
+                found, best = (name, made), seconds
+    if found is None:
+        raise EinsumError(
+            f"memory_limit={limit}: the intermediates of this contraction need at least "
+            f"{min(least)} bytes ({size(min(least))}), sliced as far as einsumc does"
+        )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """A set of blocks, and what they lead to."""
+
+    slices: tuple[Slice, ...]
+    hoisted: bool
+    seconds: float
+    runs: int
+    peak: int
+    at_peak: tuple[str, ...]  # the indices of the intermediates that live at the peak
+
+
+class _Search:
+    """The search for the slices of a program.
+
+    Round by round, the index is sliced further that lowers the peak most for the time that it adds.
+    Only those matter that the intermediates have which live at the peak.
+    """
+
+    def __init__(self, program: Program, element: Element, machine: Machine) -> None:
+        self.element, self.machine = element, machine
+        self.extents = program.sizes
+        statements = depth_first(program.statements, _sizes(program, self.extents, (), element))
+        self.program = replace(program, statements=tuple(statements))
+        result = statements[-1].target
+        self.axes = {statement.target.tensor: statement.target.names for statement in statements}
+        self.axes[TOTAL] = result.names
+        self.kept = {*result.names}
+        parts = Access("piece", result.subscripts), Access(TOTAL, result.subscripts)
+        # Adding up pieces costs as much as multiplying them.
+        self.statements = (*statements, Statement(result, parts))
+        self.indices = [statement.indices for statement in self.statements]
+        self.depends = _dependences(statements)
+        self.costs: dict[tuple[int, tuple[int, ...]], float] = {}
+        self.seconds = sum(self._cost(n, self.extents) for n in range(len(statements)))
+
+    def run(self, limit: int, longest: float) -> tuple[float, Sliced]:
+        """Slice until the intermediates fit, or as far as it goes: predicted time and slices.
+
+        It goes no further than to a predicted time of ``longest`` seconds.
+        """
+        current = best = self._state({}, limit)
+        while True:
+            if current.peak <= limit:
+                sliced = self._sliced(current)
+                if sliced.workspace.size <= limit:
+                    return current.seconds, sliced
+            tried = [
+                state
+                for state in self._next(current, limit)
+                if state.runs <= MOST_RUNS and state.seconds < longest
+            ]
+            if not tried:
+                return best.seconds, self._sliced(best)
+            before = current
+            current = max(tried, key=lambda state: _merit(before, state, limit))
+            best = min(best, current, key=lambda state: state.peak)
+
+    def _next(self, state: _State, limit: int) -> Iterator[_State]:
+        """The states in which one index more is sliced, or sliced further."""
+        blocks = {each.index: each.block for each in state.slices}
+        for index in state.at_peak:
+            extent = self.extents[index]
+            block = _smaller(extent, blocks.get(index, extent))
+            if block:
+                yield self._state({**blocks, index: block}, limit)
+
+    def _state(self, blocks: Mapping[str, int], limit: int) -> _State:
+        """What these blocks lead to, with statements hoisted if there is memory for it."""
+        extents = {**self.extents, **blocks}
+        costs = [self._cost(n, extents) for n in range(len(self.depends))]
+        # The loop on whose index most work depends is the outermost: least is done over again.
+        share = {
+            index: sum(costs[n] for n, names in enumerate(self.depends) if index in names)
+            for index in blocks
+        }
+        loops = sorted(blocks, key=lambda index: (index not in self.kept, -share[index]))
+        slices = tuple(
+            Slice(index, self.extents[index], blocks[index], index not in self.kept)
+            for index in loops
+        )
+        runs = [1, *accumulate((each.count for each in slices), mul)]
+        sizes = _sizes(self.program, extents, slices, self.element)
+        adding = self._cost(-1, extents) if self.program.result in sizes else 0.0
+        states = []
+        for hoisted in (True, False):
+            levels = [len(loops)] * len(costs)
+            if hoisted:
+                levels = [
+                    max((n for n, index in enumerate(loops, start=1) if index in names), default=0)
+                    for names in self.depends
+                ]
+            order = sorted(range(len(levels)), key=levels.__getitem__)
+            peak, alive = most_alive(
+                [self.statements[n] for n in order], sizes, [levels[n] for n in order]
+            )
+            seconds = sum(cost * runs[level] for cost, level in zip(costs, levels, strict=True))
+            seconds += adding * runs[-1]
+            at_peak = tuple(dict.fromkeys([i for name in alive for i in self.axes[name]]))
+            states.append(_State(slices, hoisted, seconds, runs[-1], peak, at_peak))
+            if peak <= limit or not loops:
+                return states[-1]
+        return min(states, key=lambda state: state.peak)
+
+    def _sliced(self, state: _State) -> Sliced:
+        program = with_extents(self.program, {each.index: each.block for each in state.slices})
+        return arrange(program, self.element, state.slices, state.hoisted)
+
+    def _cost(self, number: int, extents: Mapping[str, int]) -> float:
+        """The predicted seconds of a statement, the last one being the sum of pieces."""
+        key = number, tuple([extents[index] for index in self.indices[number]])
+        if key not in self.costs:
+            self.costs[key] = statement_cost(
+                self.statements[number], extents, self.element.operand, self.machine
+            ).seconds
+        return self.costs[key]
+
+
+def _smaller(extent: int, block: int) -> int:
+    """The next smaller block, about half of this one; 0 if there is none.
+
+    >>> [_smaller(extent, block) for extent, block in [(1000, 1000), (1000, 504), (6, 6), (7, 7)]]
+    [504, 256, 3, 1]
+    >>> _smaller(2, 1)
+    0
+    """
+    if extent > SHORT and block > 1:
+        half = -(-block // 2)
+        return -(-half // 8) * 8 if half >= BLOCK else half
+    return next((fewer for fewer in range(block // 2, 0, -1) if extent % fewer == 0), 0)
+
+
+def _merit(before: _State, after: _State, limit: int) -> tuple[bool, float]:
+    """How good a further slice is: those that fit come first, and of them the fastest."""
+    if after.peak <= limit:
+        return True, -after.seconds
+    slower = max(after.seconds / before.seconds - 1, 0) + 1e-3
+    return False, (1 - after.peak / before.peak) / slower

@@ -1,0 +1,69 @@
+"""Splitting an index for the sake of an operand's cache lines."""
+
+import itertools
+
+import numpy as np
+import pytest
+from einsumc import einsum
+from einsumc.compiler.geometry import Geometry, canonical
+from einsumc.compiler.machine import TARGETS, Machine
+from einsumc.compiler.split import in_lines
+
+MACHINE = Machine(TARGETS["x86-64-v3"])
+
+
+def crossed(extents, out=("c", "d", "a")):
+    """``a[a,e,d], b[c,e] -> out``: neighbours of the first lie along d, of the output along a."""
+    tensors = (("a", "e", "d"), ("c", "e"), out)
+    strides = []
+    for axes in tensors:
+        step, found = 1, {}
+        for axis in reversed(axes):
+            found[axis] = step
+            step *= extents[axis]
+        strides.append(found)
+    return canonical(Geometry(("f8",) * 3, "f8", extents, tuple(strides)))
+
+
+def addresses(step: Geometry) -> list[tuple[int, ...]]:
+    """Where every product and its sum lie, in any order."""
+    ranges = [range(extent) for extent in step.extents.values()]
+    return sorted(
+        tuple(
+            sum(tensor.get(i, 0) * p for i, p in zip(step.extents, at, strict=True))
+            for tensor in step.strides
+        )
+        for at in itertools.product(*ranges)
+    )
+
+
+def test_the_outputs_last_index_is_split_and_nothing_else_changes():
+    step = crossed({"c": 3, "d": 9, "a": 16, "e": 2})
+    split = in_lines(step, MACHINE)
+    assert split.extents == {"c": 3, "d": 9, "a/8": 2, "a%8": 8, "e": 2}
+    assert addresses(split) == addresses(step)
+
+
+@pytest.mark.parametrize(
+    ("extents", "out"),
+    [
+        ({"c": 3, "d": 9, "a": 15, "e": 2}, ("c", "d", "a")),  # no whole parts
+        ({"c": 3, "d": 9, "a": 8, "e": 2}, ("c", "d", "a")),  # a single part
+        ({"c": 3, "d": 2, "a": 16, "e": 2}, ("c", "d", "a")),  # lines of two elements
+        ({"c": 3, "d": 9, "a": 16, "e": 2}, ("c", "a", "d")),  # both along d
+        ({"c": 16, "d": 9, "a": 16, "e": 2}, ("d", "a", "c")),  # along the other operand's index
+    ],
+)
+def test_other_steps_stay_as_they_are(extents, out):
+    step = crossed(extents, out)
+    assert in_lines(step, MACHINE) == step
+
+
+@pytest.mark.parametrize("a", [48, 50])
+@pytest.mark.parametrize("dtype", ["f4", "f8", "c8", "i4"])
+def test_products_whose_neighbours_cross(a, dtype):
+    random = np.random.default_rng(a)
+    x = random.integers(-9, 9, (a, 21, 5, 19)).astype(dtype)
+    y = random.integers(-9, 9, (13, 21)).astype(dtype)
+    expected = np.einsum("aebd,ce->dcba", x, y, optimize=True)
+    assert np.array_equal(einsum("aebd,ce->dcba", x, y, order="C"), expected)
