@@ -21,7 +21,7 @@ from einsumc.compiler.pipeline import compile_kernel
 from einsumc.compiler.resolve import resolve
 from einsumc.compiler.schedule import Schedule
 from einsumc.compiler.subscripts import parse
-from einsumc.runtime.execute import machine
+from einsumc.runtime.machine import machine
 from einsumc.runtime.plan import plan, virtual
 
 DTYPES = ("f2", "f4", "f8", "c16", "i2")

@@ -1,43 +1,50 @@
 """What a statement costs: operations, memory traffic, and the seconds they take on a machine.
 
-The seconds are for one core and meant for comparing plans, so the formulas are few:
+The seconds are for comparing plans and for deciding about threads. Two recipes, two formulas:
 
-    seconds = max(time to compute, time to move each tensor once) + overhead of a step
+    packed:    call + packing + microkernel + moving the output
+    streamed:  call + max(loops over register tiles, moving each tensor once)
 
-**Compute.** A share of the machine's peak that depends on the kind of the statement. A contraction
-of two factors whose m, n and k groups (indices of the left, of the right, and summed ones) are all
-long enough for a register tile runs packed, near the peak. Any other statement of one or two
-factors is streamed: at best a multiply-add for each pair of loads, and mostly fewer. With more
-factors hardly anything is reused from registers, and the share is smaller still.
+**Packed.** The microkernel runs at the machine's peak for tiles that are whole and sums that are
+long: a tile at an edge takes as long as a whole one, and every tile costs some cycles besides its
+sum. Each operand is read once, at the rate of the level where it lies, and its panels are written.
 
-**Memory.** What fits in a cache is taken to be in it: an intermediate that was just written, or an
-operand of a call that is repeated. So an intermediate that outgrows the caches costs its writing
-and its reading at the bandwidth of memory, and a small one next to nothing.
+**Streamed.** Cycles are counted: the loads of each register tile, by how the lanes lie in every
+operand, and what a tile costs besides. The clock follows from the peak in f4.
+
+**Memory.** A statement's tensors lie in the cache that holds all of them: an intermediate was just
+written, and calls are repeated. Which is read and written at the rates of that level; threads
+share what all cores have together.
+
+What it knows of layouts are the axes as a statement lists them: tensors count as C-ordered.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 
-from .machine import Machine
+from .choose.packed import register_tile
+from .machine import Levels, Machine
 from .program import Access, Program, Statement, bounds
+from .schedule import vector_lanes
 
-__all__ = ["Cost", "program_cost", "statement_cost"]
+__all__ = ["Cost", "program_cost", "statement_cost", "worthwhile_threads"]
 
-PACKED, STREAMED, MANY_FACTORS = 0.85, 0.25, 0.125
-"""Shares of the peak, by kind of statement."""
+TILE_STEPS = 4
+"""Of a sum that a tile of the microkernel could have added in the time that it takes besides."""
 
-TILE = 8
-"""The extent of m, n and k from which on a contraction fills register tiles."""
+TILE_CYCLES = 12
+"""Besides its loads and operations, for a register tile of the streamed recipe."""
 
-SLOWDOWN = {8: 2, 16: 8}
-"""Against f4, by bytes of an element: half the lanes, and four products for a complex one."""
+TOTAL_CYCLES = 12
+"""To sum the lanes of a register."""
 
-L2_SPEED, L3_SPEED = 4, 2
-"""The bandwidth of a cache, in bandwidths of memory."""
+GATHER_CYCLES = 1.0
+"""To load an element where neighbours in a register are none in memory."""
 
-STEP_SECONDS = 2e-6
-"""Of starting a kernel: arguments, dispatch, tables of offsets."""
+PACKED_GATHER_CYCLES = 6.0
+"""The same where the operand is packed: it is large, and each element is on a line of its own."""
 
 _MOST = 10**300  # what a float can hold; the unfactored form of a network has more products
 
@@ -47,70 +54,252 @@ class Cost:
     """Work and its predicted time.
 
     Attributes:
-        flops: floating-point operations on elements; a multiply-add is two.
+        flops: operations on elements; a multiply-add is two.
         bytes: read and written, each tensor of a statement once.
-        seconds: on one core.
+        seconds: on one core, unless said otherwise.
+        least: seconds that the machine needs at least, at its peak and at the bandwidth of the
+            level where the tensors lie: the roofline.
 
-    >>> Cost(10, 8, 1e-6) + Cost(2, 4, 1e-6)
-    Cost(flops=12, bytes=12, seconds=2e-06)
+    >>> Cost(10, 8, 2e-6, 1e-6) + Cost(2, 4, 1e-6)
+    Cost(flops=12, bytes=12, seconds=3e-06, least=1e-06)
     """
 
     flops: int = 0
     bytes: int = 0
     seconds: float = 0.0
+    least: float = 0.0
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(
-            self.flops + other.flops, self.bytes + other.bytes, self.seconds + other.seconds
+            self.flops + other.flops,
+            self.bytes + other.bytes,
+            self.seconds + other.seconds,
+            self.least + other.least,
         )
 
 
-def program_cost(program: Program, itemsize: int, machine: Machine) -> Cost:
+def program_cost(program: Program, element: str, machine: Machine) -> Cost:
     """The cost of all statements, one after the other."""
     sizes = program.sizes
-    costs = (statement_cost(step, sizes, itemsize, machine) for step in program.statements)
+    costs = (statement_cost(step, sizes, element, machine) for step in program.statements)
     return sum(costs, Cost())
 
 
 def statement_cost(
-    statement: Statement, extents: Mapping[str, int], itemsize: int, machine: Machine
+    statement: Statement,
+    extents: Mapping[str, int],
+    element: str,
+    machine: Machine,
+    threads: int = 1,
 ) -> Cost:
-    """The cost of a statement whose elements all have `itemsize` bytes; 16 bytes are complex.
+    """The cost of a statement whose tensors have one element type, such as ``f4`` or ``c16``.
 
     >>> from .machine import TARGETS
     >>> from .program import from_expression
     >>> from .resolve import resolve
     >>> from .subscripts import parse
     >>> program = from_expression(resolve(parse("ij,jk->ik"), [(1000, 1000)] * 2))
-    >>> matmul, machine = program.statements[0], Machine(TARGETS["x86-64-v3"], flops=100e9)
-    >>> cost = statement_cost(matmul, program.sizes, 4, machine)
+    >>> matmul, machine = program.statements[0], Machine(TARGETS["x86-64-v3"])
+    >>> cost = statement_cost(matmul, program.sizes, "f4", machine)
     >>> cost.flops, cost.bytes, f"{cost.seconds:.4f}"
-    (2000000000, 12000000, '0.0235')
+    (2000000000, 12000000, '0.0220')
     """
-    indices = statement.indices
-    reduced = indices[len(statement.kept) :]
-    flops = _volume(indices, extents) * (len(statement.factors) - 1 + bool(reduced))
-    peak = machine.flops / SLOWDOWN.get(itemsize, 1)
-    computing = min(flops, _MOST) / (peak * _share(statement, reduced, extents))
+    form = _form(statement, extents)
+    flops = form.volume * (len(statement.factors) - 1 + bool(form.reduced))
+    size = int(element[1:])
+    read = [min(_elements(factor, extents) * size, _MOST) for factor in form.factors]
+    written = min(_elements(statement.target, extents) * size, _MOST)
+    total = sum(read) + written
+    speeds = machine.speeds
+    reading = sum(read) / _rate(speeds.read, speeds.read_all, total, machine, threads)
+    writing = written / _rate(speeds.write, speeds.write_all, total, machine, threads)
 
-    # An access that occurs twice is one: the square of an array reads it once.
-    accesses = dict.fromkeys((statement.target, *statement.factors))
-    sizes = [_elements(access, extents) * itemsize for access in accesses]
-    moving = sum(min(size, _MOST) / _bandwidth(size, machine) for size in sizes)
-    return Cost(flops, sum(sizes), max(computing, moving) + STEP_SECONDS)
+    least = max(min(flops, _MOST) / (speeds.flops.of(element) * threads), reading + writing)
+    groups = _groups(form)
+    if groups is not None and _is_packed(groups, element, machine):
+        busy = _packed(groups, element, machine)
+        gathered = sum(n for f, n in zip(form.factors, read, strict=True) if _is_gathered(f, form))
+        busy += gathered // size * PACKED_GATHER_CYCLES * _cycle(machine)
+        panels = sum(read) / _rate(speeds.write, speeds.write_all, total // 2, machine, threads)
+        seconds = busy / threads + reading + panels + writing
+    else:
+        busy = _streamed(form, element, machine)
+        seconds = max(busy / threads, reading + writing)
+    seconds += speeds.call + speeds.wake * (threads - 1) / threads
+    return Cost(flops, total, seconds, least)
 
 
-def _share(statement: Statement, k: Sequence[str], extents: Mapping[str, int]) -> float:
-    """The share of the peak that a statement can reach; `k` are its reduced indices."""
-    if len(statement.factors) > 2:
-        return MANY_FACTORS
-    if len(statement.factors) == 2:
-        left, right = ({*factor.names} for factor in statement.factors)
-        m = [name for name in statement.kept if name not in right]
-        n = [name for name in statement.kept if name not in left]
-        if all(_volume(group, extents) >= TILE for group in (m, n, k)):
-            return PACKED
-    return STREAMED
+def worthwhile_threads(seconds: float, machine: Machine, most: int) -> int:
+    """How many threads work of so many seconds on one core should have.
+
+    Each should have work for as long as it takes to wake it.
+
+    >>> from .machine import TARGETS
+    >>> machine = Machine(TARGETS["x86-64-v3"])
+    >>> [worthwhile_threads(seconds, machine, most=8) for seconds in (1e-6, 1e-4, 1e-2)]
+    [1, 2, 8]
+    """
+    return max(1, min(most, int(min(seconds / machine.speeds.wake, most))))
+
+
+# --- recipes --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What of a statement is asked for again and again.
+
+    ``factors`` are the distinct ones: the square of an array reads it once. ``names`` are theirs,
+    ``last`` the names of their last axes.
+    """
+
+    extents: Mapping[str, int]
+    kept: tuple[str, ...]
+    reduced: tuple[str, ...]
+    factors: tuple[Access, ...]
+    names: tuple[tuple[str, ...], ...]
+    last: tuple[tuple[str, ...], ...]
+    target_last: tuple[str, ...]
+    volume: int
+    outputs: int
+    count: int  # of factors, equal ones too
+
+
+def _form(statement: Statement, extents: Mapping[str, int]) -> _Form:
+    factors = tuple(dict.fromkeys(statement.factors))
+    kept, indices = statement.kept, statement.indices
+    return _Form(
+        extents=extents,
+        kept=kept,
+        reduced=indices[len(kept) :],
+        factors=factors,
+        names=tuple(factor.names for factor in factors),
+        last=tuple(_last(factor) for factor in factors),
+        target_last=_last(statement.target),
+        volume=_volume(indices, extents),
+        outputs=_volume(kept, extents),
+        count=len(statement.factors),
+    )
+
+
+def _last(access: Access) -> tuple[str, ...]:
+    """The indices along whose axis the elements are neighbours."""
+    return access.subscripts[-1].names if access.subscripts else ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """The products of the extents of a contraction's groups; n has the output's neighbours."""
+
+    b: int
+    m: int
+    n: int
+    k: int
+
+
+def _groups(form: _Form) -> _Groups | None:
+    """The groups of a contraction of two factors; None for any other statement."""
+    if form.count != 2:
+        return None
+    left, right = form.names[0], form.names[-1]
+    if any(name in left and name not in right for name in form.target_last):
+        left, right = right, left
+    volumes = {"b": 1, "m": 1, "n": 1}
+    for name in form.kept:
+        group = "b" if (name in left) == (name in right) else "m" if name in left else "n"
+        volumes[group] *= form.extents[name]
+    return _Groups(**volumes, k=_volume(form.reduced, form.extents))
+
+
+def _is_packed(groups: _Groups, element: str, machine: Machine) -> bool:
+    """Whether the packed recipe takes a contraction; see :mod:`.choose.packed`."""
+    lanes = vector_lanes(_accumulator(element), machine.target.vector_bytes)
+    m, n, k = groups.m, groups.n, groups.k
+    long = min(m, n, k) >= 4 and n >= lanes // 2
+    return long and m * n * k >= machine.worth_packing
+
+
+def _packed(groups: _Groups, element: str, machine: Machine) -> float:
+    """Seconds of the microkernel's tiles on one core."""
+    accumulator = _accumulator(element)
+    lanes = vector_lanes(accumulator, machine.target.vector_bytes)
+    rows, vectors = register_tile(accumulator, machine.target.registers)
+    width = vectors * lanes
+    tiles = groups.b * ceil(groups.m / rows) * ceil(groups.n / width)
+    depth = max(8, machine.l1_bytes // 2 // (width * int(accumulator[1:])))
+    steps = groups.k + TILE_STEPS * ceil(groups.k / depth)
+    return 2 * min(tiles * rows * width * steps, _MOST) / machine.speeds.flops.of(element)
+
+
+def _is_gathered(factor: Access, form: _Form) -> bool:
+    """Whether panels of a factor are copied element by element.
+
+    They are copied as vectors along its neighbours where these are neighbours in the panel's order
+    too: the innermost of its kept indices, or of the summed ones.
+    """
+    steps = dict.fromkeys(form.reduced, 0)
+    for each in form.factors:
+        step = 1
+        for axis in reversed(each.subscripts):
+            for name in axis.names:
+                if name in steps:
+                    steps[name] = max(steps[name], step)
+                step *= form.extents[name]
+    kept = [
+        name
+        for name in form.kept
+        if name in factor.names and not all(name in names for names in form.names)
+    ]
+    innermost = {*kept[-1:], *([min(steps, key=steps.__getitem__)] if steps else [])}
+    return innermost.isdisjoint(_last(factor))
+
+
+def _streamed(form: _Form, element: str, machine: Machine) -> float:
+    """Seconds of the streamed recipe's register tiles on one core, for the best lanes."""
+    lanes = vector_lanes(_accumulator(element), machine.target.vector_bytes)
+    volume, outputs = float(min(form.volume, _MOST)), float(min(form.outputs, _MOST))
+    operations = (form.count - 1 + bool(form.reduced)) / 2
+    best = math.inf
+    for v in (*form.kept, *form.reduced):
+        extent = max(form.extents[v], 1)
+        vectors = ceil(extent / lanes) / extent
+        loads = 0.0
+        for names, last in zip(form.names, form.last, strict=True):
+            loads += 0.5 if v not in names or last == (v,) else GATHER_CYCLES * lanes
+        cycles = volume * vectors * max(loads, operations)
+        if v in form.kept:
+            stores = 1 if form.target_last == (v,) else lanes
+            tiles = outputs / extent * ceil(extent / (4 * lanes))
+            cycles += outputs * vectors * stores + tiles * TILE_CYCLES
+        else:
+            cycles += outputs * (TOTAL_CYCLES + TILE_CYCLES)
+        best = min(best, cycles)
+    return _cycle(machine) * (best if best < math.inf else TILE_CYCLES)
+
+
+def _cycle(machine: Machine) -> float:
+    """Seconds of a cycle: two vector multiply-adds of f4, as the peak says."""
+    a_cycle = (4 if machine.target.fma else 2) * machine.target.vector_bytes // 4
+    return a_cycle / machine.speeds.flops.f4
+
+
+def _accumulator(element: str) -> str:
+    return "f4" if element == "f2" else element
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+def _rate(one: Levels, every: Levels, size: int, machine: Machine, threads: int) -> float:
+    """Bytes a second at the level that holds so many bytes, for so many threads."""
+    if size <= machine.l1_bytes * threads:
+        level = "l1"
+    elif size <= machine.l2_bytes * threads:
+        level = "l2"
+    else:
+        level = "l3" if size <= machine.l3_bytes // 2 else "memory"  # others have a share of it
+    single, together = (float(getattr(levels, level)) for levels in (one, every))
+    return min(single * threads, max(together, single))
 
 
 def _elements(access: Access, extents: Mapping[str, int]) -> int:
@@ -120,15 +309,6 @@ def _elements(access: Access, extents: Mapping[str, int]) -> int:
         spans = (bounds(axis, extents) for axis in access.subscripts)
         touched = min(touched, prod(high - low + 1 for low, high in spans))
     return touched
-
-
-def _bandwidth(size: int, machine: Machine) -> float:
-    """Bytes a second at which a tensor of so many bytes is moved."""
-    if size <= machine.l2_bytes:
-        return L2_SPEED * machine.bandwidth
-    if size <= machine.l3_bytes:
-        return L3_SPEED * machine.bandwidth
-    return machine.bandwidth
 
 
 def _volume(names: Iterable[str], extents: Mapping[str, int]) -> int:

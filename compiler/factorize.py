@@ -74,7 +74,7 @@ def factorize(
     program: Program,
     optimize: Any,
     machine: Machine,
-    itemsize: int,
+    element: str,
     largest: int | None = None,
 ) -> Factorization:
     """Split a program of one statement into steps.
@@ -92,7 +92,7 @@ def factorize(
             - a callable such as opt_einsum's `PathOptimizer`: called with a list of sets of
               characters, the set of the output, the extents as a dict, and None.
         machine: what the costs are for.
-        itemsize: bytes of an element.
+        element: type of all elements, such as ``f4``.
         largest: elements of the largest intermediate that is wanted, if that matters: there are
             more candidates then.
 
@@ -104,7 +104,7 @@ def factorize(
     >>> from .resolve import resolve
     >>> from .subscripts import parse
     >>> program = from_expression(resolve(parse("ij,jk,kl->il"), [(90, 90), (90, 90), (90, 2)]))
-    >>> chain = factorize(program, True, Machine(TARGETS["x86-64-v3"]), itemsize=8)
+    >>> chain = factorize(program, True, Machine(TARGETS["x86-64-v3"]), element="f8")
     >>> print(chain.program)
     t0[j,l] = sum_k b[j,k] * c[k,l]
     out[i,l] = sum_j a[i,j] * t0[j,l]
@@ -115,7 +115,7 @@ def factorize(
     if exact is not None:
         proposals: Iterable[tuple[str, Path]] = [exact]
     else:
-        program = simplify(program, machine, itemsize)
+        program = simplify(program, machine, element)
         proposals = _propose(program.statements[-1], program.sizes, optimize)
         if largest is not None:
             limited = _propose_small(program.statements[-1], program.sizes, optimize, largest)
@@ -127,7 +127,7 @@ def factorize(
             continue
         if path not in made:
             split = follow(program, path)
-            made[path] = split, program_cost(split, itemsize, machine)
+            made[path] = split, program_cost(split, element, machine)
         candidates[name] = made[path]
     chosen = min(candidates, key=lambda name: candidates[name][1].seconds)  # the first, if equal
     costs = tuple((name, cost) for name, (_, cost) in candidates.items())

@@ -17,20 +17,20 @@ from .program import Access, Program, Statement
 __all__ = ["PASSES", "simplify", "sum_lonely_indices"]
 
 
-def simplify(program: Program, machine: Machine, itemsize: int) -> Program:
+def simplify(program: Program, machine: Machine, element: str) -> Program:
     """Run every pass on a program of one statement.
 
     Args:
         program: an equation.
         machine: what the costs are for.
-        itemsize: bytes of an element.
+        element: type of all elements, such as ``f4``.
     """
     for rewrite in PASSES:
-        program = rewrite(program, machine, itemsize)
+        program = rewrite(program, machine, element)
     return program
 
 
-def sum_lonely_indices(program: Program, machine: Machine, itemsize: int) -> Program:
+def sum_lonely_indices(program: Program, machine: Machine, element: str) -> Program:
     """Sum what only one factor depends on before that factor is multiplied, if it is cheaper.
 
     Before:
@@ -46,7 +46,7 @@ def sum_lonely_indices(program: Program, machine: Machine, itemsize: int) -> Pro
     uses = Counter(index for factor in statement.factors for index in factor.names)
     reduced, extents, fresh = {*statement.reduced}, program.sizes, program.fresh_names()
     name = next(fresh)
-    cost = statement_cost(statement, extents, itemsize, machine)
+    cost = statement_cost(statement, extents, element, machine)
     for place, factor in enumerate(statement.factors):
         lonely = {index for index in factor.names if index in reduced and uses[index] == 1}
         if not lonely or len(statement.factors) == 1:
@@ -56,12 +56,12 @@ def sum_lonely_indices(program: Program, machine: Machine, itemsize: int) -> Pro
         factors = list(statement.factors)
         factors[place] = partial.target
         rest = replace(statement, factors=tuple(factors))
-        rest_cost = statement_cost(rest, extents, itemsize, machine)
-        partial_cost = statement_cost(partial, extents, itemsize, machine)
+        rest_cost = statement_cost(rest, extents, element, machine)
+        partial_cost = statement_cost(partial, extents, element, machine)
         if (partial_cost + rest_cost).seconds < cost.seconds:
             sums.append(partial)
             statement, cost, name = rest, rest_cost, next(fresh)
     return program.with_statements([*sums, statement])
 
 
-PASSES: tuple[Callable[[Program, Machine, int], Program], ...] = (sum_lonely_indices,)
+PASSES: tuple[Callable[[Program, Machine, str], Program], ...] = (sum_lonely_indices,)

@@ -47,10 +47,20 @@ SHORT = 64
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """Bytes of an element of the operands and the result, and of one of the intermediates."""
+    """The element type of the operands and the result, and that of the intermediates."""
 
-    operand: int
-    intermediate: int
+    operand: str
+    intermediate: str
+
+    @property
+    def intermediate_bytes(self) -> int:
+        """The size of an intermediate's elements."""
+        return int(self.intermediate[1:])
+
+    @property
+    def operand_bytes(self) -> int:
+        """The size of the operands' and the result's."""
+        return int(self.operand[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +178,11 @@ def _sizes(
     adds = any(each.reduced for each in slices)
     sizes = {
         statement.target.tensor: prod([extents[index] for index in statement.target.names])
-        * element.intermediate
+        * element.intermediate_bytes
         for statement in program.statements
         if adds or statement.target.tensor != program.result
     }
-    if adds and element.intermediate != element.operand:
+    if adds and element.intermediate_bytes != element.operand_bytes:
         sizes[TOTAL] = sizes[program.result]
     return sizes
 

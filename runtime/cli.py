@@ -1,4 +1,4 @@
-"""The command `einsumc`: show, precompile, cache, bench, versions.
+"""The command `einsumc`: show, precompile, cache, bench, calibrate, versions.
 
 What a command needs is imported when it runs, so that `einsumc cache path` is quick. Errors of the
 package are plain messages: exit status 2 if the command line or a file is wrong, 1 if something
@@ -133,22 +133,26 @@ def main() -> None:
     help="What to print; may be repeated.  [default: all but asm]",
 )
 @click.option("--memory-limit", metavar="SIZE", help="What temporaries may take, as in 64MiB.")
+@click.option("--measure", is_flag=True, help="Run every step and print its time as well.")
 def show(
     equation: str,
     shapes: tuple[tuple[int, ...], ...],
     dtype: Any,
     stage: tuple[str, ...],
     memory_limit: str | None,
+    measure: bool,
 ) -> None:
     """Print how EQUATION would be contracted: plan, loop nests, generated source.
 
-    No arrays are made and nothing is compiled, except for asm.
+    No arrays are made and nothing is compiled, except for asm and --measure.
     """
     from .decorator import compile_einsum
     from .plan import virtual
 
     operands: list[Array] = [virtual(shape, dtype) for shape in shapes]
     plan = compile_einsum(equation, memory_limit=memory_limit).explain(*operands)
+    if measure:
+        plan = plan.measure()
     if "all" in stage:
         click.echo(f"{plan}\n\n{plan.stage('asm')}".rstrip())
     elif stage:
@@ -301,7 +305,7 @@ def cache_clear() -> None:
         raise _Failure(f"{len(left)} kernels could not be deleted")
 
 
-# --- bench and versions ---------------------------------------------------------------------------
+# --- bench, calibrate and versions ----------------------------------------------------------------
 
 
 def _limit_threads(ctx: click.Context, _: click.Parameter, threads: int | None) -> None:
@@ -344,6 +348,36 @@ def bench(equation: str, shapes: tuple[tuple[int, ...], ...], dtype: Any, rounds
     click.echo("ratio: time over that of einsumc; above 1, einsumc is faster")
     if not all(result.correct for result in results):
         raise _Failure("the results differ by more than rounding explains")
+
+
+@command.command()
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False),
+    help="The file to write.  [default: machine.toml in the user's own store]",
+)
+@click.option("--show", "only_show", is_flag=True, help="Measure nothing; print what is in use.")
+def calibrate(output: str | None, only_show: bool) -> None:
+    """Measure how fast this machine is, for choosing plans: some seconds without other work.
+
+    What is written is used from then on for as long as it describes this machine. Without it
+    speeds are estimated.
+    """
+    from .machine import described, forget, machine, source
+    from .machine_file import FILE, to_text, write
+
+    if only_show:
+        click.echo(f"# {source()}\n{to_text(described(machine()))}".rstrip())
+        return
+    from .calibrate import calibrate as measure
+
+    console = _console(stderr=True)
+    with console.status("calibrating") if console.is_terminal else nullcontext() as status:
+        found = measure(status.update if status is not None else lambda what: None)
+    path = output if output is not None else os.path.join(current().store_dir, FILE)
+    write(path, described(found))
+    forget()
+    click.echo(f"{to_text(described(found))}\nwritten to {path}")
 
 
 @command.command()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from itertools import product
 from typing import Any, cast
 
@@ -18,18 +18,20 @@ import numpy as np
 
 from ..compiler.anonymous import Form, form_of
 from ..compiler.choose import Choice
+from ..compiler.cost import statement_cost, worthwhile_threads
 from ..compiler.factorize import Factorization, factorize
 from ..compiler.geometry import Geometry
-from ..compiler.machine import TARGETS, Machine, Target
+from ..compiler.machine import Machine, Target
 from ..compiler.program import Access, Program, Statement, from_expression
 from ..compiler.relayout import relayout
 from ..compiler.schedule import Schedule
 from ..compiler.slices import TOTAL, Element, Sliced, arrange, fit, with_extents
 from ..compiler.subscripts import Expression
-from . import settings, target, threads
+from . import settings, threads
 from .bind import argument_array, argument_values
 from .buffers import Buffer, Kept
 from .kernels import Kernel, kernel
+from .machine import machine
 from .memory import available_memory
 
 Array = np.ndarray[Any, Any]
@@ -55,7 +57,20 @@ class Step:
     arguments: Array  # int64; the addresses at its head are filled in for each call
     tiles: int
     scratch_bytes: int
-    work_ns: float
+    threads: int  # worth having for its work
+
+    def run(self, arrays: Mapping[str, Array]) -> None:
+        """Compute on arrays of the layouts that it was bound to, by the names of the tensors."""
+        arguments = self.arguments.copy()
+        for place, name in enumerate(self.operands):
+            arguments[place] = arrays[name].__array_interface__["data"][0]
+        threads.run(
+            self.kernel.address,
+            arguments.__array_interface__["data"][0],
+            self.tiles,
+            self.scratch_bytes,
+            most=self.threads,
+        )
 
     @property
     def geometry(self) -> Geometry:
@@ -89,7 +104,7 @@ class Bound:
     tensors: Array
     pairs: tuple[tuple[int, int], ...]
     moves: Array
-    calls: tuple[tuple[int, int, int, int, float], ...]
+    calls: tuple[tuple[int, int, int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +163,8 @@ class Execution:
         else:
             arguments[bound.places] = np.array(addresses)[bound.tensors]
         begin = arguments.__array_interface__["data"][0]
-        for code, offset, tiles, scratch_bytes, work_ns in bound.calls:
-            threads.run(code, begin + offset, tiles, scratch_bytes, work_ns=work_ns)
+        for code, offset, tiles, scratch_bytes, most in bound.calls:
+            threads.run(code, begin + offset, tiles, scratch_bytes, most=most)
 
     def _run_slices(self, addresses: Array, out: Array, buffer: Buffer) -> None:
         """Run the pieces one after the other, and add them up where that is asked for."""
@@ -166,8 +181,8 @@ class Execution:
             changed = (n for n, p in enumerate(before) if p != piece[n])
             first = firsts[next(changed)] if before else 0
             begin = arguments[key].__array_interface__["data"][0]
-            for code, offset, tiles, scratch_bytes, work_ns in bound.calls[first:]:
-                threads.run(code, begin + offset, tiles, scratch_bytes, work_ns=work_ns)
+            for code, offset, tiles, scratch_bytes, most in bound.calls[first:]:
+                threads.run(code, begin + offset, tiles, scratch_bytes, most=most)
             if sliced.adds:
                 self._add(piece, out, buffer)
             before = piece
@@ -244,9 +259,9 @@ def prepare_layouts(
     program = from_expression(expression, names, same)
     inputs = program.inputs
     wide = np.dtype("f4") if dtype == np.float16 else dtype
-    element = Element(dtype.itemsize, wide.itemsize)
+    elements = Element(element(dtype), element(wide))
     largest = None if memory_limit is None else memory_limit // wide.itemsize
-    factorization = factorize(program, optimize, host, dtype.itemsize, largest)
+    factorization = factorize(program, optimize, host, element(dtype), largest)
     given = {name: (each, dtype) for name, each in zip(inputs, strides, strict=True)}
     given[program.result] = (out_strides, dtype)
 
@@ -255,15 +270,15 @@ def prepare_layouts(
 
     if memory_limit is None:
         layouts = _layouts(factorization.program, given, wide)
-        sliced = arrange(with_copies(factorization.program, layouts), element)
+        sliced = arrange(with_copies(factorization.program, layouts), elements)
     else:
-        chosen, sliced = fit(factorization.programs, memory_limit, element, host)
+        chosen, sliced = fit(factorization.programs, memory_limit, elements, host)
         program = factorization.programs[chosen]
         factorization = replace(factorization, program=program, chosen=chosen)
         if sliced.adds:
             del given[program.result]  # kernels write pieces of it, which are intermediates
         program = with_copies(sliced.program, _layouts(sliced.program, given, wide))
-        copied = arrange(program, element, sliced.slices, sliced.hoisted)
+        copied = arrange(program, elements, sliced.slices, sliced.hoisted)
         if copied.workspace.size <= memory_limit:
             sliced = copied
     program, offsets = sliced.program, sliced.workspace.offsets
@@ -279,7 +294,7 @@ def prepare_layouts(
         part = with_extents(program, ends) if ends else program
         layouts, extents = _layouts(part, given, wide), part.sizes
         steps = [
-            maker.make(statement, _geometry(layouts, extents, wide, statement))
+            maker.make(statement, extents, _geometry(layouts, extents, wide, statement))
             for statement in part.statements
         ]
         bound[key] = _bound(steps, numbers, [_moves(each, sliced, given) for each in steps])
@@ -323,7 +338,7 @@ def _bound(
     for step in steps:
         places += range(begin, begin + len(step.operands))
         tensors += [numbers[name] for name in step.operands]
-        calls.append((step.kernel.address, 8 * begin, step.tiles, step.scratch_bytes, step.work_ns))
+        calls.append((step.kernel.address, 8 * begin, step.tiles, step.scratch_bytes, step.threads))
         begin += len(step.arguments)
     return Bound(
         steps=tuple(steps),
@@ -373,21 +388,23 @@ class _Steps:
         self._threads = threads.get_num_threads()
         self._made: dict[object, Step] = {}
 
-    def make(self, statement: Statement, geometry: Geometry) -> Step:
+    def make(self, statement: Statement, extents: Mapping[str, int], geometry: Geometry) -> Step:
         """The step that computes a statement."""
         form = form_of(geometry, self._host)
         alike = self._made.get(form.key) or self._made.setdefault(
-            form.key, self._first(statement, form)
+            form.key, self._first(statement, extents, form)
         )
         accesses = (*statement.factors, statement.target)
         order = (*form.numbered_choice.operands, len(accesses) - 1)
         operands = tuple([accesses[i].tensor for i in order])
         return replace(alike, statement=statement, form=form, operands=operands)
 
-    def _first(self, statement: Statement, form: Form) -> Step:
+    def _first(self, statement: Statement, extents: Mapping[str, int], form: Form) -> Step:
         step, choice = form.numbered_step, form.numbered_choice
         code = self._obtain(choice.schedule, self._host.target)
-        values = argument_values(choice, step, self._host, self._threads)
+        cost = statement_cost(statement, extents, step.accumulator, self._host)
+        count = worthwhile_threads(cost.seconds, self._host, self._threads)
+        values = argument_values(choice, step, self._host, count)
         places, scratch_bytes = code.scratch_places(values)
         return Step(
             statement=statement,
@@ -397,7 +414,7 @@ class _Steps:
             arguments=argument_array(code.parameters, choice, step, values | places),
             tiles=code.tile_count(values),
             scratch_bytes=scratch_bytes,
-            work_ns=step.volume(tuple(step.extents)) * 0.1,
+            threads=count,
         )
 
 
@@ -430,21 +447,3 @@ def same_arrays(operands: Sequence[Array]) -> list[int]:
         identity = (array.__array_interface__["data"][0], array.shape, array.strides)
         same.append(seen.setdefault(identity, position))
     return same
-
-
-@lru_cache(maxsize=8)
-def _machine(name: str) -> Machine:
-    level = (target.host_level() or "x86-64-v1") if name == "native" else name
-    facts = target.host()
-    return Machine(
-        TARGETS.get(level, TARGETS["x86-64-v2"]),
-        cores=facts.cores,
-        l1_bytes=facts.l1d or 32 << 10,
-        l2_bytes=facts.l2 or 512 << 10,
-        l3_bytes=facts.l3 or 8 << 20,
-    )
-
-
-def machine() -> Machine:
-    """The machine that kernels are made for: the host, or its part that EINSUMC_TARGET names."""
-    return _machine(settings.current().target)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,8 @@ from ..compiler import pipeline, show
 from ..compiler.cost import Cost, statement_cost
 from ..compiler.program import from_expression
 from ..compiler.slices import Slice
-from .execute import Execution, Step, machine, prepare_layouts, same_arrays
+from .execute import Execution, Step, element, prepare_layouts, same_arrays
+from .machine import machine
 from .operands import KERNEL_DTYPES, Array
 from .plan import plan, planned
 from .store import default_stores
@@ -66,7 +67,11 @@ class ExplainedStep:
         origin: where the kernel is: "stored" or "not stored".
         groups: the loops' indices.
         tiles: into how many independent parts the step is cut for threads.
+        threads: how many are to work on it.
+        predicted: seconds with these threads.
+        least: seconds that these threads need at least: the roofline.
         scratch_bytes: what each thread needs besides the tensors.
+        measured: the same measured, by `Explanation.measure`; None before.
     """
 
     statement: str
@@ -80,9 +85,21 @@ class ExplainedStep:
     groups: tuple[ExplainedGroup, ...]
     tiles: int
     scratch_bytes: int
+    threads: int
+    predicted: float
+    least: float
+    measured: float | None
     _header: str = field(repr=False)
     _step: Step = field(repr=False, compare=False)
     _target: Target = field(repr=False)
+
+    @property
+    def share(self) -> float:
+        """Of the roofline: the least time over what was measured, or else over what is predicted.
+
+        It is above 1 where tensors are in a nearer cache than all of them together fit in.
+        """
+        return self.least / (self.predicted if self.measured is None else self.measured)
 
     @property
     def schedule(self) -> str:
@@ -160,6 +177,38 @@ class Explanation:
     def bytes(self) -> int:
         """Bytes read and written by all steps, each tensor of a step once."""
         return self.cost.bytes
+
+    @property
+    def predicted(self) -> float:
+        """Seconds of all steps, with as many threads as each is worth."""
+        return sum(step.predicted for step in self.steps)
+
+    @property
+    def measured(self) -> float | None:
+        """Seconds of all steps as `measure` found them; None before."""
+        times = [step.measured for step in self.steps]
+        known = [time for time in times if time is not None]
+        return sum(known) if len(known) == len(times) else None
+
+    def measure(self, rounds: int = 5) -> Explanation:
+        """The same plan with the measured time of every step beside the predicted one.
+
+        Every step's kernel is run on memory of its own with ones in it, so that arrays need not
+        exist. Kernels that are not stored are compiled.
+
+        Args:
+            rounds: how often each step is measured; the fastest counts.
+
+        Raises:
+            KernelMissing: a kernel is in no store and compiling is forbidden.
+            MemoryError: there is no room for a step's tensors.
+        """
+        from .measure import measured_seconds
+
+        steps = (
+            replace(s, measured=s.runs * measured_seconds(s._step, rounds)) for s in self.steps
+        )
+        return replace(self, steps=tuple(steps))
 
     @property
     def temporary_bytes(self) -> int:
@@ -292,7 +341,6 @@ def _explained(
     step: Step, runs: int, execution: Execution, dtype: np.dtype[Any], context: Sequence[str]
 ) -> ExplainedStep:
     host, schedule = machine(), step.choice.schedule
-    once = statement_cost(step.statement, execution.program.sizes, dtype.itemsize, host)
     values = dict(zip(step.kernel.parameters, step.arguments.tolist(), strict=False))
     groups = tuple(
         ExplainedGroup(
@@ -319,18 +367,25 @@ def _explained(
         ", ".join(f"{group.name} = {show.indices(group.indices)}" for group in groups),
         show.schedule(schedule),
     ]
+    sizes, kind = execution.program.sizes, element(dtype)
+    once = statement_cost(step.statement, sizes, kind, host)
+    shared = statement_cost(step.statement, sizes, kind, host, step.threads)
     return ExplainedStep(
         statement=str(step.statement),
         subscripts=show.subscripts(step.statement),
         computes=show.product(step.statement),
         runs=runs,
-        cost=Cost(runs * once.flops, runs * once.bytes, runs * once.seconds),
+        cost=Cost(runs * once.flops, runs * once.bytes, runs * once.seconds, runs * once.least),
         recipe=schedule.recipe,
         key=step.kernel.key,
         origin=stored,
         groups=groups,
         tiles=step.tiles,
         scratch_bytes=step.scratch_bytes,
+        threads=step.threads,
+        predicted=runs * shared.seconds,
+        least=runs * shared.least,
+        measured=None,
         _header=show.comment("\n".join(header)),
         _step=step,
         _target=host.target,
@@ -355,20 +410,28 @@ def _tree(plan: Explanation) -> str:
             *([show.count(step.runs)] if sliced else []),
             step.computes,
             step.subscripts,
-            *show.cost_cells(step.cost),
+            show.count(step.cost.flops),
+            show.size(step.cost.bytes),
+            *_times(step.predicted, step.measured, step.least),
+            str(step.threads),
             f"{step.recipe} {step.key[:8]}, {step.origin}",
         ]
         for number, step in enumerate(plan.steps, start=1)
     ]
-    rows.append(["", *([""] if sliced else []), "all", "", *show.cost_cells(plan.cost), ""])
-    head = ["step", *(["runs"] if sliced else []), "computes", "subscripts"]
-    head += ["flops", "bytes", "predicted", "kernel"]
+    measured = plan.measured is not None
+    least = sum(step.least for step in plan.steps)
+    times = _times(plan.predicted, plan.measured, least)
+    totals = ["all", "", show.count(plan.flops), show.size(plan.bytes), *times, "", ""]
+    rows.append(["", *([""] if sliced else []), *totals])
+    took = ["predicted", *(["measured"] if measured else []), "roofline"]
+    numbers = ["flops", "bytes", *took, "threads"]
+    head = ["step", *(["runs"] if sliced else []), "computes", "subscripts", *numbers, "kernel"]
     chosen = plan.factorization.chosen
     loops = f"in slices: {', '.join(map(str, plan.slices))}\n" if sliced else ""
     return "\n\n".join(
         (
             f"factorization: {chosen}\nmemory: {_memory(plan)}\n{loops}"
-            + _indented(show.table(head, rows, "runs flops bytes predicted")),
+            + _indented(show.table(head, rows, " ".join(["runs", *numbers]))),
             "candidates, with the time of one core\n"
             + _indented(show.candidates(plan.factorization.candidates, chosen)),
         )
@@ -384,6 +447,14 @@ def _memory(plan: Explanation) -> str:
             f"{show.size(plan.peak_memory)} at the peak"
         )
     return f"{temporaries}; scratch of {show.size(plan.scratch_bytes)} a thread"
+
+
+def _times(predicted: float, measured: float | None, least: float) -> list[str]:
+    """The predicted time, the measured one if there is one, and the better known's share."""
+    took = predicted if measured is None else measured
+    share = f"{100 * least / took:.0f} %" if took else ""
+    known = [] if measured is None else [show.seconds(measured)]
+    return [show.seconds(predicted), *known, share]
 
 
 def _heading(step: ExplainedStep, every: Sequence[ExplainedStep]) -> str:

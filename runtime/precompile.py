@@ -34,8 +34,8 @@ from ..compiler.machine import Target
 from ..compiler.resolve import resolve
 from ..compiler.schedule import Schedule
 from ..compiler.subscripts import Subscripts, parse
-from .execute import machine
 from .kernels import compiled, compiled_pool, fields, pool_fields
+from .machine import machine
 from .optimize import normalize_optimize
 from .plan import plan, virtual
 from .signatures import Signature, parse_signature

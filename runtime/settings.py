@@ -28,6 +28,7 @@ class Settings:
     Attributes:
         cache_dir: the store directory asked for, absolute, or None; see `store_dir`.
         compile: "auto" compiles what no store holds, "never" raises instead.
+        machine: the file that describes the machine, absolute, or None.
         num_threads: threads to use, or None for one a core.
         show: the stages to print as they happen, in pipeline order.
         target: "native", or the instruction set level to compile for.
@@ -35,6 +36,7 @@ class Settings:
 
     cache_dir: str | None = None
     compile: str = "auto"
+    machine: str | None = None
     num_threads: int | None = None
     show: tuple[str, ...] = ()
     target: str = "native"
@@ -58,7 +60,7 @@ class Variable(NamedTuple):
     meaning: str
 
 
-def _directory(text: str) -> str:
+def _path(text: str) -> str:
     # A relative path is taken from the working directory of the first reading (see `_parse`):
     # a later chdir does not move the store.
     return os.path.abspath(os.path.expanduser(text))
@@ -93,7 +95,7 @@ VARIABLES = (
     Variable(
         "EINSUMC_CACHE_DIR",
         "cache_dir",
-        _directory,
+        _path,
         "directory of the kernel store (default: einsumc in the user's cache directory)",
     ),
     Variable(
@@ -101,6 +103,12 @@ VARIABLES = (
         "compile",
         _one_of(COMPILE_CHOICES),
         "auto: compile what no store holds (default); never: raise instead",
+    ),
+    Variable(
+        "EINSUMC_MACHINE",
+        "machine",
+        _path,
+        "file that describes the machine (default: what einsumc calibrate wrote, if it fits)",
     ),
     Variable(
         "EINSUMC_NUM_THREADS",
@@ -128,7 +136,7 @@ _NAMES = tuple(variable.name for variable in VARIABLES)
 def current() -> Settings:
     """Return the settings of this moment's environment.
 
-    Unless a variable has changed since the last time, this is five look-ups, some microseconds:
+    Unless a variable has changed since the last time, this is six look-ups, some microseconds:
     nothing beside a compilation, but something beside a small contraction.
 
     Raises:

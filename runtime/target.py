@@ -7,6 +7,7 @@ illegal instruction.
 """
 
 import os
+import re
 import sys
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ __all__ = [
     "architecture",
     "available_cores",
     "can_run",
+    "clock",
+    "cpu_model",
     "host",
     "host_features",
     "host_level",
@@ -178,15 +181,37 @@ def _translate(names: Iterable[str], llvm_names: dict[str, str]) -> frozenset[st
 
 
 def _cpuinfo_flags(path: str = "/proc/cpuinfo") -> list[str]:
+    return _cpuinfo("flags", "Features", path=path).split()
+
+
+def _cpuinfo(*names: str, path: str = "/proc/cpuinfo") -> str:
+    """What the first line that has one of these names says."""
     try:
         with open(path, encoding="ascii", errors="replace") as lines:
             for line in lines:
                 name, _, value = line.partition(":")
-                if name.strip() in ("flags", "Features"):
-                    return value.split()
+                if name.strip() in names:
+                    return value.strip()
     except OSError:
         pass
-    return []
+    return ""
+
+
+def cpu_model() -> str:
+    """Return the CPU's name as the operating system has it, or the architecture's."""
+    return _cpuinfo("model name") or architecture()
+
+
+def clock(root: str = "/sys/devices/system/cpu/cpu0/cpufreq") -> float:
+    """Return cycles a second, about: the highest there is, or what the CPU is sold as, or 3e9.
+
+    Not what it is at this moment, which /proc/cpuinfo has: estimates should not vary.
+    """
+    try:
+        return int(_line(f"{root}/cpuinfo_max_freq")) * 1e3
+    except (OSError, ValueError):
+        sold = re.search(r"@ ([0-9.]+)GHz", cpu_model())
+        return float(sold[1]) * 1e9 if sold else 3e9
 
 
 def _numpy_flags() -> list[str]:

@@ -51,7 +51,6 @@ MAX_THREADS = 1024
 _STATE_BYTES = 4096
 _PAGE = 4096
 _SLICE_NS = 50_000_000  # how long native code runs before Python looks for signals
-_SHARE_NS = 40_000  # less work than this is not worth a thread
 _SPIN_CYCLES = 100_000  # 30 to 50 microseconds of waiting awake for the next job
 
 _pointer, _int64 = ctypes.c_void_p, ctypes.c_int64
@@ -97,6 +96,16 @@ def set_num_threads(count: int | None) -> None:
         raise ValueError(f"number of threads: expected 1 to {MAX_THREADS}, got {count}")
     _chosen = count
     changes += 1
+
+
+def chosen_threads() -> int | None:
+    """Return what `set_num_threads` was last given."""
+    return _chosen
+
+
+def default_threads() -> int:
+    """Return how many threads there are if nobody chooses: one for each processor."""
+    return min(_processors(), MAX_THREADS)
 
 
 def get_num_threads() -> int:
@@ -213,7 +222,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def run(
-    kernel: int, args: int, tiles: int, scratch_bytes: int = 0, *, work_ns: float | None = None
+    kernel: int, args: int, tiles: int, scratch_bytes: int = 0, *, most: int | None = None
 ) -> None:
     """Run all tiles of a kernel.
 
@@ -223,7 +232,7 @@ def run(
         args: address of its arguments, which must stay valid during the call.
         tiles: how many there are.
         scratch_bytes: memory each thread needs for itself. It starts on a page and holds anything.
-        work_ns: a guess at the time one thread would take; too little is not shared.
+        most: so many threads at most; None for as many as there are.
 
     Raises:
         MemoryError: no memory for the scratch.
@@ -235,7 +244,7 @@ def run(
             _function(kernel)(args, 0, 1, scratch)
         return
     native = pool()
-    threads = tiles if work_ns is None else min(tiles, int(work_ns / _SHARE_NS))
+    threads = tiles if most is None else min(tiles, most)
     # The environment is not asked (2 microseconds) where the answer cannot matter.
     threads = min(threads, get_num_threads()) if native is not None and threads > 1 else 1
     stride = -(-scratch_bytes // _PAGE) * _PAGE

@@ -17,6 +17,7 @@ def versions() -> dict[str, str]:
     """
     from .. import __version__
     from . import settings, target
+    from .machine import source
     from .store import default_stores
     from .threads import get_num_threads
 
@@ -33,6 +34,7 @@ def versions() -> dict[str, str]:
         "target": level,
         "threads": f"{get_num_threads()} of {host.cores} cores",
         "caches": ", ".join(f"{name} {size >> 10} KiB" for name, size in caches.items() if size),
+        "speeds": source(),
         "store": own.path,
     }
     if added:

@@ -93,6 +93,7 @@ def test_plan_is_the_one_shown(first_run):
 
     def lasting(text):
         text = re.sub(r"\d[\d.]* (ns|µs|ms|s)\b", "TIME", text)
+        text = re.sub(r"\d+ %( +\d+ )?", "SHARE ", text)
         text = re.sub(r"\w+ [0-9a-f]{8}, .*", "KERNEL", text)
         text = re.sub(r"factorization: .*", "factorization", text.partition("candidates")[0])
         text = re.sub(r"scratch of .*", "scratch", text)

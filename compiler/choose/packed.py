@@ -43,7 +43,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         return None  # the larger operand is used too rarely to be copied
     if size["m"] * size["n"] * size["k"] < machine.worth_packing:
         return None
-    rows, vectors = _register_tile(step.accumulator, machine.target.registers)
+    rows, vectors = register_tile(step.accumulator, machine.target.registers)
     width = vectors * lanes
     batch = (Group("b", True, False),) if members["b"] else ()
     groups = (
@@ -103,7 +103,7 @@ def _near(
     return (*(i for i in indices if i not in inside), *inside)
 
 
-def _register_tile(accumulator: str, registers: int) -> tuple[int, int]:
+def register_tile(accumulator: str, registers: int) -> tuple[int, int]:
     """Rows of the microkernel's tile, and vectors in each of them.
 
     Three quarters of the registers hold sums; the rest is for what is multiplied. Integers need

@@ -52,6 +52,12 @@ def test_show_one_stage():
     assert "def kernel(" in both
 
 
+def test_show_measures():
+    arguments = ("show", "ij,jk->ik", "--shapes", "30x40,40x50", "--stage", "tree")
+    assert "measured" not in run(*arguments).stdout
+    assert "measured" in run(*arguments, "--measure").stdout
+
+
 def test_show_all_has_assembly():
     assert "einsumc_kernel" in run("show", "i,i->", "--shapes", "9,9", "--stage", "all").stdout
 

@@ -44,6 +44,52 @@ def test_parts_of_an_explanation():
     assert dict(plan.factorization.candidates)[plan.factorization.chosen] == plan.cost
 
 
+def test_times_and_the_roofline():
+    plan = chain.explain(*OPERANDS)
+    for step in plan.steps:
+        assert 0 < step.least < step.predicted
+        assert step.share == step.least / step.predicted
+        assert step.measured is None
+    assert plan.predicted == sum(step.predicted for step in plan.steps)
+    assert plan.measured is None
+    head = plan.stage("tree").splitlines()[2].split()
+    assert head[-4:] == ["predicted", "roofline", "threads", "kernel"]
+
+
+def test_measuring_runs_every_step_on_memory_of_its_own():
+    plan = chain.explain(*OPERANDS).measure(rounds=1)
+    for step in plan.steps:
+        assert step.measured > 0
+        assert step.share == step.least / step.measured
+    assert plan.measured == sum(step.measured for step in plan.steps)
+    head = plan.stage("tree").splitlines()[2].split()
+    assert head[-5:] == ["predicted", "measured", "roofline", "threads", "kernel"]
+
+
+@pytest.mark.parametrize(
+    ("equation", "operands"),
+    [
+        ("ij,jk->ik", [np.ones((30, 20))[::-1, ::-2], np.ones((40, 10)).T[:, ::3]]),
+        ("ij,kj->ik", [np.broadcast_to(np.ones(50), (60, 50)), np.ones((70, 100))[:, ::2]]),
+        ("ii,i->i", [np.ones((9, 9)), np.ones(9)[::-1]]),
+        ("i,i->", [np.ones(9, bool)] * 2),
+    ],
+)
+def test_any_layout_is_measured(equation, operands):
+    plan = compile_einsum(equation).explain(*operands).measure(rounds=1)
+    assert plan.measured > 0
+
+
+def test_one_array_in_two_layouts_is_measured():
+    a = np.ones((20, 20))
+    plan = compile_einsum("ij,ji->ij").explain(a, a).measure(rounds=1)
+    assert plan.measured > 0
+
+
+def test_what_needs_no_kernel_is_measured_as_nothing():
+    assert compile_einsum("ij->ji").explain(np.ones((2, 3))).measure().measured == 0
+
+
 def test_groups_have_the_indices_of_the_equation():
     plan = compile_einsum("abij,bjk->abik").explain(
         virtual((3, 4, 64, 64), "f8"), virtual((4, 64, 64), "f8")

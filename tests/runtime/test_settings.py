@@ -16,7 +16,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_defaults() -> None:
-    assert current() == Settings(None, "auto", None, (), "native")
+    assert current() == Settings(None, "auto", None, None, (), "native")
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,8 @@ def test_defaults() -> None:
         ("EINSUMC_CACHE_DIR", "kernels", "cache_dir", os.path.abspath("kernels")),
         ("EINSUMC_COMPILE", "never", "compile", "never"),
         ("EINSUMC_COMPILE", " auto ", "compile", "auto"),
+        ("EINSUMC_MACHINE", "/somewhere/machine.toml", "machine", "/somewhere/machine.toml"),
+        ("EINSUMC_MACHINE", "machine.toml", "machine", os.path.abspath("machine.toml")),
         ("EINSUMC_NUM_THREADS", "1", "num_threads", 1),
         ("EINSUMC_NUM_THREADS", "64", "num_threads", 64),
         ("EINSUMC_SHOW", "asm", "show", ("asm",)),
