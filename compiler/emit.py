@@ -9,6 +9,7 @@ or columns are inside, the same operation takes their counts and masks the rest.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import gcd
 
@@ -138,6 +139,8 @@ class _Source:
         guards: dict[str, str] = {}
         if _is_innermost(loop):
             self.name_fixed_parts(loop)
+        known = self.whole
+        if not known and (_is_innermost(loop) or loop.index in self.schedule.inner):
             guards = self.lasting_guards(loop)
         if guards:
             self.line(f"if {' and '.join(guards.values())}:")
@@ -147,8 +150,8 @@ class _Source:
                 self.depth -= 1
                 self.line("else:")
                 self.depth += 1
-            self.whole = dict.fromkeys(guards, whole)
-            if whole is not False and self.sums_lanes_of(loop):
+            self.whole = {**known, **dict.fromkeys(guards, whole)}
+            if False not in self.whole.values() and self.sums_lanes_of(loop):
                 self.summed_tiles(loop, start, stop)
                 continue
             self.line(f"for {loop.index} in range({start}, {stop}{step}):")
@@ -156,7 +159,7 @@ class _Source:
             self.body(loop.body, {loop.index})
         if guards:
             self.depth -= 1
-            self.whole = {}
+        self.whole = known
         self.fixed.clear()
 
     def sums_lanes_of(self, loop: Loop) -> bool:
@@ -180,20 +183,19 @@ class _Source:
         self.whole = sides
 
     def lasting_guards(self, loop: Loop) -> dict[str, str]:
-        """Count what is inside along the sides of an innermost loop's tiles that stay the same in
-        all rounds; returns the test of each side being whole.
+        """Count what is inside along the sides of a loop's tiles that stay the same in all rounds;
+        returns the test of each side being whole.
         """
         guards: dict[str, set[tuple[str, str]]] = {"rows": set(), "columns": set()}
-        for tile in loop.body:
-            if isinstance(tile, Tabulate):
-                continue
+        for tile, around in _tiles_in(loop):
             statement, *sides = _tile(tile)
             if not self.is_guarded(statement):
                 continue
             for side, word in zip(sides, guards, strict=True):
                 axis, guard = self.axis(side, word)
                 if side is not None and guard:
-                    moves = any(loop.index in bound.names for bound in (side.start, *side.stop))
+                    names = {name for bound in (side.start, *side.stop) for name in bound.names}
+                    moves = not names.isdisjoint(around)
                     guards[word].add(("" if moves else guard, f"{word} == {axis.size}"))
         tests = {}
         for word, found in guards.items():
@@ -571,7 +573,8 @@ class _Source:
     def fetch_ahead(self, ref: Ref, axes: tuple[_Axis, _Axis], row_step: str) -> None:
         """Where late sums are walked in blocks, ask for what the next block will read."""
         terms = tuple(_shifted(term, "q", "Q_BLOCK") for term in ref.terms)
-        if "q_block" in self.schedule.outer and terms != ref.terms:
+        again = row_step == "0" and axes[0].size > 1
+        if self.schedule.inner == ("q",) and terms != ref.terms and not again:
             firsts, self.firsts = self.firsts, {}
             ahead, _, _ = self.steps(replace(ref, terms=terms), *axes)
             self.firsts = firsts
@@ -637,6 +640,16 @@ class _Source:
 def _is_innermost(loop: Loop) -> bool:
     """Whether there are only register tiles in a loop."""
     return not any(isinstance(s, Loop) and s.kind in (Kind.SERIAL, Kind.RUN) for s in loop.body)
+
+
+def _tiles_in(loop: Loop) -> Iterator[tuple[Statement, frozenset[str]]]:
+    """The register tiles in a loop, each with the indices of the loops around it, this one's too."""
+    for statement in loop.body:
+        if isinstance(statement, Loop) and statement.kind is Kind.SERIAL:
+            for tile, around in _tiles_in(statement):
+                yield tile, around | {loop.index}
+        elif not isinstance(statement, Tabulate):
+            yield statement, frozenset((loop.index,))
 
 
 def _tile(statement: Statement) -> tuple[Assign, Loop | None, Loop | None]:

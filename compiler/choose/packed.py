@@ -39,7 +39,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     lanes = vector_lanes(step.accumulator, machine.target.vector_bytes)
     if min(size["m"], size["n"], size["k"]) < 4 or size["n"] < lanes // 2:
         return None
-    if min(size["m"], size["n"]) <= THIN:
+    if size["n"] <= THIN or (size["m"] <= THIN and y.get(members["n"][-1]) == 1):
         return None  # the larger operand is used too rarely to be copied
     if size["m"] * size["n"] * size["k"] < machine.worth_packing:
         return None

@@ -116,7 +116,7 @@ def _lane_index(step: Geometry, lanes: int, machine: Machine) -> str | None:
             if strides.get(index, 0) in (0, 1):
                 moved += elements
             elif turned or (not output and is_small(step, tensor, machine)):
-                moved += (3 if step.reduced else 2) * elements  # transposed, or copied before
+                moved += _turning(step, tensor, index) * elements  # transposed, or copied before
             else:
                 near = abs(strides[index]) * int(step.elements[tensor][1:]) <= CACHE_LINE
                 moved += (2 if near else 8) * elements
@@ -128,6 +128,13 @@ def _lane_index(step: Geometry, lanes: int, machine: Machine) -> str | None:
         return (moved + work * (1 + 1.5 * gathered)) * waste + totals
 
     return min(step.extents, key=cost, default=None)
+
+
+def _turning(step: Geometry, tensor: int, lanes: str) -> int:
+    """What an element costs that is brought beside the other lanes' ones, in elements moved."""
+    if not step.reduced:
+        return 2
+    return 3 if step.volume(tuple(step.strides[tensor])) <= 128 * step.extents[lanes] else 8
 
 
 CACHE_LINE, PAGE = 64, 4096  # bytes
@@ -169,6 +176,10 @@ ROWS = (1, 2, 3, 4, 5, 6)
 """What the rows of a tile may be, where nothing else decides."""
 
 
+LATENCY = 8
+"""What a step of a sum costs at least, as it waits for the one before, in instructions."""
+
+
 def _tile(u: int, v: int, lanes: int, rows: Sequence[int]) -> tuple[int, int]:
     """Rows of the register tile and vectors in each, for extents ``u`` and ``v``.
 
@@ -181,7 +192,7 @@ def _tile(u: int, v: int, lanes: int, rows: Sequence[int]) -> tuple[int, int]:
         width = vectors * lanes
         whole = (u // height) * (v // width)
         tiles = 2 * ceil(u / height) * ceil(v / width) - whole
-        return tiles * (height * vectors + height + vectors)
+        return tiles * max(height * vectors + height + vectors, LATENCY)
 
     tiles = [(n, m) for n in rows for m in (1, 2, 3, 4) if m == 1 or n * m <= 12]
     return min(tiles, key=cost)
@@ -204,19 +215,20 @@ def _late_indices(
     rows = tile[0] if u not in strides else 1
     if step.volume(tuple(step.extents)) > 4 * rows * step.volume(tuple(strides)):
         return ()  # elements are used often: registers are a better place for the sums
-    inner = [i for i in step.kept if i in strides and i not in (u, v)]
-    if v in step.kept and v in strides and step.extents[v] > tile[1]:
-        inner.append(v)
-    if u in strides:
-        inner.append(str(u))
-    if not inner:
-        return ()
-    least = min(abs(strides[i]) for i in inner)
-    late = tuple(i for i in step.reduced if i != v and abs(strides.get(i, 0)) > least)
-    span = max((abs(strides[i]) * step.extents[i] for i in late), default=0)
-    if span * int(step.elements[large][1:]) <= machine.l1_bytes // 2:
-        return ()  # all of it stays in cache until it is read
-    return late
+    inner = [abs(strides[i]) for i in step.kept if i in strides and i != v]
+    wide = v in step.kept and v in strides and step.extents[v] > tile[1]
+
+    def is_far(index: str) -> bool:
+        """Whether what lies between is out of cache until it is read."""
+        span = abs(strides.get(index, 0)) * step.extents[index]
+        return span * int(step.elements[large][1:]) > machine.l2_bytes // 2
+
+    late = tuple(
+        i
+        for i in step.reduced
+        if i != v and (any(abs(strides.get(i, 0)) > s for s in inner) or (wide and is_far(i)))
+    )
+    return late if any(map(is_far, late)) else ()
 
 
 def _walks_inside(step: Geometry, outer: tuple[str, ...], late: tuple[str, ...]) -> bool:
@@ -277,8 +289,8 @@ def _panels(
         return ()
     panels: list[Panel] = []
     for tensor, strides in enumerate(step.strides[:-1]):
-        if strides.get(v, 0) in (0, 1):
-            continue
+        if strides.get(v, 0) in (0, 1) or int(step.elements[tensor][1:]) < 4:
+            continue  # narrow elements are gathered as fast
         groups = [g for g in members if g != "v" and any(i in strides for i in members[g])]
         last = next((g for g in groups if strides.get(members[g][-1]) == 1), None)
         if last is None:
@@ -311,6 +323,7 @@ def streamed_blocks(
         "V_BLOCK": lanes,
     }
     aim = 1 << 15  # elements a tile
+    width = extents["v"]
     if "v_block" in schedule.inner:
         blocks["V_BLOCK"] = rounded(machine.partial_sum, lanes)
         aim //= max(1, extents["v"])
@@ -328,6 +341,8 @@ def streamed_blocks(
         # whole block is a few lines.
         # The sums of rows whose lanes are kept are so many times as large.
         least = 4 * (min(schedule.row_tile, 4) if "v_block" in schedule.outer else 1)
+        if "r" in extents or ("v_block" in schedule.inner and row * width <= machine.l2_bytes):
+            least = 1  # what follows for one position lies together
         blocks["Q_BLOCK"] = max(least, min(machine.partial_sum, PAGE // (row * read)))
     if "v_block" in schedule.outer:
         blocks["V_BLOCK"] = rounded(min(v, max(lanes, room)), lanes)
