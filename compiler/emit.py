@@ -191,6 +191,8 @@ class _Source:
             statement, *sides = _tile(tile)
             if not self.is_guarded(statement):
                 continue
+            if self.is_scratch(statement.target):
+                return {}  # to fill a panel, a test a tile costs less than compiling it twice
             for side, word in zip(sides, guards, strict=True):
                 axis, guard = self.axis(side, word)
                 if side is not None and guard:
@@ -411,6 +413,9 @@ class _Source:
 
     def in_memory(self, ref: Ref) -> bool:
         return not self.in_register(ref) and self.nest.buffer(ref.buffer).scope is Scope.MEMORY
+
+    def is_scratch(self, ref: Ref) -> bool:
+        return not self.in_register(ref) and self.nest.buffer(ref.buffer).scope is Scope.SCRATCH
 
     def is_panel(self, ref: Ref) -> bool:
         """Whether it lies in scratch that has room for whole tiles."""

@@ -80,14 +80,18 @@ class Image:
         }
 
 
-def link(data: bytes) -> Image:
+def link(data: bytes, more: frozenset[str] = frozenset()) -> Image:
     """Turn an ELF object for x86-64, compiled with `reloc="pic"`, into an image.
+
+    Args:
+        data: the object file.
+        more: symbols that it may import beside `IMPORTS`; whoever loads the image provides them.
 
     Raises:
         ImageError: not such an object, or it needs what an image cannot have.
     """
     try:
-        return _Linker(_Object(data)).image()
+        return _Linker(_Object(data), IMPORTS | more).image()
     except ImageError:
         raise
     except (struct.error, IndexError, KeyError, ValueError) as problem:
@@ -211,12 +215,14 @@ class _Linker:
     """One object on its way to an image.
 
     Attributes:
+        allowed: names that may be imported.
         code: the image so far.
         places: offset in the image of each section that is kept, by its index.
     """
 
-    def __init__(self, source: _Object) -> None:
+    def __init__(self, source: _Object, allowed: frozenset[str]) -> None:
         self.source = source
+        self.allowed = allowed
         self.code = bytearray()
         self.places: dict[int, int] = {}
         self.slots: dict[str | int, int] = {}  # of an imported symbol, or of an offset
@@ -336,11 +342,11 @@ class _Linker:
         self.code[place : place + 4] = struct.pack("<i", value)
 
     def _imported(self, relocation: _Relocation) -> bool:
-        """Whether the symbol is another library's; an error when it is not in `IMPORTS`."""
+        """Whether the symbol is another library's; an error when it is not allowed."""
         symbol = relocation.symbol
         if symbol.section != _SHN_UNDEF:
             return False
-        if symbol.kind != _STT_TLS and symbol.name not in IMPORTS:
+        if symbol.kind != _STT_TLS and symbol.name not in self.allowed:
             raise ImageError(f"{symbol.name!r} is not a function that kernels may call")
         return True
 

@@ -37,6 +37,8 @@ futex(2).
 
 from functools import cache
 
+from .assemble import assemble
+
 __all__ = ["ENTRY", "IR", "STATE_BYTES", "build_object"]
 
 ENTRY = "pool_run"
@@ -44,8 +46,6 @@ ENTRY = "pool_run"
 
 STATE_BYTES = 4096
 """Size of a pool's state. It has a page for itself, so that fork can be told to wipe it."""
-
-_TRIPLE = "x86_64-unknown-linux-gnu"
 
 IR = r"""
 target triple = "x86_64-unknown-linux-gnu"
@@ -416,23 +416,11 @@ define internal i64 @nanoseconds() {
 
 
 @cache
-def build_object(cpu: str | None = None) -> bytes:
+def build_object(cpu: str = "x86-64") -> bytes:
     """Compile the pool: an ELF object for `compiler.image.link`. Equal LLVMs give equal bytes.
 
     Args:
         cpu: LLVM's name of a CPU or level. The default is what every x86-64 has: nothing here
             would run faster with more.
     """
-    import llvmlite.binding as llvm
-
-    llvm.initialize_all_targets()
-    llvm.initialize_all_asmprinters()
-    module = llvm.parse_assembly(IR)
-    module.verify()
-    machine = llvm.Target.from_triple(_TRIPLE).create_target_machine(
-        cpu=cpu or "x86-64", opt=2, reloc="pic", codemodel="default"
-    )
-    tuning = llvm.create_pipeline_tuning_options(speed_level=2)
-    builder = llvm.create_pass_builder(machine, tuning)
-    builder.getModulePassManager().run(module, builder)
-    return bytes(machine.emit_object(module))
+    return assemble(IR, cpu)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, cast, overload
 
+import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from ..compiler.arguments import from_call
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from .store import Store
 
 __all__ = ["CompiledEinsum", "compile_einsum", "einsum"]
+
+_EQUATIONS = 512
+"""How many equations `einsum` remembers."""
 
 
 # --- einsum ---------------------------------------------------------------------------------------
@@ -77,6 +81,20 @@ def einsum(
     >>> einsum(a, [0, 1], b, [1], [0])
     array([ 5., 14.])
     """
+    if (
+        optimize is True
+        and memory_limit is None
+        and dtype is None
+        and order == "K"
+        and casting == "safe"
+        and operands
+        and type(operands[0]) is str
+        and type(operands[-1]) is np.ndarray
+    ):  # nearly always; then as little Python as can be: see `runtime/entry.py`
+        compiled = _by_text.get(operands[0]) or _first_by_text(operands[0])
+        if out is None:
+            return compiled(*operands[1:])
+        return compiled(*operands[1:], out=out)
     if type(optimize) is not bool and type(optimize) is not str:
         optimize = normalize_optimize(optimize)
     if memory_limit is not None:
@@ -89,12 +107,23 @@ def einsum(
     return compiled._call(operands[1:], out, dtype, order, casting)
 
 
-@functools.lru_cache(512)
+_by_text: "dict[str, CompiledEinsum]" = {}
+
+
+def _first_by_text(text: str) -> "CompiledEinsum":
+    compiled = _from_text(text, True, None)
+    if len(_by_text) >= _EQUATIONS:
+        _by_text.clear()
+    _by_text[text] = compiled
+    return compiled
+
+
+@functools.lru_cache(_EQUATIONS)
 def _from_text(text: str, optimize: Optimize, memory_limit: int | None) -> "CompiledEinsum":
     return CompiledEinsum(parse(text), optimize=optimize, memory_limit=memory_limit)
 
 
-@functools.lru_cache(512)
+@functools.lru_cache(_EQUATIONS)
 def _from_subscripts(
     subscripts: Subscripts, optimize: Optimize, memory_limit: int | None
 ) -> "CompiledEinsum":
@@ -345,6 +374,9 @@ class CompiledEinsum(Dispatcher):
             if name not in named:
                 raise EinsumTypeError(f"{function} misses its operand {name!r}")
         return operands + tuple(named[name] for name in names[len(operands) :])
+
+
+CompiledEinsum._entered = CompiledEinsum
 
 
 # --- stubs ----------------------------------------------------------------------------------------

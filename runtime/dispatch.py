@@ -11,7 +11,7 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike
 from ..compiler.errors import EinsumError, EinsumTypeError
 from ..compiler.resolve import resolve
 from ..compiler.subscripts import Expression, Subscripts
-from . import threads
+from . import entry, threads
 from .memory import allocate, memory_order
 from .operands import (
     CASTINGS,
@@ -49,6 +49,20 @@ _PLANS = 4096
 """Plans that one object keeps; when it has so many it starts anew."""
 
 
+class _Direct(NamedTuple):
+    """A plan that is nothing but kernels: the native entry can run it.
+
+    Attributes:
+        work: says which kernels; None if it is not that simple.
+        dtype: of the result.
+        layout: shape and strides of a new result, or None if it goes to `out`.
+    """
+
+    work: Callable[[], entry.Work | None]
+    dtype: np.dtype[Any]
+    layout: tuple[tuple[int, ...], tuple[int, ...]] | None
+
+
 class Dispatcher:
     """One equation and its plans.
 
@@ -58,6 +72,11 @@ class Dispatcher:
         optimize: how the order of contraction is chosen.
         memory_limit: bytes that intermediates may take, or None.
     """
+
+    __slots__ = ("__dict__", "__weakref__", "_native_plans")
+    # A slot because native code reads it: unset, or what `entry.new_plans` makes.
+    _native_plans: list[Any]
+    _entered: type | None = None  # the class whose method `__call__` the native entry may replace
 
     def __init__(
         self,
@@ -74,6 +93,7 @@ class Dispatcher:
         self.memory_limit = memory_limit
         self._subscripts = subscripts
         self._plans: dict[Any, _Plan] = {}
+        self._direct: dict[Any, _Direct] = {}
         self._making: dict[Any, _Making] = {}
         self._changes = threads.changes
 
@@ -88,17 +108,22 @@ class Dispatcher:
         """Look the plan up, or make it."""
         if self._changes != threads.changes:
             self._changes = threads.changes
-            self._plans.clear()
+            self._forget()
         if dtype is None and order == "K" and casting == "safe":  # nearly always
             key = _layout(operands)
             if key is not None:
                 if out is None:
                     plan = self._plans.get(key)
                     if plan is not None:
+                        if key in self._direct:
+                            self._make_native(key, operands, None)
                         return plan(operands, None)
                 elif isinstance(out, np.ndarray):
-                    plan = self._plans.get((key, _out_layout(out, operands)))
+                    key = (key, _out_layout(out, operands))
+                    plan = self._plans.get(key)
                     if plan is not None:
+                        if key in self._direct:
+                            self._make_native(key, operands, out)
                         return plan(operands, out)
         return self._call_first(operands, out, dtype, order, casting)
 
@@ -139,14 +164,39 @@ class Dispatcher:
                     continue
                 self._making[key] = mine  # a thread that was not taken along when we were forked
             try:
-                plan = self._make_plan(*call)
+                plan, direct = self._make_plan(*call)
                 if len(self._plans) >= _PLANS:
-                    self._plans.clear()
+                    self._forget()
+                if direct is not None:
+                    self._direct[key] = direct
                 self._plans[key] = plan
                 return plan
             finally:
                 self._making.pop(key, None)
                 mine.done.set()
+
+    def _forget(self) -> None:
+        """Throw all plans away."""
+        self._plans.clear()
+        self._direct.clear()
+        if hasattr(self, "_native_plans"):
+            self._native_plans = entry.new_plans()
+
+    def _make_native(self, key: Any, operands: Sequence[Array], out: Array | None) -> None:
+        """Hand a plan that is used again to the native entry, if there is one."""
+        direct = self._direct.pop(key, None)
+        if direct is None or self._entered is None:
+            return
+        if not entry.install(self._entered, "_native_plans"):
+            return
+        facts, work = entry.facts(operands, out), direct.work()
+        if facts is None or work is None:
+            return
+        plan = entry.encode(facts, work, direct.dtype, direct.layout)
+        if plan is not None:
+            if not hasattr(self, "_native_plans"):
+                self._native_plans = entry.new_plans()
+            self._native_plans[0][facts] = plan
 
     def _make_plan(
         self,
@@ -155,13 +205,13 @@ class Dispatcher:
         dtype: np.dtype[Any] | None,
         order: str,
         casting: str,
-    ) -> _Plan:
+    ) -> tuple[_Plan, _Direct | None]:
         expression = self._resolve(arrays)
         shape = expression.output_shape
         if out is None:
             view = as_view(expression)
             if view is not None and _view_will_do(view(arrays[0]), dtype, order):
-                return lambda operands, out: view(operands[0])[()]
+                return (lambda operands, out: view(operands[0])[()]), None
         else:
             check_out(out, shape)
         dtypes = choose_dtypes(
@@ -185,13 +235,19 @@ class Dispatcher:
         compute = self._computation(
             distinct, convert(arrays) if convert else arrays, part(target), dtypes
         )
+        direct = None
+        if distinct is expression and convert is None and (in_place or out is None):
+            work = getattr(compute, "work", None)
+            if work is not None and dtypes.result == dtypes.compute:
+                layout = (shape, target.strides) if out is None else None
+                direct = _Direct(work, dtypes.compute, layout)
         if distinct is not expression:
             compute = _into_part(compute, part)
         if convert is not None:
             compute = _after(convert, compute)
         if out is None:
-            return _into_new(compute, new, dtypes, scalar=not shape)
-        return _into_out(compute) if in_place else _by_detour(compute, new)
+            return _into_new(compute, new, dtypes, scalar=not shape), direct
+        return (_into_out(compute) if in_place else _by_detour(compute, new)), direct
 
     def _computation(
         self, expression: Expression, arrays: Sequence[Array], target: Array, dtypes: Dtypes

@@ -30,6 +30,7 @@ from ..compiler.subscripts import Expression
 from . import settings, threads
 from .bind import argument_array, argument_values
 from .buffers import Buffer, Kept
+from .entry import Call, Work
 from .kernels import Kernel, kernel
 from .machine import machine
 from .memory import available_memory
@@ -58,6 +59,7 @@ class Step:
     tiles: int
     scratch_bytes: int
     threads: int  # worth having for its work
+    seconds: float  # that one thread would take, by the cost model
 
     def run(self, arrays: Mapping[str, Array]) -> None:
         """Compute on arrays of the layouts that it was bound to, by the names of the tensors."""
@@ -210,6 +212,22 @@ class Execution:
             np.add(total, new, out=total)
         if total is not target and all(p + s.block >= s.extent for p, s in reduced):
             np.copyto(target, total, casting="same_kind")
+
+    def work(self) -> Work | None:
+        """The same for the native entry, which runs all but pieces."""
+        if self.sliced.slices:
+            return None
+        bound, placed = self.bound[()], self.sliced.workspace
+        given, offsets = len(self.program.inputs) + 1, tuple(placed.offsets.values())
+        fills = (
+            (place, tensor, 0) if tensor < given else (place, given, offsets[tensor - given])
+            for place, tensor in zip(bound.places.tolist(), bound.tensors.tolist(), strict=True)
+        )
+        calls = tuple(
+            Call(*call, 1e9 * step.seconds)
+            for call, step in zip(bound.calls, bound.steps, strict=True)
+        )
+        return Work(calls, bound.arguments, tuple(fills), placed.size)
 
 
 def prepare(
@@ -415,6 +433,7 @@ class _Steps:
             tiles=code.tile_count(values),
             scratch_bytes=scratch_bytes,
             threads=count,
+            seconds=cost.seconds,
         )
 
 

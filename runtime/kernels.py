@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from math import prod
@@ -20,6 +20,7 @@ from .store import StoredKernel, default_stores
 from .target import LEVELS, can_run
 
 if TYPE_CHECKING:
+    from ..compiler.image import Image
     from ..compiler.machine import Target
     from ..compiler.schedule import Schedule
 
@@ -199,8 +200,8 @@ def stored_or_built(
     return StoredKernel(key, header, code), "compiled"
 
 
-def loaded(stored: StoredKernel) -> LoadedImage:
-    """Stored code, executable.
+def loaded(stored: StoredKernel, provided: Mapping[str, int] | None = None) -> LoadedImage:
+    """Stored code, executable; `provided` are addresses of what only it may import.
 
     Raises:
         LoadError: it was made for instructions that this machine lacks.
@@ -208,23 +209,13 @@ def loaded(stored: StoredKernel) -> LoadedImage:
     if not can_run(stored.header["fields"]["features"]):
         target = stored.header["fields"]["target"]
         raise LoadError(f"kernel {stored.key[:12]} is for {target}, which this machine is not")
-    return load(stored.image, **stored.header["image"], label=stored.key[:12])
+    image, label = stored.header["image"], stored.key[:12]
+    return load(stored.image, **image, label=label, provided=provided)
 
 
 def pool_fields() -> KernelFields:
     """What makes the thread pool's code what it is."""
-    from ..compiler.pipeline import sources
-
-    return KernelFields(
-        text=text_digest("thread pool"),
-        dtypes=(),
-        layout="",
-        options={},
-        generator=f"pool {threads.POOL_ABI} {sources(('image', 'pool'))}",
-        llvm=toolchain(),
-        target="x86-64",
-        features=(),
-    )
+    return _program_fields("thread pool", f"pool {threads.POOL_ABI}", ("assemble", "image", "pool"))
 
 
 def compiled_pool() -> tuple[bytes, dict[str, Any]]:
@@ -232,22 +223,65 @@ def compiled_pool() -> tuple[bytes, dict[str, Any]]:
     from ..compiler.image import link
     from ..compiler.pool import build_object
 
-    image = link(build_object())
-    return image.code, {
-        "kind": "kernel",
-        "fields": pool_fields().fields(),
-        "schedule": "thread pool",
-        "image": image.header(),
-    }
+    return _program("thread pool", pool_fields(), link(build_object()))
 
 
 def _pool_image() -> LoadedImage | None:
     """The thread pool's code; None where it is not stored and may not be compiled."""
-    key = pool_fields().key()
-    if settings.current().compile == "never" and default_stores().get(key) is None:
-        return None
-    with _obtaining:
-        return loaded(stored_or_built(key, compiled_pool)[0])
+    stored = _program_code(pool_fields().key(), compiled_pool)
+    return loaded(stored) if stored else None
 
 
 threads.provide(_pool_image)
+
+
+def entry_fields() -> KernelFields:
+    """What makes the native entry's code what it is."""
+    return _program_fields("entry", "entry", ("assemble", "image", "entry"))
+
+
+def compiled_entry() -> tuple[bytes, dict[str, Any]]:
+    """Compile the native entry: the code and the header that a store keeps."""
+    from ..compiler.entry import build_object, symbols
+    from ..compiler.image import link
+
+    return _program("entry", entry_fields(), link(build_object(), symbols()))
+
+
+def entry_image(provided: Mapping[str, int]) -> LoadedImage | None:
+    """The native entry's code, which finds CPython and NumPy at the addresses provided.
+
+    None where it is not stored and may not be compiled.
+    """
+    stored = _program_code(entry_fields().key(), compiled_entry)
+    return loaded(stored, provided) if stored else None
+
+
+def _program_fields(name: str, abi: str, files: tuple[str, ...]) -> KernelFields:
+    """The fields of a program that is written in LLVM IR, in these of the compiler's files."""
+    from ..compiler.pipeline import sources
+
+    return KernelFields(
+        text=text_digest(name),
+        dtypes=(),
+        layout="",
+        options={},
+        generator=f"{abi} {sources(files)}",
+        llvm=toolchain(),
+        target="x86-64",
+        features=(),
+    )
+
+
+def _program(name: str, fields: KernelFields, image: Image) -> tuple[bytes, dict[str, Any]]:
+    header = {"kind": "kernel", "fields": fields.fields(), "schedule": name}
+    return image.code, header | {"image": image.header()}
+
+
+def _program_code(
+    key: str, build: Callable[[], tuple[bytes, dict[str, Any]]]
+) -> StoredKernel | None:
+    if settings.current().compile == "never" and default_stores().get(key) is None:
+        return None
+    with _obtaining:
+        return stored_or_built(key, build)[0]

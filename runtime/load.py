@@ -77,6 +77,7 @@ def load(
     entries: Mapping[str, int] | None = None,
     *,
     label: str = "einsumc",
+    provided: Mapping[str, int] | None = None,
 ) -> LoadedImage:
     """Make an image executable.
 
@@ -86,6 +87,7 @@ def load(
         rebase: offsets of the slots that hold an offset and want an address.
         entries: offset of each function, by name.
         label: what profilers show before the functions' names.
+        provided: addresses of symbols that this image may import beside `LIBRARIES`.
 
     The arguments after the code may come straight from a file's header: whatever they hold, nothing
     outside the image is written.
@@ -98,7 +100,7 @@ def load(
         raise LoadError(f"compiled kernels hold x86-64 code; this process is {architecture()}")
     size = len(code)
     offsets = {name: _checked(offset, size - 1) for name, offset in (entries or {}).items()}
-    slots = [_import(entry, size - 8) for entry in imports]
+    slots = [_import(entry, size - 8, provided or {}) for entry in imports]
     base = anonymous_pages(size)
     try:
         for offset in rebase:
@@ -146,9 +148,11 @@ def _checked(offset: object, limit: int) -> int:
     return offset
 
 
-def _import(entry: Sequence[object], limit: int) -> tuple[int, int]:
+def _import(entry: Sequence[object], limit: int, provided: Mapping[str, int]) -> tuple[int, int]:
     """Return the slot's offset and the address it wants."""
     match entry:
+        case (offset, str(symbol)) if symbol in provided:
+            return _checked(offset, limit), provided[symbol]
         case (offset, str(symbol)) if symbol in LIBRARIES:
             return _checked(offset, limit), _resolve(symbol)
         case (_, symbol):

@@ -34,7 +34,14 @@ from ..compiler.machine import Target
 from ..compiler.resolve import resolve
 from ..compiler.schedule import Schedule
 from ..compiler.subscripts import Subscripts, parse
-from .kernels import compiled, compiled_pool, fields, pool_fields
+from .kernels import (
+    compiled,
+    compiled_entry,
+    compiled_pool,
+    entry_fields,
+    fields,
+    pool_fields,
+)
 from .machine import machine
 from .optimize import normalize_optimize
 from .plan import plan, virtual
@@ -64,27 +71,30 @@ _EVERY_COMBINATION = 5  # indices
 _LARGEST = 1 << 40  # elements of a tensor
 _WHOLE = 1 << 60  # positions of all indices together
 
+_PROGRAMS = {"thread pool": (pool_fields, compiled_pool), "entry": (entry_fields, compiled_entry)}
+"""What goes with the kernels into every store: their fields and how to compile them."""
+
 Progress = Callable[[int, int], None]
 """Called with how many kernels there are by now, and how many there will be."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A kernel to compile; one without a schedule is the thread pool."""
+    """A kernel to compile, or one of the programs that every process needs, by name."""
 
     key: str
-    schedule: Schedule | None
+    schedule: Schedule | str
     target: Target
 
     @property
     def recipe(self) -> str:
-        """The kind of kernel."""
-        return self.schedule.recipe if self.schedule else "thread pool"
+        """The kind of kernel, or the program's name."""
+        return self.schedule if isinstance(self.schedule, str) else self.schedule.recipe
 
     @property
     def dtypes(self) -> tuple[str, ...]:
         """Of the operands, then the output."""
-        return self.schedule.elements if self.schedule else ()
+        return () if isinstance(self.schedule, str) else self.schedule.elements
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +178,9 @@ def jobs_for(
         for schedule in _schedules(subscripts, signature, chosen, memory_limit):
             key = fields(schedule, target).key()
             jobs[key] = Job(key, schedule, target)
-    pool = pool_fields().key()
-    jobs[pool] = Job(pool, None, target)
+    for name, (program, _) in _PROGRAMS.items():
+        key = program().key()
+        jobs[key] = Job(key, name, target)
     return [jobs[key] for key in sorted(jobs)]
 
 
@@ -311,7 +322,9 @@ def _compile_all(missing: Sequence[Job], jobs: int) -> Iterator[tuple[Job, _Code
 
 
 def _compile(job: Job) -> _Code:
-    return compiled_pool() if job.schedule is None else compiled(job.schedule, job.target)
+    if isinstance(job.schedule, str):
+        return _PROGRAMS[job.schedule][1]()
+    return compiled(job.schedule, job.target)
 
 
 # --- kernels.toml ---------------------------------------------------------------------------------

@@ -81,6 +81,9 @@ _chosen: int | None = None
 changes = 0
 """How often the number of threads was set: plans share out work for the number at their making."""
 
+when_set: list[Callable[[], None]] = []
+"""Called whenever that is."""
+
 
 # The number of threads
 
@@ -96,6 +99,8 @@ def set_num_threads(count: int | None) -> None:
         raise ValueError(f"number of threads: expected 1 to {MAX_THREADS}, got {count}")
     _chosen = count
     changes += 1
+    for tell in when_set:
+        tell()
 
 
 def chosen_threads() -> int | None:
@@ -105,7 +110,7 @@ def chosen_threads() -> int | None:
 
 def default_threads() -> int:
     """Return how many threads there are if nobody chooses: one for each processor."""
-    return min(_processors(), MAX_THREADS)
+    return min(processors(), MAX_THREADS)
 
 
 def get_num_threads() -> int:
@@ -122,11 +127,12 @@ def get_num_threads() -> int:
 
 @lru_cache(maxsize=8)
 def _environment_threads(text: str | None) -> int:
-    return min(settings.current().num_threads or _processors(), MAX_THREADS)
+    return min(settings.current().num_threads or processors(), MAX_THREADS)
 
 
 @lru_cache(maxsize=1)
-def _processors() -> int:
+def processors() -> int:
+    """Return how many processors this process may use: its affinity mask and its quotas."""
     return max(1, min([available_cores(), *map(math.ceil, _quotas())]))
 
 
@@ -207,7 +213,7 @@ def _after_fork() -> None:
     global _lock
     _lock = threading.Lock()
     _environment_threads.cache_clear()
-    _processors.cache_clear()
+    processors.cache_clear()
     # The system has wiped the state already, and does so for forks that Python knows nothing of;
     # this is for systems that do not.
     if _pool is not None and not _pool.wiped:
@@ -254,7 +260,7 @@ def run(
     if native is None:
         _run_here(_function(kernel), args, tiles, scratch)
         return
-    spin = _SPIN_CYCLES if 1 < threads <= _processors() else 0
+    spin = _SPIN_CYCLES if 1 < threads <= processors() else 0
     call, state, _ = native
     done = 0
     while done < tiles:

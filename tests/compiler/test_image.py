@@ -6,9 +6,9 @@ import sys
 
 import llvmlite.binding as llvm
 import pytest
-from einsumc.compiler import pool
+from einsumc.compiler import entry, pool
 from einsumc.compiler.image import IMPORTS, Image, ImageError, link
-from einsumc.runtime.load import LIBRARIES, load
+from einsumc.runtime.load import LIBRARIES, LoadError, load
 from einsumc.runtime.target import architecture
 
 runs_here = pytest.mark.skipif(
@@ -228,3 +228,21 @@ def test_pool_is_small_and_needs_only_the_c_library() -> None:
     assert list(image.entries) == [pool.ENTRY]
     assert len(image.code) <= 4096
     assert {LIBRARIES[symbol] for _, symbol in image.imports} == {""}
+
+
+def test_the_native_entry_imports_what_it_says_and_nothing_else() -> None:
+    image = link(entry.build_object(), entry.symbols())
+    assert set(image.entries) == {entry.CALL, entry.FACTS}
+    imported = {symbol for _, symbol in image.imports}
+    assert imported - IMPORTS == entry.symbols()
+    with pytest.raises(ImageError, match="is not a function that kernels may call"):
+        link(entry.build_object())
+
+
+@runs_here
+def test_what_an_image_imports_beside_libraries_is_provided_or_refused() -> None:
+    image = link(entry.build_object(), entry.symbols())
+    with pytest.raises(LoadError, match="is not a function that kernels may call"):
+        load(image.code, **image.header())
+    loaded = load(image.code, **image.header(), provided=dict.fromkeys(entry.symbols(), 1))
+    assert set(loaded.entries) == set(image.entries)

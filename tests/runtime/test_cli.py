@@ -66,14 +66,14 @@ def test_precompile_check_list_and_clear(tmp_path, cache):
     file, output = tmp_path / "kernels.toml", tmp_path / "output"
     file.write_text(FILE)
     missing = run("precompile", file, "--output", output, "--check", status=1)
-    assert "2 of 2 kernels" in missing.stderr
+    assert "3 of 3 kernels" in missing.stderr
     assert "is missing" in missing.stderr
     assert not output.exists()
 
-    assert "2 compiled, 0 there before" in run("precompile", file, "--output", output).stdout
-    assert "0 compiled, 2 there before" in run("precompile", file, "--output", output).stdout
+    assert "3 compiled, 0 there before" in run("precompile", file, "--output", output).stdout
+    assert "0 compiled, 3 there before" in run("precompile", file, "--output", output).stdout
     assert "all there and sound" in run("precompile", file, "--output", output, "--check").stdout
-    assert len(Store(output).keys()) == 2
+    assert len(Store(output).keys()) == 3
     assert not cache.exists()
 
     path = next(output.rglob("*.kernel"))
@@ -90,8 +90,8 @@ def test_precompile_for_another_level(tmp_path, cache):
     assert "f4,f4->f4" in listed
     assert "x0[v]=1" in listed
     assert "x86-64-v4" in listed
-    assert "\n2 kernels, " in listed
-    assert run("cache", "clear").stdout == f"2 kernels deleted from {cache}\n"
+    assert "\n3 kernels, " in listed
+    assert run("cache", "clear").stdout == f"3 kernels deleted from {cache}\n"
     assert run("cache", "list").stdout == f"0 kernels, 0 B, in {cache}\n"
 
 

@@ -1,0 +1,381 @@
+"""Calls without Python: the native entry (`compiler/entry.py`) made a method of CompiledEinsum.
+
+A compiled einsum begins with the general method, in Python. When a layout comes for the second time
+its plan is written down as `compiler/entry.py` wants it and kept with the object; from the third
+time on the native method finds it there. What it does not find, or is too unusual for it, it hands
+back to the method in Python, so nothing depends on it but time.
+
+There is no native method, and everything works as before, on other interpreters than CPython with
+its GIL, on other machines than Linux on x86-64, where the code is not stored and may not be
+compiled, and where objects do not look as they are expected to.
+"""
+
+import ctypes
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from . import threads
+from .load import LoadedImage, anonymous_pages
+from .target import architecture
+
+__all__ = ["Call", "Work", "encode", "facts", "install", "new_plans"]
+
+_PAGE = 4096
+_RECENT = 8  # plans that are looked at one by one
+_HOLD_NS = 20_000  # after so much work without it, the GIL is given up
+_LARGEST = 1 << 26  # results and workspaces from here on are compared with the memory that is left
+_FAST_KEYWORDS = 0x80 | 0x02  # METH_FASTCALL | METH_KEYWORDS
+_ALIGNED = 0x100
+
+_SIGNATURE = (
+    "__call__($self, /, *operands, out=None, dtype=None, order='K', casting='safe', **named)\n"
+    "--\n\n"
+)
+
+_pointer, _int64 = ctypes.c_void_p, ctypes.c_int64
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One kernel of a computation: what `threads.run` wants to know, and where its arguments are.
+
+    Attributes:
+        address: of the kernel.
+        begin: the byte at which its arguments begin among all.
+        tiles: how many it has.
+        scratch_bytes: memory that each thread needs.
+        threads: worth having for its work.
+        work_ns: a guess at the time that one thread would take.
+    """
+
+    address: int
+    begin: int
+    tiles: int
+    scratch_bytes: int
+    threads: int
+    work_ns: float
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """All kernels of a computation.
+
+    Attributes:
+        calls: in order.
+        arguments: of all, as 64-bit numbers, without addresses.
+        fills: for each address its place among them, the number of the tensor (operands first, then
+            the result, then the workspace), and bytes to add.
+        workspace: bytes of memory for intermediates, which begins on a page.
+    """
+
+    calls: tuple[Call, ...]
+    arguments: np.ndarray[Any, np.dtype[np.int64]]
+    fills: tuple[tuple[int, int, int], ...]
+    workspace: int
+
+
+# --- plans ----------------------------------------------------------------------------------------
+
+
+def new_plans() -> list[Any]:
+    """What an object's native plans are kept in: those by facts, then those used last."""
+    return [{}] + [None] * _RECENT
+
+
+def facts(operands: Sequence[Any], out: Any) -> bytes | None:
+    """What the native method would find a plan for these arrays by; None if it would not look."""
+    if _native is None:
+        return None
+    words = (_int64 * _plan_format().WORDS)()
+    given = (_pointer * len(operands))(*map(id, operands))
+    length = _native(given, len(operands), None if out is None else id(out), words)
+    return bytes(words)[: 8 * length] or None
+
+
+def encode(
+    known: bytes, work: Work, dtype: np.dtype[Any], layout: tuple[tuple[int, ...], ...] | None
+) -> bytes | None:
+    """A plan in the form that the native method reads; None if it is none for it.
+
+    Args:
+        known: the call's facts.
+        work: what is to be computed.
+        dtype: of the result.
+        layout: shape and strides of a new result, or None if it goes to an `out`.
+    """
+    shape, strides = layout or ((), ())
+    dtype = np.dtype(dtype.char)  # NumPy's own, which is never freed
+    size = dtype.itemsize * int(np.prod(shape, dtype=object))
+    steps = _steps(work)
+    if max(size, work.workspace) >= _LARGEST or steps is None:
+        return None
+    names = _plan_format().PLAN
+    workspace_at = _plan_format().ARGUMENTS + work.arguments.nbytes
+    if work.workspace:
+        workspace_at = _whole_pages(workspace_at)
+    scratch_at = _whole_pages(workspace_at + work.workspace)
+    template_at = 8 * len(names) + len(known)
+    fills_at = template_at + work.arguments.nbytes
+    steps_at = fills_at + 24 * len(work.fills)
+    head = {
+        "facts_bytes": len(known),
+        "scalar": int(layout is not None and not shape),
+        "rank": len(shape),
+        "dtype": id(dtype),
+        "shape": steps_at + 48 * len(steps),
+        "arguments_bytes": work.arguments.nbytes,
+        "template": template_at,
+        "fills": len(work.fills),
+        "fills_at": fills_at,
+        "steps": len(steps),
+        "steps_at": steps_at,
+        "workspace_at": workspace_at,
+        "scratch_at": scratch_at,
+        "block_bytes": scratch_at + max(stride for _, _, _, stride, _, _ in steps),
+        "shared": int(any(worth > 1 for _, _, _, _, worth, _ in steps)),
+        "unused": 0,
+    }
+    fills = [(8 * place, tensor, offset) for place, tensor, offset in work.fills]
+    parts = (
+        np.array([head[name] for name in names], np.int64).tobytes(),
+        known,
+        work.arguments.tobytes(),
+        np.array(fills, np.int64).tobytes(),
+        np.array(steps, np.int64).tobytes(),
+        np.array(shape + strides, np.int64).tobytes(),
+    )
+    return b"".join(parts)
+
+
+def _steps(work: Work) -> list[tuple[int, int, int, int, int, int]] | None:
+    """The steps in a plan's form; None if one needs the thread pool and there is none."""
+    steps, held = [], 0.0
+    for call in work.calls:
+        worth = min(call.tiles, call.threads)
+        held += call.work_ns
+        long = worth > 1 or held > _HOLD_NS
+        if long:
+            held = 0.0
+        stride = _whole_pages(call.scratch_bytes)
+        steps.append((call.address, call.begin, call.tiles, stride, max(worth, 1), int(long)))
+    if any(long for _, _, _, _, _, long in steps) and not _find_pool():
+        return None
+    return steps
+
+
+def _whole_pages(size: int) -> int:
+    return -(-size // _PAGE) * _PAGE
+
+
+@cache
+def _plan_format() -> Any:
+    """The module that says how plans look."""
+    from ..compiler import entry
+
+    return entry
+
+
+# --- the method -----------------------------------------------------------------------------------
+
+_native: Callable[..., int] | None = None
+_state: ctypes.Array[ctypes.c_int64] | None = None
+_lock = threading.Lock()
+_tried = False
+
+
+def _after_fork() -> None:
+    """Start anew in a child, where no thread lives on that might have been installing."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def install(owner: type, slot: str) -> bool:
+    """Make the native method `owner.__call__`, once a process; return whether it is.
+
+    Args:
+        owner: the class; its method `__call__` is what unusual calls are handed to.
+        slot: the name of the slot (of `__slots__`) that holds an object's plans.
+    """
+    global _tried
+    if not _tried:
+        with _lock:
+            if not _tried:
+                _install(owner, slot)
+                _tried = True
+    return _native is not None
+
+
+def _install(owner: type, slot: str) -> None:
+    global _native, _state
+    offset = _slot_offset(owner, slot) if _is_supported() else None
+    if offset is None or not _objects_are_as_expected():
+        return
+    state = anonymous_pages(_PAGE)
+    image = _load(state)
+    if image is None:
+        return
+    slow, text, count = vars(owner)["__call__"], sys.intern("out"), threads.get_num_threads
+    words = (_int64 * (_PAGE // 8)).from_address(state)
+    values = {"slot": offset, "slow": id(slow), "out": id(text), "threads": id(count)}
+    for name, value in values.items():
+        words[_plan_format().STATE.index(name)] = value
+    for kept in (slow, text, count):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))  # not even at exit are they freed
+    method = _method(owner, image.entries[_plan_format().CALL], (slow.__doc__ or "").strip())
+    describe = ctypes.PYFUNCTYPE(_int64, _pointer, _int64, _pointer, _pointer)
+    _state, _native = words, describe(image.entries[_plan_format().FACTS])
+    threads.when_set.append(_tell_changes)
+    _tell_changes()
+    setattr(owner, "__call__", method)  # noqa: B010
+
+
+def _load(state: int) -> LoadedImage | None:
+    from .kernels import entry_image
+
+    try:
+        return entry_image(_provided(state))
+    except Exception:  # no compiler, a store that cannot be read, forbidden executable memory
+        return None
+
+
+def _method(owner: type, address: int, text: str) -> Any:
+    """A method of this class that is the native function at this address."""
+    name, doc = b"__call__\0", (_SIGNATURE + text).encode() + b"\0"
+    memory = anonymous_pages(_whole_pages(32 + len(name) + len(doc)))  # as long as the process
+    ctypes.memmove(memory + 32, name + doc, len(name) + len(doc))
+    fields = (memory + 32, address, _FAST_KEYWORDS, memory + 32 + len(name))  # PyMethodDef
+    ctypes.memmove(memory, (_int64 * 4)(*fields), 32)
+    python = ctypes.PyDLL(None)
+    python.PyDescr_NewMethod.restype = ctypes.py_object
+    python.PyDescr_NewMethod.argtypes = (ctypes.py_object, _pointer)
+    return python.PyDescr_NewMethod(owner, memory)
+
+
+def _provided(state: int) -> dict[str, int]:
+    """The addresses of what the image imports of CPython and NumPy, and of its own state."""
+    python = ctypes.PyDLL(None)
+    found = {"_Py_NoneStruct": id(None), "PyArray_Type": id(np.ndarray), "einsumc_state": state}
+    numbers = {"PyArray_NewFromDescr": 94, "PyArray_Scalar": 60}  # stable: numpy's __init__.pxd
+    table = _numpy_functions()
+    for name in _plan_format().symbols() - found.keys():
+        if name in numbers:
+            found[name] = table[numbers[name]]
+        else:
+            found[name] = ctypes.cast(getattr(python, name), _pointer).value or 0
+    return found
+
+
+def _numpy_functions() -> Any:
+    """NumPy's C API, a table of addresses; its third is the type of arrays."""
+    module = import_module("numpy._core._multiarray_umath")
+    python = ctypes.PyDLL(None)
+    python.PyCapsule_GetPointer.restype = _pointer
+    python.PyCapsule_GetPointer.argtypes = (ctypes.py_object, ctypes.c_char_p)
+    address = python.PyCapsule_GetPointer(module._ARRAY_API, None)
+    table = (_int64 * 128).from_address(address)
+    if table[2] != id(np.ndarray):
+        raise ValueError("NumPy's C API is not what it was")
+    return table
+
+
+def _find_pool() -> bool:
+    """Tell the native code where the thread pool is; return whether there is one."""
+    pool = threads.pool()
+    if pool is None or _state is None:
+        return False
+    names = _plan_format().STATE
+    address = ctypes.cast(pool.call, _pointer).value  # type: ignore[arg-type]
+    _state[names.index("pool_run")] = address or 0
+    _state[names.index("pool")] = pool.state
+    _state[names.index("processors")] = threads.processors()
+    return True
+
+
+def _tell_changes() -> None:
+    """Make all facts written down so far those of other settings."""
+    if _state is not None:
+        _state[_plan_format().STATE.index("changes")] = threads.changes
+
+
+# --- what objects look like -----------------------------------------------------------------------
+
+
+def _is_supported() -> bool:
+    return (
+        sys.implementation.name == "cpython"
+        and (3, 11) <= sys.version_info < (3, 15)
+        and sys.abiflags == ""  # neither free-threaded nor a debugging build
+        and sys.platform == "linux"
+        and architecture() == "x86_64"
+    )
+
+
+def _slot_offset(owner: type, slot: str) -> int | None:
+    """Where an object has the pointer that a slot is; None if that is not certain."""
+    offset = object.__basicsize__
+    value = object()
+    sample: Any = object.__new__(owner)
+    setattr(sample, slot, value)
+    return offset if _word(id(sample) + offset) == id(value) else None
+
+
+def _objects_are_as_expected() -> bool:
+    """Whether all that native code reads of objects is where it expects it."""
+    samples = [
+        np.ones((3, 4, 5), "f4")[::-1, :, ::2],
+        np.ones((4, 2), "c16").T,
+        np.ones(7, "i2")[1:],
+        np.array(1.0),
+        np.frombuffer(bytes(17), "f8", 2, 1),
+    ]
+    given = ("a", "b", "c")
+    return (
+        all(map(_array_is_as_expected, samples))
+        and len({_word(id(array.dtype) + 24) for array in samples[:4]}) == 4
+        and _list_is_as_expected([*given])
+        and _word(id(given) + 16) == 3
+        and _word(id(b"four") + 16) == 4
+        and ctypes.string_at(id(b"four") + 32, 4) == b"four"
+    )
+
+
+def _array_is_as_expected(array: np.ndarray[Any, Any]) -> bool:
+    address, rank = id(array), array.ndim
+    extents, strides = (_word(address + offset) for offset in (32, 40))
+    return (
+        _word(address + 8) == id(np.ndarray)
+        and _word(address + 16) == array.__array_interface__["data"][0]
+        and _word(address + 24) & 0xFFFFFFFF == rank
+        and tuple(_word(extents + 8 * n) for n in range(rank)) == array.shape
+        and tuple(_word(strides + 8 * n) for n in range(rank)) == array.strides
+        and _word(address + 56) == id(array.dtype)
+        and _word(address + 64) & 0xFFFFFFFF == array.flags.num
+        and bool(array.flags.num & _ALIGNED) == array.flags.aligned
+        and ctypes.string_at(id(array.dtype) + 24, 3).decode()
+        == array.dtype.kind + array.dtype.char + array.dtype.byteorder
+        and _word(id(array.dtype) + 24) >> 32 == array.dtype.num
+        and _word(id(array.dtype) + 40) == array.itemsize
+    )
+
+
+def _list_is_as_expected(items: list[Any]) -> bool:
+    begin = _word(id(items) + 24)
+    return _word(id(items) + 16) == len(items) and all(
+        _word(begin + 8 * n) == id(item) for n, item in enumerate(items)
+    )
+
+
+def _word(address: int) -> int:
+    return _int64.from_address(address).value
