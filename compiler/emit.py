@@ -140,7 +140,7 @@ class _Source:
         if _is_innermost(loop):
             self.name_fixed_parts(loop)
         known = self.whole
-        if not known and (_is_innermost(loop) or loop.index in self.schedule.inner):
+        if not known and (_is_innermost(loop) or loop.index == "q"):
             guards = self.lasting_guards(loop)
         if guards:
             self.line(f"if {' and '.join(guards.values())}:")
@@ -648,7 +648,7 @@ def _is_innermost(loop: Loop) -> bool:
 
 
 def _tiles_in(loop: Loop) -> Iterator[tuple[Statement, frozenset[str]]]:
-    """The register tiles in a loop, each with the indices of the loops around it, this one's too."""
+    """The register tiles in a loop, each with the indices of the loops from this one on inwards."""
     for statement in loop.body:
         if isinstance(statement, Loop) and statement.kind is Kind.SERIAL:
             for tile, around in _tiles_in(statement):

@@ -255,7 +255,7 @@ def _row_index(step: Geometry, v: str | None, lanes: int) -> tuple[str | None, i
         return index, _depth(step.extents[index], lanes)
     if not step.reduced:
         return None, 1
-    # Lanes that are summed want several rows: to read several places of memory at a time.
+    # Rows want an index that an operand lacks: it is then loaded less often.
     large = step.strides[_largest(step)]
     reused = v in step.reduced or step.volume(tuple(step.extents)) >= 2 * step.volume(tuple(large))
     best, saved = None, (False, 0)
@@ -266,8 +266,6 @@ def _row_index(step: Geometry, v: str | None, lanes: int) -> tuple[str | None, i
         found = (lacking, -abs(large[index]) if index in large else step.extents[index])
         if best is None or found > saved:
             best, saved = index, found
-    if best is None and v in step.reduced and step.kept:
-        best = step.kept[-1]
     return best, 1
 
 
