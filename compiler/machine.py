@@ -94,7 +94,7 @@ def estimate(target: Target, cores: int = 2, clock: float = 3e9) -> Speeds:
     cycle = target.vector_bytes * clock  # bytes a second, a vector a cycle
     read = Levels(0.8 * cycle, 0.6 * cycle, 0.4 * cycle, 15e9)
     write = Levels(0.5 * cycle, 0.4 * cycle, 0.3 * cycle, 10e9)
-    return Speeds(flops, read, write, _all(read, cores), _all(write, cores), 7e-6, 40e-6)
+    return Speeds(flops, read, write, _all(read, cores), _all(write, cores), 0.3e-6, 40e-6)
 
 
 def _all(one: Levels, cores: int) -> Levels:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,8 @@ from ..compiler.machine import Levels, Machine, Peak, Speeds
 from ..compiler.resolve import resolve
 from ..compiler.subscripts import parse
 from . import threads
-from .execute import Execution, prepare_layouts
+from .decorator import compile_einsum
+from .execute import prepare_layouts
 from .machine import host_machine
 from .operands import Array
 
@@ -60,7 +62,7 @@ def calibrate(progress: Callable[[str], None] = lambda what: None) -> Machine:
             probes[f"read {place}"] = _sum(size)
             probes[f"copy {place}"] = _copy(size)
         a = np.ones(4, "f4")
-        probes["call"] = _probe("i,i->i", a, a, out=np.empty(4, "f4"))
+        probes["call"] = _call_probe(a, np.empty(4, "f4"))
     with _threads(cores):
         for place in ("l3", "memory"):
             probes[f"read all {place}"] = _sum(places[place])
@@ -136,7 +138,7 @@ def _rounded(value: float) -> float:
 class _Probe:
     """A prepared einsum with its arrays; `bytes` are what a call reads and writes."""
 
-    execution: Execution
+    execution: Callable[[tuple[Array, ...], Array], Any]
     operands: tuple[Array, ...]
     out: Array
     bytes: int = 0
@@ -162,6 +164,12 @@ def _probe(equation: str, *operands: Array, out: Array, touched: int = 0) -> _Pr
     strides = [operand.strides for operand in operands]
     execution = prepare_layouts(expression, out.dtype, strides, out.strides)
     return _Probe(execution, operands, out, touched)
+
+
+def _call_probe(operand: Array, out: Array) -> _Probe:
+    """A call with next to nothing to compute, as users make it."""
+    compiled = compile_einsum("i,i->i")
+    return _Probe(lambda operands, out: compiled(*operands, out=out), (operand, operand), out)
 
 
 @contextmanager

@@ -107,7 +107,7 @@ def test_a_microkernel_keeps_its_tile_in_registers(target):
     schedule = choose(canonical(step.geometry()), step.machine).schedule
     lanes = schedule.vector_bytes // 4
     assert busiest.count("vfmadd") == schedule.row_tile * schedule.lane_tile // lanes
-    assert "%rsp" not in busiest
+    assert not any("mm" in line and "%rsp" in line for line in busiest.splitlines()), busiest
 
 
 def test_equal_source_gives_equal_code():
