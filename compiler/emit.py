@@ -557,6 +557,8 @@ class _Source:
             name = f"{p}_wide"
         elif lane_step == "0":
             call = f"load_splat({p}, {base}, {row_step}, {r}{counts})"
+        elif self.looks_up(lane_step):
+            call = f"load_found({p}, {base}, {lane_step}, {c}, {width}{counts})"
         elif lane_step == "1":
             self.fetch_ahead(ref, (rows, lanes), row_step)
             call = f"load_rows({p}, {base}, {row_step}, {r}, {c}, {width}{counts})"
@@ -570,6 +572,10 @@ class _Source:
             call = f"convert({call}, {element})"
         self.line(f"{name} = {call}")
         return name
+
+    def looks_up(self, lane_step: str) -> bool:
+        """Whether a row's layout is not known before its table is looked at."""
+        return self.schedule.recipe == "general" and lane_step not in ("0", "1")
 
     def is_woven(self, rows: int, lanes: int) -> bool:
         """Whether rows that are neighbours in memory are moved by operations of :mod:`.weave`."""
@@ -593,7 +599,9 @@ class _Source:
         width = self.lanes(lanes.size)
         p = ref.buffer
         square = rows.size % width == 0 and lanes.size % width == 0
-        if lane_step in ("0", "1"):
+        if self.looks_up(lane_step):
+            self.line(f"store_found({p}, {base}, {lane_step}, {value}{counts})")
+        elif lane_step in ("0", "1"):
             self.line(f"store_rows({p}, {base}, {row_step}, {value}{counts})")
         elif row_step == "1" and square and width > 1:
             self.line(f"store_columns({p}, {base}, {lane_step}, {value}{counts})")

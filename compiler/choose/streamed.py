@@ -20,7 +20,7 @@ from .choice import Choice, layout_class, rounded
 def streamed(step: Geometry, machine: Machine) -> Choice:
     """The streamed recipe: any number of operands, any indices."""
     lanes = vector_lanes(step.accumulator, machine.target.vector_bytes)
-    v = _lane_index(step, lanes, machine)
+    v = lane_index(step, lanes, machine)
     u, row_tile = _row_index(step, v, lanes)
     square = not step.reduced and row_tile == lanes  # to be transposed in registers
     vectors = 1
@@ -103,7 +103,7 @@ def streamed(step: Geometry, machine: Machine) -> Choice:
     return Choice(schedule, members, order)
 
 
-def _lane_index(step: Geometry, lanes: int, machine: Machine) -> str | None:
+def lane_index(step: Geometry, lanes: int, machine: Machine) -> str | None:
     """The index along which most elements are neighbours; None for a step on scalars."""
     work = step.volume(tuple(step.extents))
 
