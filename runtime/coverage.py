@@ -29,7 +29,7 @@ from .machine import machine
 from .memory import memory_order
 from .operands import Array
 from .plan import virtual
-from .views import as_view, distinct_output
+from .views import distinct_output
 
 if TYPE_CHECKING:
     from ..compiler.machine import Target
@@ -113,7 +113,7 @@ def _general(drawn: frozenset[Schedule], operands: int) -> set[Schedule]:
     host = machine()
     schedules = set()
     for elements, accumulator in types:
-        for kind in Kind:
+        for kind in Kind if accumulator[0] != "u" else (Kind.MAP,):  # bits are only moved
             schedules.add(general_schedule(elements, accumulator, kind, host))
     return schedules
 
@@ -165,7 +165,7 @@ def _calls(subscripts: Subscripts, signature: Signature) -> Iterator[_Call | Ein
         except EinsumError as error:  # extents that do not go together in this equation
             yield error
             continue
-        if not all(extent for _, extent in expression.extents) or as_view(expression) is not None:
+        if not all(extent for _, extent in expression.extents):
             continue
         alike = [terms.index(term) for term in terms]
         distinct = random.random() < 0.5

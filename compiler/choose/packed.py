@@ -51,7 +51,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         *(Group(g, len(members[g]) > 1, g == "k") for g in ("m", "n", "k")),
     )
     outer = (*(g.name for g in batch), "m_task", "n_task", "k_block", "m_block", "n_tile", "m_tile")
-    strides = layout_class(step, order, groups, members, ("m", "n", "k"))
+    strides = layout_class(step, order, groups, members, lambda _, group: group != "b")
     unit = {(tensor, group) for tensor, group, stride in strides if stride == 1}
     # Positions of k that are transposed at once, in squares or in what is left of m's tile.
     side = {"m": min(lanes, 1 << (rows - 1).bit_length()), "n": min(lanes, 8)}
