@@ -1,6 +1,6 @@
 """Compile kernels before anybody needs them: for signatures, before any array exists.
 
-What a signature needs is for :mod:`.coverage` to say. Here it is put together for all signatures,
+What a signature needs is for :mod:`.covering` to say. Here it is put together for all signatures,
 and what no store has is compiled, in several processes.
 """
 
@@ -19,7 +19,7 @@ from ..compiler.errors import EinsumError, EinsumTypeError
 from ..compiler.machine import Target
 from ..compiler.schedule import Schedule
 from ..compiler.subscripts import Subscripts, parse
-from .coverage import schedules_for
+from .covering import schedules_for
 from .kernels import (
     compiled,
     compiled_entry,

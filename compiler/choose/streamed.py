@@ -45,8 +45,8 @@ def streamed(step: Geometry, machine: Machine) -> Choice:
     members["r"] = tuple(i for i in step.reduced if i != v and i not in members["q"])
     members = {g: indices for g, indices in members.items() if indices or g == "v"}
     panels = () if square else _panels(step, members, lanes, machine)
-    if panels and row_tile * vectors > 1:  # what is read from panels is read fast in any tiles
-        row_tile, vectors = (1, 4) if u is None else (4, 2)
+    if panels and row_tile * vectors > 1:  # from panels, all tiles are read as fast
+        row_tile, vectors = (1, 4) if u is None else (3, 4) if step.extents[u] == 3 else (4, 2)
     groups = tuple(
         Group(g, g == "o" or len(members[g]) != 1, g in "qr" or (g == "v" and reduced_lanes))
         for g in members
@@ -203,7 +203,7 @@ def _largest(step: Geometry) -> int:
     return max(range(len(step.strides) - 1), key=lambda t: step.volume(tuple(step.strides[t])))
 
 
-TILES = ((1, 1), (1, 2), (1, 4), (2, 2), (2, 4), (3, 4), (4, 1), (4, 3), (5, 1))
+TILES = (*((1, n) for n in (1, 2, 3, 4)), (2, 2), (2, 4), (3, 4), (4, 1), (4, 2), (5, 1))
 """Rows and vectors of register tiles. All up to (6, 4) of at most twelve registers, 19 of them,
 would take 5 % less time in the mean of many sizes, by the cost below, and make twice the kernels.
 """
@@ -218,7 +218,9 @@ def _shapes(step: Geometry, v: str, u: str | None, rows: int) -> list[tuple[int,
     if rows > 1:
         return [(rows, 1), (rows, {2: 4, 3: 4, 4: 2}.get(rows, 1))]
     if u is None:
-        return [tile for tile in TILES if tile[0] == 1]
+        single = [tile for tile in TILES if tile[0] == 1]
+        summed_beside = step.reduced and v in step.kept
+        return single if summed_beside else [single[0], single[-1]]
     if v in step.reduced:
         return [(2, 4), (4, 1), (4, 3)]
     return [tile for tile in TILES if tile[0] > 1]
@@ -295,7 +297,7 @@ def _row_index(step: Geometry, v: str | None, lanes: int) -> tuple[str | None, i
         # The neighbours of a tensor are the rows: they are transposed in registers.
         if not step.reduced and step.extents[index] >= lanes // 2:
             return index, lanes
-        return index, _depth(step.extents[index], lanes)
+        return index, _depth(step.extents[index])
     if not step.reduced:
         return None, 1
     # Rows want an index that an operand lacks: it is then loaded less often.
@@ -312,7 +314,7 @@ def _row_index(step: Geometry, v: str | None, lanes: int) -> tuple[str | None, i
     return best, 1
 
 
-def _depth(extent: int, lanes: int) -> int:
+def _depth(extent: int) -> int:
     """How many neighbours to transpose at once: all of a few, or what leaves the fewest over."""
     return extent if extent <= 4 else 8
 
@@ -344,7 +346,7 @@ def _panels(
             continue  # the tile's rows are its neighbours, and it is read once
         extent = step.extents[members[last][-1]]
         groups.remove(last)
-        panels.append(Panel(f"x{tensor}", (*groups, last), _depth(extent, lanes)))
+        panels.append(Panel(f"x{tensor}", (*groups, last), max(3, _depth(extent))))
     return tuple(panels)
 
 

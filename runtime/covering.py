@@ -39,16 +39,16 @@ if TYPE_CHECKING:
 
 __all__ = ["schedules_for"]
 
-CALLS = 1200
+CALLS = 4000
 """How many calls are drawn, shared among the operands: planning many takes longer."""
 
 LARGEST = 2048
 """The largest extent of an open index, where tensors are of few indices."""
 
-MOST = 56
+MOST = 64
 """So many kernels at most, besides the general ones."""
 
-ENOUGH = 0.97
+ENOUGH = 0.99
 """The share of calls whose kernels are all to be there, if `MOST` allows."""
 
 _ELEMENTS = 36  # the binary logarithm of the largest tensor's size
