@@ -42,7 +42,7 @@ from .verify import verify
 
 _GENERATOR = (
     *("affine", "build", "emit", "image", "loopnest", "lower", "machine", "pipeline", "schedule"),
-    *("passes", "simd"),
+    *("passes", "simd", "tile_source"),
 )
 
 
