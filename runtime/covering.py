@@ -12,7 +12,7 @@ and besides that the general kernels, which compute whatever the others do not
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from random import Random
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ..compiler.subscripts import Expression, Subscripts
     from .signatures import Signature
 
-__all__ = ["schedules_for"]
+__all__ = ["schedules_for", "shapes_for"]
 
 CALLS = 4000
 """How many calls are drawn, shared among the operands: planning many takes longer."""
@@ -152,14 +152,31 @@ def _nothing(schedule: Schedule, target: Target) -> Kernel:
     return Kernel("", 0, (), (), (), "")
 
 
+SHAPES = 100
+"""How many shapes are drawn where layouts are given."""
+
+
+def shapes_for(signature: Signature) -> Iterator[tuple[tuple[int, ...], ...]]:
+    """Shapes of operands as they may come, some of which may not go together in an equation."""
+    random = Random(0)
+    terms = [operand.axes for operand in signature.operands]
+    drawn = (_shapes(terms, _extents(terms, random)) for _ in range(SHAPES))
+    yield from dict.fromkeys(drawn)
+
+
+def _shapes(
+    terms: Sequence[Sequence[str | int]], extents: Mapping[str, int]
+) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(extents[a] if isinstance(a, str) else a for a in term) for term in terms)
+
+
 def _calls(subscripts: Subscripts, signature: Signature) -> Iterator[_Call | EinsumError]:
     """Calls with arrays of a signature, or what is wrong with their extents."""
     random = Random(0)
     dtype = np.result_type(*(operand.dtype for operand in signature.operands))
     terms = [operand.axes for operand in signature.operands]
     for _ in range(max(CALLS // len(terms), 100)):
-        extents = _extents(terms, random)
-        shapes = [tuple(extents[a] if isinstance(a, str) else a for a in term) for term in terms]
+        shapes = _shapes(terms, _extents(terms, random))
         try:
             expression = resolve(subscripts, shapes)
         except EinsumError as error:  # extents that do not go together in this equation

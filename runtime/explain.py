@@ -373,7 +373,7 @@ def _explained(
         )
         for group in schedule.groups
     )
-    stored = "stored" if default_stores().get(step.kernel.key) else "not stored"
+    stored = "stored" if default_stores().find(step.kernel.key) else "not stored"
     tensors = zip(schedule.names, step.operands, schedule.elements, strict=True)
     header = [
         *context,

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import settings
 from .execute import Execution, prepare_layouts
-from .kernels import Kernel, KernelMissing, fields
+from .kernels import Kernel, KernelMissing, fields, may_compile
 from .memory import memory_order
 from .operands import Array
 from .store import default_stores
@@ -107,6 +106,6 @@ def available(schedule: Schedule, target: Target) -> Kernel:
         KernelMissing: it is in no store and compiling is forbidden.
     """
     found = planned(schedule, target)
-    if settings.current().compile == "never" and default_stores().get(found.key) is None:
+    if not may_compile() and default_stores().find(found.key) is None:
         raise KernelMissing(f"kernel {found.key[:12]} is in no store and EINSUMC_COMPILE=never")
     return found
