@@ -118,13 +118,14 @@ def packed_blocks(
     size = int(schedule.accumulator[1:])
     rows, width = schedule.row_tile, schedule.lane_tile
     m, n, k = extents["m"], extents["n"], extents["k"]
-    depth = max(8, machine.l1_bytes // 2 // (width * size))
+    depth = max(8, machine.l1_bytes * 3 // 4 // (width * size))
     if schedule.elements[-1] != schedule.accumulator:
         depth = k  # the output cannot hold partial sums
     unit = max(8, *(pack.depth for pack in schedule.packs))  # no panel is cut within such a step
     k_block = rounded(ceil(k / ceil(k / depth)), unit)
-    m_block = max(rows, machine.l2_bytes // 2 // (k_block * size) // rows * rows)
+    m_block = max(rows, machine.l2_bytes * 2 // 3 // (k_block * size) // rows * rows)
     n_task = max(width, min(4096, (4 << 20) // (k_block * size)) // width * width)
+    m_block = rounded(ceil(m / ceil(m / m_block)), rows)  # no last block of a few rows
     m_task = rounded(m, rows)
     n_task = min(n_task, rounded(n, width))
     tasks = extents.get("b", 1) * ceil(n / n_task)

@@ -19,6 +19,7 @@ and strides count elements, not bytes. From the ground up:
     memory       load_*, store_*, copy_part; made with `runs` (whole or through the stack) and
                  `transpose`
     streams      write_runs, fence: past the caches
+    updates      update_rows, update_part, prefetch_rows: blocks of a sum, added in the output
     arithmetic   zeros, multiply, add, multiply_add, accumulate, convert, total_rows, stretch
 
 Importing this package declares all operations; `OPERATIONS` has them by name.
@@ -31,6 +32,7 @@ from . import (  # noqa: F401 - they declare operations
     memory,
     streams,
     tables,
+    updates,
 )
 from .loops import least, positions
 from .registry import LOWERING, OPERATIONS, TYPING

@@ -16,7 +16,7 @@ from numba.core.cgutils import for_range
 
 from .emitter import Emitter
 from .registry import literals, operation
-from .tiles import I64, Pointer
+from .tiles import I32, I64, Pointer
 
 
 @operation
@@ -36,17 +36,22 @@ def is_run(table: Any, count: Any) -> Any:
     (size,) = sizes
 
     def lowering(e: Emitter, values: Sequence[Any]) -> Any:
-        b = e.builder
-        kind = ir.VectorType(I64, size)
-        entries = b.load(b.bitcast(values[0], kind.as_pointer()))
-        entries.align = 8
-        first = e.splat(b.extract_element(entries, ir.Constant(ir.IntType(32), 0)), size)
-        steps = b.sub(entries, first)
-        same = b.icmp_signed("==", steps, ir.Constant(kind, list(range(size))))
-        mask = ir.IntType(size)
-        return b.icmp_unsigned("==", b.bitcast(same, mask), ir.Constant(mask, -1))
+        return neighbours(e, values[0], size)
 
     return types.boolean, lowering
+
+
+def neighbours(e: Emitter, table: Any, size: int) -> Any:
+    """Whether ``size`` entries from this address on are neighbours."""
+    b = e.builder
+    kind = ir.VectorType(I64, size)
+    entries = b.load(b.bitcast(table, kind.as_pointer()))
+    entries.align = 8
+    first = e.splat(b.extract_element(entries, ir.Constant(I32, 0)), size)
+    steps = b.sub(entries, first)
+    same = b.icmp_signed("==", steps, ir.Constant(kind, list(range(size))))
+    mask = ir.IntType(size)
+    return b.icmp_unsigned("==", b.bitcast(same, mask), ir.Constant(mask, -1))
 
 
 @operation
