@@ -15,6 +15,12 @@ from ..machine import Machine
 from ..schedule import Pack, Schedule, Split, vector_lanes
 from .choice import Choice, layout_class, rounded
 
+LONGEST_TASK = 1 << 29
+"""Multiply-adds of one task: 10 to 100 ms of work, and then Python may look for Ctrl-C."""
+
+SHORTEST_SIDE = 96
+"""Positions of m or n from which on a task's panels are used often enough to be packed for it."""
+
 
 def packed(step: Geometry, machine: Machine) -> Choice | None:
     """The packed recipe, where the step is a contraction that is large enough for it."""
@@ -111,6 +117,28 @@ def register_tile(accumulator: str, registers: int) -> tuple[int, int]:
     return sums // 2, 2
 
 
+def _halved(
+    volume: tuple[int, int], task: tuple[int, int], tile: tuple[int, int], tasks: int, least: int
+) -> tuple[int, int]:
+    """Positions of m and of n that a task has, so that there are so many tasks if possible.
+
+    The longer side is halved as often as it takes, but not below ``least`` positions: the squarer
+    and the larger a task, the less it has to pack.
+    """
+    (m, n), (m_task, n_task), (rows, width) = volume, task, tile
+    while ceil(m / m_task) * ceil(n / n_task) < tasks:
+        m_half, n_half = rounded(ceil(m_task / 2), rows), rounded(ceil(n_task / 2), width)
+        may_halve_m = least <= m_half < m_task
+        may_halve_n = least <= n_half < n_task
+        if may_halve_m and (m_task >= n_task or not may_halve_n):
+            m_task = m_half
+        elif may_halve_n:
+            n_task = n_half
+        else:
+            break
+    return m_task, n_task
+
+
 def packed_blocks(
     schedule: Schedule, extents: Mapping[str, int], machine: Machine, threads: int
 ) -> dict[str, int]:
@@ -124,17 +152,14 @@ def packed_blocks(
     unit = max(8, *(pack.depth for pack in schedule.packs))  # no panel is cut within such a step
     k_block = rounded(ceil(k / ceil(k / depth)), unit)
     m_block = max(rows, machine.l2_bytes * 2 // 3 // (k_block * size) // rows * rows)
-    n_task = max(width, min(4096, (4 << 20) // (k_block * size)) // width * width)
     m_block = rounded(ceil(m / ceil(m / m_block)), rows)  # no last block of a few rows
-    m_task = rounded(m, rows)
-    n_task = min(n_task, rounded(n, width))
-    tasks = extents.get("b", 1) * ceil(n / n_task)
-    if tasks < 2 * threads and threads > 1:
-        pieces = ceil(2 * threads / tasks)
-        if m >= n:
-            m_task = rounded(ceil(m / pieces), rows)
-        else:
-            n_task = min(n_task, rounded(ceil(n / pieces), width))
+    n_task = max(width, min(4096, (4 << 20) // (k_block * size)) // width * width)
+    batch = extents.get("b", 1)
+    task = rounded(m, rows), min(n_task, rounded(n, width))
+    task = _halved((m, n), task, (rows, width), ceil(m * n * k / LONGEST_TASK), SHORTEST_SIDE)
+    if threads > 1:
+        task = _halved((m, n), task, (rows, width), ceil(2 * threads / batch), 1)
+    m_task, n_task = task
     return {
         "M_TASK": m_task,
         "M_BLOCK": min(m_block, m_task),
