@@ -15,10 +15,11 @@ from ..machine import Machine
 from ..schedule import Pack, Schedule, Split, vector_lanes
 from .choice import Choice, layout_class, rounded
 
-LONGEST_TASK = 1 << 29
-"""Multiply-adds of one task: 10 to 100 ms of work, and then Python may look for Ctrl-C."""
+LONGEST_TASK = 1 << 33
+"""Multiply-adds of one task times an element's bytes: about 50 ms of work in f4 and f8, until
+Python looks for Ctrl-C."""
 
-SHORTEST_SIDE = 96
+SHORTEST_SIDE = 192
 """Positions of m or n from which on a task's panels are used often enough to be packed for it."""
 
 
@@ -151,18 +152,20 @@ def packed_blocks(
         depth = k  # the output cannot hold partial sums
     unit = max(8, *(pack.depth for pack in schedule.packs))  # no panel is cut within such a step
     k_block = rounded(ceil(k / ceil(k / depth)), unit)
-    m_block = max(rows, machine.l2_bytes * 2 // 3 // (k_block * size) // rows * rows)
-    m_block = rounded(ceil(m / ceil(m / m_block)), rows)  # no last block of a few rows
     n_task = max(width, min(4096, (4 << 20) // (k_block * size)) // width * width)
     batch = extents.get("b", 1)
     task = rounded(m, rows), min(n_task, rounded(n, width))
-    task = _halved((m, n), task, (rows, width), ceil(m * n * k / LONGEST_TASK), SHORTEST_SIDE)
+    tasks = ceil(m * n * k * size / LONGEST_TASK)
+    task = _halved((m, n), task, (rows, width), tasks, SHORTEST_SIDE)
     if threads > 1:
         task = _halved((m, n), task, (rows, width), ceil(2 * threads / batch), 1)
     m_task, n_task = task
+    m_block = max(rows, machine.l2_bytes * 2 // 3 // (k_block * size) // rows * rows)
+    blocks = ceil(min(m, m_task) / m_block)
+    m_block = rounded(ceil(min(m, m_task) / blocks), rows)  # no last block of a few rows
     return {
         "M_TASK": m_task,
-        "M_BLOCK": min(m_block, m_task),
+        "M_BLOCK": m_block,
         "N_TASK": n_task,
         "K_BLOCK": k_block,
     }
