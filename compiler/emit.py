@@ -209,6 +209,8 @@ class _Source(TileSource):
                     self.line(f"{index}_{word} = {self.stop(inner.stop)}")
                     self.ends[inner.stop] = f"{index}_{word}"
         for statement in statements:
+            self.ask_for_update(statement)
+        for statement in statements:
             self.statement(statement)
         self.ends = known
         self.depth -= 1

@@ -71,13 +71,8 @@ class TileSource:
                 tests.append(f"{axis.inside} == {axis.size}")
         tests += runs
         if isinstance(statement.add, str):
-            # From the second round on, begin with what the output holds already.
-            self.line(f"if {statement.add} > 0:")
-            self.depth += 1
-            again = replace(statement, target=statement.factors[0], factors=(statement.target,))
-            self.assign(replace(again, add=True), row_axis, lane_axis, inside=bool(tests) or part)
-            self.depth -= 1
-            statement = replace(statement, add=False)
+            self.update(statement, row_axis, lane_axis, tests)
+            return
         if not tests or part:
             self.assign(statement, row_axis, lane_axis, inside=part)
             return
@@ -94,6 +89,41 @@ class TileSource:
         self.assign(statement, row_axis, lane_axis, inside=True)
         self.depth -= 1
         self.firsts.clear()
+
+    def update(self, statement: Assign, rows: Axis, lanes: Axis, tests: list[str]) -> None:
+        """Store a tile of sums, or add it to those of the blocks before."""
+        (tile,) = statement.factors
+        target, again = statement.target, f"{statement.add} > 0"
+        self.in_runs = True
+        first, row_step, lane_step = self.steps(target, rows, lanes)
+        self.in_runs = False
+        counts = f"{rows.inside or rows.size}, {lanes.inside or lanes.size}"
+        neighbours = lane_step == "1"
+        if neighbours:
+            self.line(f"if {' and '.join(tests) or 'True'}:")
+            self.line(
+                f"    update_rows({target.buffer}, {first}, {row_step}, {tile.buffer}, {again})"
+            )
+            self.line("else:")
+            self.depth += 1
+        first, row_step, lane_step = self.steps(target, rows, lanes)
+        places = f"{target.buffer}, {first}, {row_step}, {lane_step}"
+        self.line(f"update_part({places}, {tile.buffer}, {again}, {counts})")
+        self.depth -= neighbours
+
+    def ask_for_update(self, statement: Statement) -> None:
+        """Ask for the part of the output that a tile's sums go to, before they are made."""
+        if not isinstance(statement, Loop) or statement.kind is Kind.SERIAL:
+            return
+        statement, *sides = tile_of(statement)
+        if isinstance(statement.add, str):
+            target, (rows, lanes) = statement.target, [self.axis(side, "")[0] for side in sides]
+            self.in_runs = True
+            first, row_step, lane_step = self.steps(target, rows, lanes)
+            self.in_runs = False
+            if lane_step == "1":
+                places = f"{target.buffer}, {first}, {row_step}, {rows.size}, {lanes.size}"
+                self.line(f"prefetch_rows({places})")
 
     def name_fixed_parts(self, loop: Loop) -> None:
         """Compute once what an innermost loop's offsets have in common in all rounds."""
@@ -303,11 +333,7 @@ class TileSource:
         name = f"{p}_tile"
         if row_step == "0":
             r, counts = 1, counts and f", 1, {lanes.inside or lanes.size}"
-        if wide and width < whole and lane_step == "1" and r == 1:
-            columns = -(-c // whole) * whole
-            call = f"load_rows({p}, {base}, 0, 1, {columns}, {whole}, 1, {c})"
-            name = f"{p}_wide"
-        elif wide and width < whole and row_step == "1" and r > 1:
+        if wide and width < whole and row_step == "1" and r > 1:
             call = f"load_panel({p}, {base}, {lane_step}, {c}, {r})"
             name = f"{p}_wide"
         elif lane_step == "0":

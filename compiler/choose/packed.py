@@ -18,6 +18,13 @@ from .choice import Choice, layout_class, rounded
 THIN = 8
 """The extent of m or n up to which the other operand is better read where it is."""
 
+LONGEST_TASK = 1 << 33
+"""Multiply-adds of one task times an element's bytes: about 50 ms of work in f4 and f8, until
+Python looks for Ctrl-C."""
+
+SHORTEST_SIDE = 192
+"""Positions of m or n from which on a task's panels are used often enough to be packed for it."""
+
 
 def packed(step: Geometry, machine: Machine) -> Choice | None:
     """The packed recipe, where the step is a contraction that is large enough for it."""
@@ -116,6 +123,28 @@ def register_tile(accumulator: str, registers: int) -> tuple[int, int]:
     return sums // 2, 2
 
 
+def _halved(
+    volume: tuple[int, int], task: tuple[int, int], tile: tuple[int, int], tasks: int, least: int
+) -> tuple[int, int]:
+    """Positions of m and of n that a task has, so that there are so many tasks if possible.
+
+    The longer side is halved as often as it takes, but not below ``least`` positions: the squarer
+    and the larger a task, the less it has to pack.
+    """
+    (m, n), (m_task, n_task), (rows, width) = volume, task, tile
+    while ceil(m / m_task) * ceil(n / n_task) < tasks:
+        m_half, n_half = rounded(ceil(m_task / 2), rows), rounded(ceil(n_task / 2), width)
+        may_halve_m = least <= m_half < m_task
+        may_halve_n = least <= n_half < n_task
+        if may_halve_m and (m_task >= n_task or not may_halve_n):
+            m_task = m_half
+        elif may_halve_n:
+            n_task = n_half
+        else:
+            break
+    return m_task, n_task
+
+
 def packed_blocks(
     schedule: Schedule, extents: Mapping[str, int], machine: Machine, threads: int
 ) -> dict[str, int]:
@@ -123,25 +152,25 @@ def packed_blocks(
     size = int(schedule.accumulator[1:])
     rows, width = schedule.row_tile, schedule.lane_tile
     m, n, k = extents["m"], extents["n"], extents["k"]
-    depth = max(8, machine.l1_bytes // 2 // (width * size))
+    depth = max(8, machine.l1_bytes * 3 // 4 // (width * size))
     if schedule.elements[-1] != schedule.accumulator:
         depth = k  # the output cannot hold partial sums
     unit = max(8, *(pack.depth for pack in schedule.packs))  # no panel is cut within such a step
     k_block = rounded(ceil(k / ceil(k / depth)), unit)
-    m_block = max(rows, machine.l2_bytes // 2 // (k_block * size) // rows * rows)
     n_task = max(width, min(4096, (4 << 20) // (k_block * size)) // width * width)
-    m_task = rounded(m, rows)
-    n_task = min(n_task, rounded(n, width))
-    tasks = extents.get("b", 1) * ceil(n / n_task)
-    if tasks < 2 * threads and threads > 1:
-        pieces = ceil(2 * threads / tasks)
-        if m >= n:
-            m_task = rounded(ceil(m / pieces), rows)
-        else:
-            n_task = min(n_task, rounded(ceil(n / pieces), width))
+    batch = extents.get("b", 1)
+    task = rounded(m, rows), min(n_task, rounded(n, width))
+    tasks = ceil(m * n * k * size / LONGEST_TASK)
+    task = _halved((m, n), task, (rows, width), tasks, SHORTEST_SIDE)
+    if threads > 1:
+        task = _halved((m, n), task, (rows, width), ceil(2 * threads / batch), 1)
+    m_task, n_task = task
+    m_block = max(rows, machine.l2_bytes * 2 // 3 // (k_block * size) // rows * rows)
+    blocks = ceil(min(m, m_task) / m_block)
+    m_block = rounded(ceil(min(m, m_task) / blocks), rows)  # no last block of a few rows
     return {
         "M_TASK": m_task,
-        "M_BLOCK": min(m_block, m_task),
+        "M_BLOCK": m_block,
         "N_TASK": n_task,
         "K_BLOCK": k_block,
     }

@@ -20,6 +20,7 @@ and strides count elements, not bytes. From the ground up:
                  `transpose`
     lookups      load_found, store_found: where a table says
     streams      write_runs, fence: past the caches
+    updates      update_rows, update_part, prefetch_rows: blocks of a sum, added in the output
     arithmetic   zeros, multiply, add, multiply_add, accumulate, convert, total_rows, stretch
 
 Importing this package declares all operations; `OPERATIONS` has them by name.
@@ -33,6 +34,7 @@ from . import (  # noqa: F401 - they declare operations
     memory,
     streams,
     tables,
+    updates,
     weave,
 )
 from .loops import least, positions
