@@ -11,6 +11,7 @@ from collections.abc import Callable
 from ..loopnest import Nest
 from ..schedule import Schedule
 from .fuse import fuse
+from .mirror import mirror
 from .pack import pack
 from .parallelize import parallelize
 from .reorder import reorder
@@ -27,6 +28,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("reorder", reorder),
     ("pack", pack),
     ("vectorize", vectorize),
+    ("mirror", mirror),
     ("stage", stage),
     ("parallelize", parallelize),
     ("tabulate", tabulate),
