@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from ..formula import Apply, Contracted, Value
 from ..program import Program, Statement
+from ..symmetry import gram_swap
 
-__all__ = ["describe", "gram_swap"]
+__all__ = ["describe"]
 
 
 def describe(program: Program) -> str:
@@ -25,41 +24,10 @@ def describe(program: Program) -> str:
         for factor in statement.factors
         if factor.tensor in made
     )
-    sizes = program.sizes
-    grams = any(gram_swap(statement, sizes) for statement in program.statements)
+    grams = any(map(gram_swap, program.statements))
     if squares:
         return "mixed" if grams else "instantiated"
     return "Gram" if grams else "pairwise"
-
-
-def gram_swap(statement: Statement, sizes: Mapping[str, int]) -> dict[str, str] | None:
-    """The indices that the two factors of a symmetric product exchange; None for other statements.
-
-    >>> from ..resolve import resolve
-    >>> from ..subscripts import parse
-    >>> from ..program import from_expression
-    >>> expression = resolve(parse("nti,nsi->nts"), [(2, 3, 4), (2, 3, 4)])
-    >>> gram_swap(from_expression(expression, same=[0, 0]).statements[0], expression.sizes)
-    {'t': 's'}
-    >>> gram_swap(from_expression(expression).statements[0], expression.sizes)
-    """
-    if len(statement.factors) != 2:
-        return None
-    first, second = statement.factors
-    if first.tensor != second.tensor or first == second:
-        return None
-    swap = {}
-    for one, other in zip(first.subscripts, second.subscripts, strict=True):
-        if one != other:
-            if not (one.is_index and other.is_index):
-                return None
-            swap[one.terms[0][0]] = other.terms[0][0]
-    kept = statement.kept if statement.epilogue is None else statement.indices
-    if not swap.keys() <= {*kept} or not {*swap.values()} <= {*kept}:
-        return None
-    if swap.keys() & {*swap.values()}:
-        return None
-    return swap
 
 
 def _squares(statement: Statement) -> bool:

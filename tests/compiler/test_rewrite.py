@@ -21,11 +21,12 @@ from einsumc.compiler.program import (
 )
 from einsumc.compiler.resolve import resolve
 from einsumc.compiler.rewrite import compute_once
-from einsumc.compiler.rewrite.describe import describe, gram_swap
+from einsumc.compiler.rewrite.describe import describe
 from einsumc.compiler.rewrite.inline import inlinable, inlined
 from einsumc.compiler.rewrite.renaming import is_symmetric, renamings
 from einsumc.compiler.shared import shared_paths
 from einsumc.compiler.subscripts import parse
+from einsumc.compiler.symmetry import gram_swap
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -409,7 +410,25 @@ def test_inlining_and_splitting_again_keep_the_value(data):
 def test_gram_matrices_are_known_by_their_swap():
     sizes = dict(NORM) | {"h": 2}
     gram = program_of("nthi,nshi->nhts", "bb", **sizes).statements[0]
-    assert gram_swap(gram, sizes) == {"t": "s"}
-    assert gram_swap(program_of("nti,nsi->nts", "ba", **sizes).statements[0], sizes) is None
-    assert gram_swap(program_of("nti,nti->nt", "bb", **sizes).statements[0], sizes) is None
-    assert gram_swap(program_of("ts,si->ti", "bb", t=5, s=5, i=5).statements[0], sizes) is None
+    assert gram_swap(gram) == {"t": "s"}
+    assert gram_swap(program_of("nti,nsi->nts", "ba", **sizes).statements[0]) is None
+    assert gram_swap(program_of("nti,nti->nt", "bb", **sizes).statements[0]) is None
+    assert gram_swap(program_of("ts,si->ti", "bb", t=5, s=5, i=5).statements[0]) is None
+
+
+@pytest.mark.parametrize("form", ["instantiated", "Gram"])
+def test_errors_of_norms_that_cancel_stay_within_the_bound(form):
+    rng = np.random.default_rng(0)
+    n, t, i, j = 4, 60, 40, 30
+    half_b, half_a = (rng.standard_normal((n, t // 2, e)).astype("f4") for e in (i, j))
+    b = np.concatenate([half_b, -half_b], axis=1)
+    a = np.concatenate([half_a, half_a], axis=1)  # every term has its negative
+    equation = program_of("nti,nsi,ntj,nsj->n", "bbaa", n=n, t=t, s=t, i=i, j=j)
+    found = factorize(equation, True, MACHINE, "f4")
+    split = next(p for p in found.programs.values() if describe(p) == form)
+    sizes = np.linalg.norm(b, axis=2) * np.linalg.norm(a, axis=2)
+    bound = (max(t * t, i * j) + 2) * 2.0**-24 * sizes.sum(axis=1) ** 2
+    result = evaluate(split, {"b": b, "a": a}).astype("f8")
+    assert (np.abs(result) <= bound).all()
+    if form == "instantiated":
+        assert (result >= 0).all()
