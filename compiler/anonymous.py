@@ -76,17 +76,18 @@ def form_of(step: Geometry, machine: Machine) -> Form:
     names = tuple(step.extents)
     number = {name: str(n) for n, name in enumerate(names)}
     strides = tuple([tuple([(number[i], s) for i, s in t.items()]) for t in step.strides])
-    key = (step.elements, step.accumulator, tuple(step.extents.values()), strides)
+    key = (step.elements, step.accumulator, tuple(step.extents.values()), strides, step.twins)
     return Form(key, names, *_chosen(key, machine))
 
 
-_Key = tuple[tuple[str, ...], str, tuple[int, ...], tuple[tuple[tuple[str, int], ...], ...]]
+_Strides = tuple[tuple[tuple[str, int], ...], ...]
+_Key = tuple[tuple[str, ...], str, tuple[int, ...], _Strides, bool]
 
 
 @lru_cache(maxsize=4096)
 def _chosen(key: _Key, machine: Machine) -> tuple[Geometry, Choice]:
-    elements, accumulator, extents, strides = key
+    elements, accumulator, extents, strides, twins = key
     numbered = {str(n): extent for n, extent in enumerate(extents)}
-    plain = Geometry(elements, accumulator, numbered, tuple(map(dict, strides)))
+    plain = Geometry(elements, accumulator, numbered, tuple(map(dict, strides)), twins=twins)
     step = in_lines(canonical(plain), machine)
     return step, choose(step, machine)

@@ -28,6 +28,7 @@ from .choose.packed import THIN, register_tile
 from .machine import Levels, Machine
 from .program import Access, Program, Statement, bounds
 from .schedule import vector_lanes
+from .symmetry import gram_swap
 
 __all__ = ["Cost", "program_cost", "statement_cost", "worthwhile_threads"]
 
@@ -45,6 +46,9 @@ GATHER_CYCLES = 1.0
 
 PACKED_GATHER_CYCLES = 6.0
 """The same where the operand is packed: it is large, and each element is on a line of its own."""
+
+_MANY = 256
+"""Tiles across an output up to which those below its diagonal are counted one column by one."""
 
 _MOST = 10**300  # what a float can hold; the unfactored form of a network has more products
 
@@ -117,7 +121,7 @@ def statement_cost(
     least = max(min(flops, _MOST) / (speeds.flops.of(element) * threads), reading + writing)
     groups = _groups(form)
     if groups is not None and _is_packed(groups, element, machine):
-        busy = _packed(groups, element, machine)
+        busy = _packed(groups, element, machine, _is_mirrored(statement, groups, element, machine))
         gathered = sum(n for f, n in zip(form.factors, read, strict=True) if _is_gathered(f, form))
         busy += gathered // size * PACKED_GATHER_CYCLES * _cycle(machine)
         panels = sum(read) / _rate(speeds.write, speeds.write_all, total // 2, machine, threads)
@@ -219,13 +223,24 @@ def _is_packed(groups: _Groups, element: str, machine: Machine) -> bool:
     return long and m * n * k >= machine.worth_packing
 
 
-def _packed(groups: _Groups, element: str, machine: Machine) -> float:
+def _is_mirrored(statement: Statement, groups: _Groups, element: str, machine: Machine) -> bool:
+    """Whether only half of the tiles are computed: see :mod:`.passes.mirror`."""
+    swap = gram_swap(statement)
+    alike = swap is not None and len(swap) == 1 and groups.m == groups.n
+    return alike and groups.k <= machine.partial_sum and element[0] != "c"
+
+
+def _packed(groups: _Groups, element: str, machine: Machine, mirrored: bool = False) -> float:
     """Seconds of the microkernel's tiles on one core."""
     accumulator = _accumulator(element)
     lanes = vector_lanes(accumulator, machine.target.vector_bytes)
     rows, vectors = register_tile(accumulator, machine.target.registers)
     width = vectors * lanes
-    tiles = groups.b * ceil(groups.m / rows) * ceil(groups.n / width)
+    across = ceil(groups.n / width)
+    tiles = groups.b * ceil(groups.m / rows) * across
+    if mirrored:
+        below = (ceil(min((n + 1) * width, groups.m) / rows) for n in range(min(across, _MANY)))
+        tiles = groups.b * (sum(below) if across <= _MANY else tiles // groups.b // 2)
     depth = max(8, machine.l1_bytes // 2 // (width * int(accumulator[1:])))
     steps = groups.k + TILE_STEPS * ceil(groups.k / depth)
     return 2 * min(tiles * rows * width * steps, _MOST) / machine.speeds.flops.of(element)

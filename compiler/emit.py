@@ -201,10 +201,13 @@ class _Source(TileSource):
         """The body of the loops over ``indices``, with names for the ends of their blocks."""
         self.depth += 1
         known = dict(self.ends)
+        later = {inner.index for inner in walk(statements) if isinstance(inner, Loop)}
         for inner in walk(statements):
             if isinstance(inner, Loop | Tabulate) and len(inner.stop) > 1:
                 (index,) = inner.start.names
-                if index in indices and inner.stop not in self.ends:
+                bounds = {name for bound in inner.stop for name in bound.names}
+                is_known = index in indices and not bounds & later
+                if is_known and inner.stop not in self.ends:
                     word = "known" if f"{index}_end" in self.ends.values() else "end"
                     self.line(f"{index}_{word} = {self.stop(inner.stop)}")
                     self.ends[inner.stop] = f"{index}_{word}"

@@ -18,6 +18,7 @@ class Geometry:
     ``elements`` are the tensors' element types, the output last; ``strides[t][i]`` is tensor t's
     stride along index i in elements, and the tensor does not depend on the index where it has no
     entry. An affine access needs nothing more: its address is linear in the indices.
+    ``twins``: the first two operands are one tensor, read at two places.
     ``merged[i]`` are the indices that ``i`` stands for, outermost first, where it is not one alone.
     """
 
@@ -26,6 +27,7 @@ class Geometry:
     extents: Mapping[str, int]
     strides: tuple[Mapping[str, int], ...]
     merged: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
+    twins: bool = False
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -81,6 +83,7 @@ def canonical(geometry: Geometry) -> Geometry:
         {i: extents[i] for i in order},
         tuple({i: t[i] for i in order if i in t} for t in strides),
         {i: indices for i, indices in members.items() if len(indices) > 1},
+        geometry.twins,
     )
 
 

@@ -5,8 +5,8 @@ becomes a kernel::
 
     subscripts  text and shapes -> checked expression
     program     expression -> statements
-    simplify    statements -> fewer, cheaper statements
-    factorize   statements -> pairwise (or deliberately n-ary) steps
+    rewrite     statements -> fewer, cheaper statements
+    factorize   statements -> pairwise (or deliberately n-ary) steps, equal ones once
     slices      statements -> loops over pieces, in less memory; only if it is limited
     relayout    small operands that steps would read badly -> copies of them
     workspace   intermediates -> offsets in one piece of memory

@@ -89,6 +89,8 @@ class Schedule:
     ``outer`` are the loops around a register tile, outermost first, of which the first
     ``parallel`` ones are split over threads; ``inner`` are the loops between the clearing of
     the register tile and its storing. ``rows`` and ``lanes`` name the groups of the tile.
+    A ``mirrored`` output is symmetric in rows and lanes: what is below its diagonal is copied from
+    above, and no sum is cut into blocks.
     ``linear`` lists (tensor, group, stride) for composite groups that the tensor has one stride
     along all the same, a number or an extent's name: it needs no table there.
     """
@@ -112,6 +114,7 @@ class Schedule:
     partial: str | None = None  # the inner loop whose every round sums into a tile of its own
     stage: Stage | None = None
     linear: tuple[tuple[str, str, int | str], ...] = ()  # the one stride of a composite group
+    mirrored: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:

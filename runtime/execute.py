@@ -432,6 +432,7 @@ def _geometry(
         accumulator=element(accumulator),
         extents={i: extents[i] for i in statement.indices},
         strides=tuple(_strides(a, *layouts[a.tensor]) for a in accesses),
+        twins=len(accesses) == 3 and accesses[0].tensor == accesses[1].tensor,
     )
 
 

@@ -66,6 +66,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         (tensor, group): side[group] if (tensor, "k") in unit and (tensor, group) not in unit else 1
         for tensor, group in (("x0", "m"), ("x1", "n"))
     }
+    symmetric = _is_symmetric(step, members) and size["k"] <= machine.partial_sum
     schedule = Schedule(
         recipe="packed",
         elements=(*(step.elements[i] for i in order), step.elements[-1]),
@@ -92,8 +93,27 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
             Pack("x1", "k_block", "n", width, depth["x1", "n"]),
             Pack("x0", "m_block", "m", rows, depth["x0", "m"]),
         ),
+        mirrored=symmetric,
     )
     return Choice(schedule, {g.name: members[g.name] for g in groups}, order)
+
+
+def _is_symmetric(step: Geometry, members: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether exchanging m and n changes nothing: a product of a tensor with its own transpose.
+
+    Not even a bit: parts of complex products are summed in an order that depends on which factor
+    comes first.
+    """
+    m, n = members["m"], members["n"]
+    if not step.twins or step.accumulator[0] == "c":
+        return False
+    if len(m) != 1 or len(n) != 1 or step.extents[m[0]] != step.extents[n[0]]:
+        return False
+    first, second = step.strides[:2]
+    if m[0] not in first:
+        first, second = second, first
+    same = all(first.get(i) == second.get(i) for i in (*members["b"], *members["k"]))
+    return same and first[m[0]] == second[n[0]]
 
 
 def _near(
@@ -155,6 +175,8 @@ def packed_blocks(
     depth = max(8, machine.l1_bytes * 3 // 4 // (width * size))
     if schedule.elements[-1] != schedule.accumulator:
         depth = k  # the output cannot hold partial sums
+    if schedule.mirrored:
+        depth = k  # see :mod:`..passes.mirror`
     unit = max(8, *(pack.depth for pack in schedule.packs))  # no panel is cut within such a step
     k_block = rounded(ceil(k / ceil(k / depth)), unit)
     n_task = max(width, min(4096, (4 << 20) // (k_block * size)) // width * width)
