@@ -9,6 +9,7 @@ or columns are inside, the same operation takes their counts and masks the rest.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import gcd
 
@@ -104,7 +105,7 @@ class _Source:
                 case Assign():
                     for ref in (statement.target, *statement.factors):
                         for term in ref.terms:
-                            names.update((str(term.stride), *term.position.names))
+                            names.update((*str(term.stride).split("*"), *term.position.names))
         for buffer in self.nest.buffers:
             names.update(str(s) for s in buffer.size)
         return names
@@ -138,6 +139,8 @@ class _Source:
         guards: dict[str, str] = {}
         if _is_innermost(loop):
             self.name_fixed_parts(loop)
+        known = self.whole
+        if not known and (_is_innermost(loop) or loop.index == "q"):
             guards = self.lasting_guards(loop)
         if guards:
             self.line(f"if {' and '.join(guards.values())}:")
@@ -147,32 +150,54 @@ class _Source:
                 self.depth -= 1
                 self.line("else:")
                 self.depth += 1
-            self.whole = dict.fromkeys(guards, whole)
+            self.whole = {**known, **dict.fromkeys(guards, whole)}
+            if False not in self.whole.values() and self.sums_lanes_of(loop):
+                self.summed_tiles(loop, start, stop)
+                continue
             self.line(f"for {loop.index} in range({start}, {stop}{step}):")
             self.last_tile(loop, start, stop)
             self.body(loop.body, {loop.index})
         if guards:
             self.depth -= 1
-            self.whole = {}
+        self.whole = known
         self.fixed.clear()
 
+    def sums_lanes_of(self, loop: Loop) -> bool:
+        """Whether a loop walks lanes that are summed, tile by tile, with the sums in registers."""
+        lanes = self.nest.group(self.schedule.lanes)
+        if not (lanes.reduced and loop.index == f"{lanes.name}_tile" and _is_innermost(loop)):
+            return False
+        tiles = [_tile(s)[0] for s in loop.body if not isinstance(s, Tabulate)]
+        return all(self.in_register(tile.target) and tile.add is True for tile in tiles)
+
+    def summed_tiles(self, loop: Loop, start: str, stop: str) -> None:
+        """The whole tiles, then what is left: no test is in the way of the sums."""
+        end = f"{loop.index}_whole"
+        self.line(f"{end} = {stop} - ({stop} - {start}) % {loop.step}")
+        sides = dict(self.whole)
+        for begin, limit, whole in ((start, end, True), (end, stop, False)):
+            self.line(f"for {loop.index} in range({begin}, {limit}, {loop.step}):")
+            self.line(f"    columns = {loop.step if whole else f'{stop} - {loop.index}'}")
+            self.whole = {**sides, "columns": whole}
+            self.body(loop.body, {loop.index})
+        self.whole = sides
+
     def lasting_guards(self, loop: Loop) -> dict[str, str]:
-        """Count what is inside along the sides of an innermost loop's tiles that stay the same in
-        all rounds; returns the test of each side being whole.
+        """Count what is inside along the sides of a loop's tiles that stay the same in all rounds;
+        returns the test of each side being whole.
         """
         guards: dict[str, set[tuple[str, str]]] = {"rows": set(), "columns": set()}
-        for tile in loop.body:
-            if isinstance(tile, Tabulate):
-                continue
+        for tile, around in _tiles_in(loop):
             statement, *sides = _tile(tile)
-            if not any(self.in_memory(ref) for ref in (statement.target, *statement.factors)):
+            if not self.is_guarded(statement):
                 continue
             if self.is_scratch(statement.target):
                 return {}  # to fill a panel, a test a tile costs less than compiling it twice
             for side, word in zip(sides, guards, strict=True):
                 axis, guard = self.axis(side, word)
                 if side is not None and guard:
-                    moves = any(loop.index in bound.names for bound in (side.start, *side.stop))
+                    names = {name for bound in (side.start, *side.stop) for name in bound.names}
+                    moves = not names.isdisjoint(around)
                     guards[word].add(("" if moves else guard, f"{word} == {axis.size}"))
         tests = {}
         for word, found in guards.items():
@@ -206,8 +231,9 @@ class _Source:
             if isinstance(inner, Loop | Tabulate) and len(inner.stop) > 1:
                 (index,) = inner.start.names
                 if index in indices and inner.stop not in self.ends:
-                    self.line(f"{index}_end = {self.stop(inner.stop)}")
-                    self.ends[inner.stop] = f"{index}_end"
+                    word = "known" if f"{index}_end" in self.ends.values() else "end"
+                    self.line(f"{index}_{word} = {self.stop(inner.stop)}")
+                    self.ends[inner.stop] = f"{index}_{word}"
         for statement in statements:
             self.statement(statement)
         self.ends = known
@@ -283,7 +309,7 @@ class _Source:
             statement = replace(statement, factors=(Ref(f"{tile.buffer}_sum"),), total=False)
         row_axis, row_guard = self.axis(rows, "rows")
         lane_axis, lane_guard = self.axis(lanes, "columns")
-        in_memory = any(self.in_memory(ref) for ref in (statement.target, *statement.factors))
+        in_memory = self.is_guarded(statement)
         runs = self.runs(statement, row_axis, lane_axis)
         part = in_memory and False in self.whole.values()
         tests = []
@@ -375,6 +401,16 @@ class _Source:
         guard = f"{self.stop(loop.stop)} - {loop.start}"
         return _Axis(loop.index, loop.start, size, word), guard
 
+    def is_guarded(self, statement: Assign) -> bool:
+        """Whether it matters that part of a tile may lie outside: scratch has room for all of it,
+        but lanes outside must not be summed.
+        """
+        if any(self.in_memory(ref) for ref in (statement.target, *statement.factors)):
+            return True
+        summed = self.nest.group(self.schedule.lanes).reduced
+        into = self.in_register(statement.target) and statement.add is True
+        return summed and into and not any(map(self.in_register, statement.factors))
+
     def in_memory(self, ref: Ref) -> bool:
         return not self.in_register(ref) and self.nest.buffer(ref.buffer).scope is Scope.MEMORY
 
@@ -463,6 +499,8 @@ class _Source:
         if rows.size == 1 and lane_step == "1":
             return False
         panel = statement.target.buffer
+        if row_step == "1" and any(panel == f"{p.operand}_panel" for p in self.schedule.panels):
+            return False
         place, pitch, _ = self.steps(statement.target, rows, lanes)
         counts = f"{rows.inside or rows.size}, {lanes.inside or lanes.size}"
         self.line(
@@ -520,7 +558,10 @@ class _Source:
         elif lane_step == "0":
             call = f"load_splat({p}, {base}, {row_step}, {r}{counts})"
         elif lane_step == "1":
+            self.fetch_ahead(ref, (rows, lanes), row_step)
             call = f"load_rows({p}, {base}, {row_step}, {r}, {c}, {width}{counts})"
+        elif row_step == "1" and self.is_woven(r, width):
+            call = f"load_woven({p}, {base}, {lane_step}, {r}, {c}, {width}{counts})"
         elif row_step == "1" and r % (side := min(r, width)) == 0 and c % side == 0:
             call = f"load_columns({p}, {base}, {lane_step}, {r}, {c}, {side}{counts})"
         else:
@@ -529,6 +570,21 @@ class _Source:
             call = f"convert({call}, {element})"
         self.line(f"{name} = {call}")
         return name
+
+    def is_woven(self, rows: int, lanes: int) -> bool:
+        """Whether rows that are neighbours in memory are moved by operations of :mod:`.weave`."""
+        return self.schedule.recipe == "streamed" and lanes > 1 and rows % lanes != 0
+
+    def fetch_ahead(self, ref: Ref, axes: tuple[_Axis, _Axis], row_step: str) -> None:
+        """Where late sums are walked in blocks, ask for what the next block will read."""
+        terms = tuple(_shifted(term, "q", "Q_BLOCK") for term in ref.terms)
+        again = row_step == "0" and axes[0].size > 1
+        if self.schedule.inner == ("q",) and terms != ref.terms and not again:
+            firsts, self.firsts = self.firsts, {}
+            ahead, _, _ = self.steps(replace(ref, terms=terms), *axes)
+            self.firsts = firsts
+            rows, columns = (axis.size for axis in axes)
+            self.line(f"fetch_rows({ref.buffer}, {ahead}, {row_step}, {rows}, {columns})")
 
     def store(self, ref: Ref, rows: _Axis, lanes: _Axis, counts: str, value: str) -> None:
         base, row_step, lane_step = self.steps(ref, rows, lanes)
@@ -541,6 +597,8 @@ class _Source:
             self.line(f"store_rows({p}, {base}, {row_step}, {value}{counts})")
         elif row_step == "1" and square and width > 1:
             self.line(f"store_columns({p}, {base}, {lane_step}, {value}{counts})")
+        elif row_step == "1" and self.is_woven(rows.size, width):
+            self.line(f"store_woven({p}, {base}, {lane_step}, {value}{counts})")
         else:
             self.line(f"store_any({p}, {base}, {row_step}, {lane_step}, {value}{counts})")
 
@@ -589,6 +647,16 @@ def _is_innermost(loop: Loop) -> bool:
     return not any(isinstance(s, Loop) and s.kind in (Kind.SERIAL, Kind.RUN) for s in loop.body)
 
 
+def _tiles_in(loop: Loop) -> Iterator[tuple[Statement, frozenset[str]]]:
+    """The register tiles in a loop, each with the indices of the loops from this one on inwards."""
+    for statement in loop.body:
+        if isinstance(statement, Loop) and statement.kind is Kind.SERIAL:
+            for tile, around in _tiles_in(statement):
+                yield tile, around | {loop.index}
+        elif not isinstance(statement, Tabulate):
+            yield statement, frozenset((loop.index,))
+
+
 def _tile(statement: Statement) -> tuple[Assign, Loop | None, Loop | None]:
     """The assignment inside the loops of a register tile, and these: rows and lanes."""
     rows = lanes = None
@@ -621,6 +689,14 @@ def _offset(term: Term, position: Affine) -> str:
     if text == "0" or term.stride == 1:
         return text
     return f"{text} * {term.stride}" if position.is_index else f"({text}) * {term.stride}"
+
+
+def _shifted(term: Term, index: str, by: str) -> Term:
+    """The same term at a position further on, where it depends on an index."""
+    if index not in term.position.names:
+        return term
+    position = replace(term.position, terms=(*term.position.terms, (by, 1)))
+    return replace(term, position=position)
 
 
 def _substitute(position: Affine, values: dict[str, Affine]) -> Affine:

@@ -14,10 +14,10 @@ from ..machine import Machine
 from ..schedule import Schedule
 from .choice import Choice
 from .packed import packed, packed_blocks
-from .streamed import is_small, streamed, streamed_blocks
+from .streamed import is_held, is_small, streamed, streamed_blocks
 from .turned import as_bits, turned, turned_blocks
 
-__all__ = ["Choice", "block_sizes", "choose", "is_small"]
+__all__ = ["Choice", "block_sizes", "choose", "is_held", "is_small"]
 
 
 def choose(step: Geometry, machine: Machine) -> Choice:

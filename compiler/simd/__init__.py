@@ -31,6 +31,7 @@ from . import (  # noqa: F401 - they declare operations
     memory,
     streams,
     tables,
+    weave,
 )
 from .loops import least, positions
 from .registry import LOWERING, OPERATIONS, TYPING
