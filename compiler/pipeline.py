@@ -41,8 +41,8 @@ from .schedule import Schedule
 from .verify import verify
 
 _GENERATOR = (
-    *("affine", "build", "emit", "image", "loopnest", "lower", "machine", "pipeline", "schedule"),
-    *("passes", "simd"),
+    *("affine", "build", "emit", "express", "finish", "formula", "image", "loopnest", "lower"),
+    *("machine", "pipeline", "schedule", "passes", "simd"),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from .affine import Affine
@@ -49,9 +50,12 @@ def _lines(statement: Statement, depth: int) -> list[str]:
 
 def assignment(statement: Assign) -> str:
     """One assignment: ``acc[m, n] += x0[m, k] * x1[k, n]``."""
-    value = " * ".join(ref(factor) for factor in statement.factors) or "0"
+    factors = [ref(factor) for factor in statement.factors]
     if statement.total:
-        value = f"total {value}"
+        factors[0] = f"total {factors[0]}"
+    value = " * ".join(factors) or "0"
+    if statement.formula is not None:
+        value = re.sub(r"\$(\d+)", lambda found: factors[int(found[1])], statement.formula.text(""))
     sign = "+=" if statement.add is True else "="
     when = f"    (+= once {statement.add} > 0)" if isinstance(statement.add, str) else ""
     return f"{ref(statement.target)} {sign} {value}{when}"

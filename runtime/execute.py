@@ -20,6 +20,7 @@ from ..compiler.anonymous import Form, form_of
 from ..compiler.choose import Choice
 from ..compiler.cost import statement_cost, worthwhile_threads
 from ..compiler.factorize import Factorization, factorize
+from ..compiler.finish import finish_of, operands_of
 from ..compiler.geometry import Geometry
 from ..compiler.machine import Machine, Target
 from ..compiler.program import Access, Program, Statement, from_expression
@@ -336,7 +337,7 @@ def _moves(step: Step, sliced: Sliced, given: Layouts) -> list[list[int]]:
 
     Intermediates are those of a piece, and stay where they are.
     """
-    accesses = (*step.statement.factors, step.statement.target)
+    accesses = (*operands_of(step.statement), step.statement.target)
     order = (*step.form.numbered_choice.operands, len(accesses) - 1)
     grow = []
     for access in [accesses[n] for n in order] if sliced.slices else ():
@@ -389,12 +390,13 @@ def _geometry(
     statement: Statement,
 ) -> Geometry:
     """A statement's sizes and strides, in elements."""
-    accesses = (*statement.factors, statement.target)
+    accesses = (*operands_of(statement), statement.target)
     return Geometry(
         elements=tuple(element(layouts[a.tensor][1]) for a in accesses),
         accumulator=element(accumulator),
         extents={i: extents[i] for i in statement.indices},
         strides=tuple(_strides(a, *layouts[a.tensor]) for a in accesses),
+        finish=finish_of(statement),
     )
 
 
@@ -412,7 +414,7 @@ class _Steps:
         alike = self._made.get(form.key) or self._made.setdefault(
             form.key, self._first(statement, extents, form)
         )
-        accesses = (*statement.factors, statement.target)
+        accesses = (*operands_of(statement), statement.target)
         order = (*form.numbered_choice.operands, len(accesses) - 1)
         operands = tuple([accesses[i].tensor for i in order])
         return replace(alike, statement=statement, form=form, operands=operands)

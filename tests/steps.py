@@ -157,4 +157,5 @@ def binding(call: Call, arrays: Sequence[np.ndarray]) -> Binding:
         },
         blocks={name: call.values[name] for name in choice.schedule.blocks},
         memory={name: flat(arrays[t]) for name, t in tensors.items()},
+        numbers=step.finish.numbers if step.finish else (),
     )

@@ -21,7 +21,7 @@ THIN = 8
 
 def packed(step: Geometry, machine: Machine) -> Choice | None:
     """The packed recipe, where the step is a contraction that is large enough for it."""
-    if len(step.elements) != 3:
+    if len(step.elements) != 3 or step.finish is not None:
         return None
     out = step.strides[-1]
     order = (0, 1)

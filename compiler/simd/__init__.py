@@ -19,7 +19,9 @@ and strides count elements, not bytes. From the ground up:
     memory       load_*, store_*, copy_part; made with `runs` (whole or through the stack) and
                  `transpose`
     streams      write_runs, fence: past the caches
-    arithmetic   zeros, multiply, add, multiply_add, accumulate, convert, total_rows, stretch
+    arithmetic   zeros, multiply, add, multiply_add, accumulate, total_rows, stretch
+    elementwise  what formulas are made of: divide, maximum, where, convert ...; collect
+    functions    exp, log, tanh, power
 
 Importing this package declares all operations; `OPERATIONS` has them by name.
 """
@@ -27,6 +29,7 @@ Importing this package declares all operations; `OPERATIONS` has them by name.
 from . import (  # noqa: F401 - they declare operations
     addresses,
     arithmetic,
+    elementwise,
     integers,
     memory,
     streams,
