@@ -88,7 +88,7 @@ class Expression:
         return f"{function}({', '.join(arguments)})"
 
     def _power(self, base: str, exponent: float, element: str) -> str:
-        """A power by multiplication, of which half a one is a root and a negative one a quotient."""
+        """A power by multiplication, half of one being a root, a negative one a quotient."""
         base = self.define(base)
         if exponent == 0:
             return f"power_zero({base})"

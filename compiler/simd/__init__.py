@@ -30,6 +30,7 @@ from . import (  # noqa: F401 - they declare operations
     addresses,
     arithmetic,
     elementwise,
+    functions,
     integers,
     memory,
     streams,
