@@ -417,11 +417,17 @@ class _Source:
         """
         if any(self.in_memory(ref) for ref in (statement.target, *statement.factors)):
             return True
-        summed = self.nest.group(self.schedule.lanes).reduced
+        summed = self.sums_lanes(statement)
         into = self.in_register(statement.target) and statement.add is True
         if statement.formula is not None:
             return into and (summed or self.sums_rows(statement))
         return summed and into and not any(map(self.in_register, statement.factors))
+
+    def sums_lanes(self, statement: Assign) -> bool:
+        """Whether the lanes of a tile that a statement adds to are added up in the end."""
+        lanes = self.nest.group(self.schedule.lanes)
+        twice = any(buffer.name == "total" for buffer in self.nest.buffers)
+        return lanes.reduced and (not twice or lanes.over == (statement.formula is not None))
 
     def sums_rows(self, statement: Assign) -> bool:
         """Whether a register tile's rows are added up to one."""
@@ -472,7 +478,9 @@ class _Source:
         ]
         if in_register and statement.add is True:
             # What lies outside is never stored, but summed lanes must not hold any of it.
-            summed = self.nest.group(self.schedule.lanes).reduced and target.buffer != "acc_sum"
+            summed = (
+                self.sums_lanes(statement) and target.buffer.removesuffix("_sum") == target.buffer
+            )
             counts = counts if summed else ""
             *first, last = values
             product = self.product(first)
@@ -516,7 +524,7 @@ class _Source:
             tile = target.buffer
             element = self.nest.buffer(tile).element
             collects = self.sums_rows(statement)
-            summed = self.nest.group(self.schedule.lanes).reduced or collects
+            summed = self.sums_lanes(statement) or collects
             counts = counts if summed and lanes.size * rows.size > 1 else ""
             is_product = isinstance(formula, Apply) and formula.function == "multiply"
             if isinstance(formula, Apply) and is_product and filled and element[0] in "fc":

@@ -147,7 +147,8 @@ class _Tile:
 def _late(nest: Nest, schedule: Schedule) -> bool | str:
     """The loops outside the tile whose rounds all add to the same part of the output, if any."""
     groups = {index: nest.group(schedule.group_of(index)) for index in schedule.outer}
-    over = {group.name: index for index, group in groups.items() if group.over}
-    if over and schedule.formula is not None and any(g.reduced and not g.over for g in nest.groups):
-        return " + ".join(over.values())
+    if schedule.formula is not None:
+        # The innermost loop of each group tells; sums before the formula are whole.
+        over = {group.name: index for index, group in groups.items() if group.over}
+        return " + ".join(over.values()) or False
     return next((index for index, group in groups.items() if group.reduced), False)
