@@ -30,6 +30,7 @@ from .formula import (
     Read,
     Value,
     folded,
+    replaced,
 )
 from .program import Statement
 
@@ -138,18 +139,7 @@ def of_product(formula: Value, factors: int) -> Value:
             return value
         return product if value.position == 0 else Input(value.position + factors - 1)
 
-    return _rebuilt(formula, leaf)
-
-
-def _rebuilt(formula: Value, leaf: Any) -> Value:
-    match formula:
-        case Apply(function, arguments):
-            return Apply(function, tuple(_rebuilt(a, leaf) for a in arguments))
-        case Constant():
-            return formula
-        case _:
-            result: Value = leaf(formula)
-            return result
+    return replaced(formula, leaf)
 
 
 def finished(formula: Value, inputs: Sequence[Any], numbers: Sequence[int]) -> Any:

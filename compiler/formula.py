@@ -29,6 +29,7 @@ __all__ = [
     "Value",
     "accesses_of",
     "folded",
+    "replaced",
     "value_of",
 ]
 
@@ -211,5 +212,21 @@ def folded(value: Value, leaf: Callable[[Leaf], Any], apply: Callable[..., Any])
             return number
         case Apply(function, arguments):
             return apply(function, *(folded(a, leaf, apply) for a in arguments))
+        case _:
+            return leaf(value)
+
+
+def replaced(value: Value, leaf: Callable[[Leaf], Value]) -> Value:
+    """A formula with another one in place of each leaf that is no constant.
+
+    >>> double = Apply("add", (CONTRACTED, CONTRACTED))
+    >>> print(replaced(double, lambda leaf: Constant(2)).text(""))
+    2 + 2
+    """
+    match value:
+        case Constant():
+            return value
+        case Apply(function, arguments):
+            return Apply(function, tuple(replaced(a, leaf) for a in arguments))
         case _:
             return leaf(value)

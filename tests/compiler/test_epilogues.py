@@ -8,15 +8,14 @@ import pytest
 from einsumc.compiler.access import Access
 from einsumc.compiler.affine import Affine
 from einsumc.compiler.anonymous import form_of
-from einsumc.compiler.finish import finish_of, operands_of, wide
+from einsumc.compiler.finish import operands_of, wide
 from einsumc.compiler.formula import CONTRACTED, Apply, Constant, Read
-from einsumc.compiler.geometry import Geometry
 from einsumc.compiler.interpret import interpret
 from einsumc.compiler.machine import Machine
 from einsumc.compiler.pipeline import stages_of
 from einsumc.compiler.program import Epilogue, Program, Statement, Tensor, evaluate
 from einsumc.runtime.target import LEVELS, can_run
-from steps import V3, bind, binding, run, scratch_memory, view_strides
+from steps import V3, bind, binding, run_statement, statement_geometry
 
 pytestmark = pytest.mark.skipif(
     not can_run(LEVELS["x86-64-v3"]), reason="the kernels are for x86-64-v3"
@@ -80,15 +79,7 @@ class Case:
         return [*(self.arrays[a.tensor] for a in operands_of(self.statement)), self.out]
 
     def geometry(self):
-        accesses = (*operands_of(self.statement), self.statement.target)
-        arrays = self.tensors()
-        return Geometry(
-            tuple(f"{a.dtype.kind}{a.dtype.itemsize}" for a in arrays),
-            self.accumulator,
-            {i: self.extents[i] for i in self.statement.indices},
-            tuple(view_strides(a.names, t) for a, t in zip(accesses, arrays, strict=True)),
-            finish=finish_of(self.statement),
-        )
+        return statement_geometry(self.statement, self.extents, self.tensors(), self.accumulator)
 
     def interpreted(self, machine):
         """The name of every pass, and the result after it."""
@@ -104,13 +95,11 @@ class Case:
             yield name, self.out.copy()
 
     def run(self, machine, threads=2, single=False):
-        form = form_of(self.geometry(), machine)
-        call = bind(form.numbered_choice, form.numbered_step, machine, threads)
-        _, scratch = kept = scratch_memory(call.scratch_bytes)
-        tiles = [range(n, n + 1) for n in reversed(range(call.tiles))] if single else ()
         self.out[...] = 99
-        run(call, [a.ctypes.data for a in self.tensors()], scratch, tiles)
-        assert kept
+        arrays, accumulator = self.tensors(), self.accumulator
+        run_statement(
+            self.statement, self.extents, arrays, accumulator, machine, threads, single=single
+        )
         return self.out
 
 
