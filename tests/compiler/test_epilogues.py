@@ -192,3 +192,90 @@ def test_kernels_are_right_at_every_edge(name, machine, element):
         np.testing.assert_array_equal(
             case.run(machine), case.expected(), err_msg=f"{case.extents} {case.out.strides}"
         )
+
+
+@pytest.mark.parametrize("name", ["norm", "rows", "columns", "sum-of-sums", "sum-of-map"])
+@pytest.mark.parametrize("machine", [STREAMED, PACKED], ids=["streamed", "packed"])
+def test_bits_depend_neither_on_threads_nor_on_ranges_of_tiles(name, machine):
+    case = case_of(name, "f4", 3, 0, EXTENTS | {"i": 33, "k": 40})
+    rng = np.random.default_rng(4)
+    for array in case.arrays.values():
+        array[...] = rng.standard_normal(array.shape)
+    found = {
+        case.run(machine, threads, single).tobytes()
+        for threads in (1, 2, 7)
+        for single in (False, True)
+    }
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("extents", [(2, 16, 768, 768), (2, 3, 1000, 30), (1, 64, 17, 3000)])
+def test_norms_are_accurate_and_never_negative(extents):
+    """Of a sum over m by n tiles the error grows with a tile's rows and their number, not m * n."""
+    extents = dict(zip("ntij", extents, strict=True))
+    rng = np.random.default_rng(5)
+    case = Case(CASES["norm"], extents, {"a": "f4", "b": "f4"}, "f4", rng)
+    for array in case.arrays.values():
+        array[...] = rng.standard_normal(array.shape) * 1e-3
+    b, a = (case.arrays[name].astype("f8") for name in "ba")
+    exact = (np.matmul(b.transpose(0, 2, 1), a) ** 2).sum(axis=(1, 2))
+    found = case.run(Machine(V3))
+    assert (found > 0).all()
+    steps = 2 * extents["t"] + extents["i"] // 6 + extents["j"] // 16 + 20
+    np.testing.assert_allclose(found, exact, rtol=steps * 2**-24)
+    case.arrays["a"][...] = 0
+    assert (case.run(Machine(V3)) == 0).all()
+
+
+TYPES = {
+    "mask": (statement("o:ij", "a:ij", apply("where", read("m:ij"), CONTRACTED, 0)), "b1", "f4"),
+    "ids": (
+        statement("o:ij", "a:ij", apply("where", apply("equal", read("m:i"), 2), CONTRACTED, 0)),
+        "i8",
+        "f4",
+    ),
+    "half": (statement("o:ij", "a:ij", apply("add", CONTRACTED, read("m:ij"))), "f2", "f2"),
+    "wide": (statement("o:ij", "a:ij", apply("multiply", CONTRACTED, read("m:j"))), "f8", "f8"),
+    "comparison": (statement("o:ij", "a:ij", apply("less", CONTRACTED, read("m:ij"))), "f4", "b1"),
+    "count": (statement("o:i", "a:ij", apply("less", CONTRACTED, read("m:ij")), "j"), "f4", "i8"),
+    "quotient": (statement("o:ij", "a:ij", apply("divide", CONTRACTED, 4)), None, "f8"),
+    "complex": (statement("o:i", "a:ij b:j", apply("conjugate", CONTRACTED)), None, "c8"),
+    "modulus": (statement("o:i", "a:ij b:j", apply("absolute", CONTRACTED)), None, "f4"),
+    "rotated": (statement("o:i", "a:ij b:j", apply("multiply", CONTRACTED, 1j)), None, "c8"),
+    "complex-quotient": (
+        statement("o:ij", "a:ij", apply("divide", CONTRACTED, read("m:ij"))),
+        "c8",
+        "c8",
+    ),
+}
+FACTORS = {"half": "f2", "quotient": "i4"} | dict.fromkeys(
+    ["complex", "modulus", "rotated", "complex-quotient"], "c8"
+)
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_types_are_numpys(name):
+    found, read, out = TYPES[name]
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    for extent in (1, 5, 16, 37):
+        elements = dict.fromkeys("ab", FACTORS.get(name, "f4")) | {"m": read}
+        extents = {i: {"i": 7, "j": extent}[i] for i in found.indices}
+        case = Case(found, extents, elements, out, rng)
+        if name == "complex-quotient":
+            case.arrays["m"][...] += 4
+        if name == "count":
+            a, m = case.arrays["a"], case.arrays["m"]
+            np.testing.assert_array_equal(case.run(STREAMED), (a < m).sum(axis=1))
+        else:
+            np.testing.assert_allclose(case.run(STREAMED), case.expected(), rtol=1e-6, atol=1e-6)
+
+
+def test_numbers_are_no_part_of_a_kernel():
+    schedules = set()
+    for number in (0.5, 0.25, 1e300, -0.0):
+        made = statement("o:ij", "a:ij", apply("multiply", CONTRACTED, number))
+        case = Case(made, {"i": 4, "j": 9}, {"a": "f8"}, "f8", np.random.default_rng(0))
+        np.testing.assert_array_equal(case.run(STREAMED), case.expected())
+        assert np.array_equal(np.signbit(case.out), np.signbit(case.expected()))
+        schedules.add(form_of(case.geometry(), STREAMED).numbered_choice.schedule)
+    assert len(schedules) == 1
