@@ -189,7 +189,7 @@ def _form(statement: Statement, extents: Mapping[str, int]) -> _Form:
         volume=_volume(indices, extents),
         outputs=_volume(kept, extents),
         count=len(statement.factors),
-        value=epilogue and epilogue.value,
+        value=epilogue.value if epilogue is not None else None,
         over=epilogue.over if epilogue is not None else (),
     )
 

@@ -97,7 +97,9 @@ def finish_of(statement: Statement) -> Finish | None:
                     numbers.extend(key[1])
                 return Parameter(places[key], key[0])
             case Apply("power", (base, Constant() as exponent)) if is_simple(exponent):
-                return Apply("power", (unnamed(base), exponent))
+                number = exponent.number
+                plain = int(number) if isinstance(number, int) else float(number.real)
+                return Apply("power", (unnamed(base), Constant(plain)))
             case Apply(function, arguments):
                 return Apply(function, tuple(map(unnamed, arguments)))
             case _:

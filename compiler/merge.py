@@ -33,8 +33,9 @@ from .program import Epilogue, Program, Statement, Tensor
 
 __all__ = ["merged", "spread"]
 
-_TRUTH = ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")
-_TRUTH += ("logical_and", "logical_or", "logical_not")
+_TRUTH = frozenset(
+    ["equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "logical_and", "logical_or", "logical_not"]
+)
 
 _PIECES = 16
 """So many elements of a result, or partial sums of it, keep all threads busy."""
@@ -155,7 +156,8 @@ def _renamed(
 
 def _merged(producer: Statement, consumer: Statement) -> Statement | None:
     """One statement for both; None where there is no such statement."""
-    name, value = producer.target.tensor, consumer.epilogue and consumer.epilogue.value
+    name = producer.target.tensor
+    value = consumer.epilogue.value if consumer.epilogue is not None else None
     made = producer.epilogue.value if producer.epilogue else CONTRACTED
     only_read = value is not None and all(factor.tensor != name for factor in consumer.factors)
     if only_read and value is not None and not producer.contracted:
@@ -167,12 +169,12 @@ def _merged(producer: Statement, consumer: Statement) -> Statement | None:
         )
     if consumer.epilogue is not None and consumer.contracted:
         return None
-    value = _of_product(value or CONTRACTED, consumer)
+    whole = _of_product(value or CONTRACTED, consumer)
     over = consumer.reduced
     around = {*consumer.kept, *over}
     if producer.contracted and not around <= {*producer.target.names}:
         return None  # the sum would be made again along an index that it does not depend on
-    return Statement(consumer.target, producer.factors, Epilogue(_put(value, name, made), over))
+    return Statement(consumer.target, producer.factors, Epilogue(_put(whole, name, made), over))
 
 
 def _put(value: Value, tensor: str, made: Value) -> Value:

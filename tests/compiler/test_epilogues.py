@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from einsumc.compiler import describe
 from einsumc.compiler.access import Access
 from einsumc.compiler.affine import Affine
 from einsumc.compiler.anonymous import form_of
@@ -279,3 +280,12 @@ def test_numbers_are_no_part_of_a_kernel():
         assert np.array_equal(np.signbit(case.out), np.signbit(case.expected()))
         schedules.add(form_of(case.geometry(), STREAMED).numbered_choice.schedule)
     assert len(schedules) == 1
+
+
+def test_schedules_with_formulas_are_read_back():
+    """What a kernel's file says of it is enough to make it again."""
+    cubed = apply("where", read("m:ij"), apply("power", CONTRACTED, np.float64(1.5)), 0)
+    made = statement("o:i", "a:ij", cubed, "j")
+    case = Case(made, {"i": 4, "j": 9}, {"a": "f8", "m": "b1"}, "f8", np.random.default_rng(0))
+    schedule = form_of(case.geometry(), STREAMED).numbered_choice.schedule
+    assert describe.read(describe.describe(schedule)) == schedule
