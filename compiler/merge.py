@@ -33,8 +33,9 @@ from .program import Epilogue, Program, Statement, Tensor
 
 __all__ = ["merged", "spread"]
 
-_TRUTH = frozenset(
-    ["equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "logical_and", "logical_or", "logical_not"]
+_TRUTH = (
+    *("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"),
+    *("logical_and", "logical_or", "logical_not"),
 )
 
 _PIECES = 16
