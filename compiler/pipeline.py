@@ -54,7 +54,7 @@ __all__ = [
 
 _GENERATOR = (
     *("affine", "build", "emit", "express", "finish", "formula", "image", "loopnest", "lower"),
-    *("machine", "pipeline", "schedule", "passes", "simd"),
+    *("machine", "pipeline", "schedule", "passes", "simd", "tile_source"),
 )
 
 

@@ -274,7 +274,9 @@ class Dispatcher:
         from .stored_plan import prepare as prepare_execution
 
         def prepare_here() -> _Write:
-            return prepare_execution(expression, arrays, target, self.optimize, self.memory_limit)
+            call = (expression, arrays, target, self.optimize, self.memory_limit)
+            found: _Write = prepare_execution(*call)
+            return found
 
         def use() -> "Use":
             from .manifest import use_of

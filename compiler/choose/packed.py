@@ -69,7 +69,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     if "m" in summed:  # the values of one tile after the other are added up in registers
         outer, inner = outer[:-1], ("m_tile", "k")
     operands = (*order, *range(2, len(step.elements) - 1))
-    strides = layout_class(step, operands, groups, members, ("m", "n", "k"))
+    strides = layout_class(step, operands, groups, members, lambda _, group: group != "b")
     unit = {(tensor, group) for tensor, group, stride in strides if stride == 1}
     # Positions of k that are transposed at once, in squares or in what is left of m's tile.
     side = {"m": min(lanes, 1 << (rows - 1).bit_length()), "n": min(lanes, 8)}

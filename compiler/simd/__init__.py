@@ -18,6 +18,7 @@ and strides count elements, not bytes. From the ground up:
     loops        range and min
     memory       load_*, store_*, copy_part; made with `runs` (whole or through the stack) and
                  `transpose`
+    lookups      load_found, store_found: where a table says
     streams      write_runs, fence: past the caches
     arithmetic   zeros, multiply, add, multiply_add, accumulate, total_rows, stretch
     elementwise  what formulas are made of: divide, maximum, where, convert ...; collect
@@ -32,6 +33,7 @@ from . import (  # noqa: F401 - they declare operations
     elementwise,
     functions,
     integers,
+    lookups,
     memory,
     streams,
     tables,

@@ -339,3 +339,47 @@ def test_range_and_min():
         for i in range(begin, min(end, 20, least), 3):
             expected[i : i + 2] += 1
         np.testing.assert_array_equal(found, expected)
+
+
+# --- what a table says ----------------------------------------------------------------------------
+
+OFFSETS = {
+    "neighbours": lambda n: 5 + n,
+    "the same": lambda n: 7 + 0 * n,
+    "backwards": lambda n: 20 - n,
+    "two runs": lambda n: n + 9 * (n > 5),
+}
+
+
+@pytest.mark.parametrize("element", LANES)
+@pytest.mark.parametrize("offsets", OFFSETS.values(), ids=OFFSETS)
+@pytest.mark.parametrize("count", [16, 9, 1, 0])
+def test_rows_are_found_where_a_table_says(element, offsets, count):
+    table = offsets(np.arange(16))
+    part = "" if count == 16 else ", 1, begin"
+    body = (
+        f"t = load_found(operand(args, 0, {element}), 3, operand(args, 2, i8), 16,"
+        f" {LANES[element]}{part})\n"
+        f"store_rows(operand(args, 1, {element}), 0, 0, t)"
+    )
+    source, found = numbers(64, element), np.full(16, SENTINEL, element)
+    call(body, source, found, table, begin=count)
+    wanted = np.where(np.arange(16) < count, source[3 + table], np.zeros((), element))
+    np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("element", LANES)
+@pytest.mark.parametrize("kind", ["neighbours", "backwards", "two runs"])
+@pytest.mark.parametrize("count", [16, 9, 1, 0])
+def test_rows_are_stored_where_a_table_says(element, kind, count):
+    table = OFFSETS[kind](np.arange(16))
+    part = "" if count == 16 else ", 1, begin"
+    body = (
+        f"t = load_rows(operand(args, 0, {element}), 0, 0, 1, 16, {LANES[element]})\n"
+        f"store_found(operand(args, 1, {element}), 3, operand(args, 2, i8), t{part})"
+    )
+    source, found = numbers(16, element), np.full(64, SENTINEL, element)
+    wanted = found.copy()
+    wanted[3 + table[:count]] = source[:count]
+    call(body, source, found, table, begin=count)
+    np.testing.assert_array_equal(found, wanted)
