@@ -42,8 +42,12 @@ class _Source(TileSource):
         self.line("def kernel(args, begin, end, scratch):")
         self.depth += 1
         self.prologue()
+        head = len(self.lines)
         for statement in self.nest.body:
             self.statement(statement)
+        self.lines[head:head] = [
+            f"    {name} = {_number(*number)}" for number, name in self.numbers.items()
+        ]
         return "\n".join(self.lines) + "\n"
 
     def prologue(self) -> None:
@@ -57,7 +61,7 @@ class _Source(TileSource):
             elif name in scratch:
                 buffer = scratch[name]
                 self.line(f"{buffer.name} = buffer(scratch, args[{slot}], {buffer.element})")
-            elif name in used:
+            elif name in {f"c{number}" for number in range(self.nest.numbers)} or name in used:
                 self.line(f"{name} = args[{slot}]")
 
     def used_names(self) -> set[str]:
@@ -268,6 +272,13 @@ class _Source(TileSource):
             f" {pitch}, {row_count or 1}, ({stop} - {first.start}){each}, {first.start},"
             f" {extent} - {stop})"
         )
+
+
+def _number(position: int, kind: str, element: str) -> str:
+    """A number of a formula as a tile of one element."""
+    if kind == "c":
+        return f"pair(c{position}, c{position + 1}, {element})"
+    return f"{'real' if kind == 'f' else 'whole'}(c{position}, {element})"
 
 
 def _is_innermost(loop: Loop) -> bool:

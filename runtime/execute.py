@@ -20,6 +20,7 @@ from ..compiler.anonymous import Form, form_of
 from ..compiler.choose import Choice, substitutes
 from ..compiler.cost import statement_cost, worthwhile_threads
 from ..compiler.factorize import Factorization, factorize
+from ..compiler.finish import finish_of, operands_of
 from ..compiler.geometry import Geometry
 from ..compiler.machine import Machine, Target
 from ..compiler.program import Access, Program, Statement, from_expression
@@ -373,7 +374,7 @@ def _moves(step: Step, sliced: Sliced, given: Layouts) -> list[list[int]]:
 
     Intermediates are those of a piece, and stay where they are.
     """
-    accesses = (*step.statement.factors, step.statement.target)
+    accesses = (*operands_of(step.statement), step.statement.target)
     order = (*step.form.numbered_choice.operands, len(accesses) - 1)
     grow = []
     for access in [accesses[n] for n in order] if sliced.slices else ():
@@ -426,13 +427,14 @@ def _geometry(
     statement: Statement,
 ) -> Geometry:
     """A statement's sizes and strides, in elements."""
-    accesses = (*statement.factors, statement.target)
+    accesses = (*operands_of(statement), statement.target)
     return Geometry(
         elements=tuple(element(layouts[a.tensor][1]) for a in accesses),
         accumulator=element(accumulator),
         extents={i: extents[i] for i in statement.indices},
         strides=tuple(_strides(a, *layouts[a.tensor]) for a in accesses),
         twins=len(accesses) == 3 and accesses[0].tensor == accesses[1].tensor,
+        finish=finish_of(statement),
     )
 
 
@@ -451,7 +453,7 @@ class _Steps:
             form.key, self._first(statement, extents, form)
         )
         choice = alike.form.numbered_choice
-        accesses = (*statement.factors, statement.target)
+        accesses = (*operands_of(statement), statement.target)
         order = (*choice.operands, len(accesses) - 1)
         operands = tuple([accesses[i].tensor for i in order])
         form = form if choice is form.numbered_choice else replace(form, numbered_choice=choice)

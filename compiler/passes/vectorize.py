@@ -34,7 +34,7 @@ def _vectorize(statement: Statement, schedule: Schedule) -> Statement:
         return statement
     inner = statement.body[0]
     if len(statement.body) == 1 and isinstance(inner, Assign):
-        lanes = statement.index in _lane_loops(schedule)
+        lanes = statement.index in _lane_loops(schedule) and not inner.total
         return replace(statement, kind=Kind.VECTOR if lanes else Kind.UNROLLED)
     loop = with_body(statement, tuple(_vectorize(s, schedule) for s in statement.body))
     assert isinstance(loop, Loop)

@@ -21,7 +21,9 @@ and strides count elements, not bytes. From the ground up:
     lookups      load_found, store_found: where a table says
     streams      write_runs, fence: past the caches
     updates      update_rows, update_part, prefetch_rows: blocks of a sum, added in the output
-    arithmetic   zeros, multiply, add, multiply_add, accumulate, convert, total_rows, stretch
+    arithmetic   zeros, multiply, add, multiply_add, accumulate, total_rows, stretch
+    elementwise  what formulas are made of: divide, maximum, where, convert ...; collect
+    functions    exp, log, tanh, power
 
 Importing this package declares all operations; `OPERATIONS` has them by name.
 """
@@ -29,6 +31,8 @@ Importing this package declares all operations; `OPERATIONS` has them by name.
 from . import (  # noqa: F401 - they declare operations
     addresses,
     arithmetic,
+    elementwise,
+    functions,
     integers,
     lookups,
     memory,
