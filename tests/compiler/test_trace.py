@@ -1,0 +1,54 @@
+"""A traced function is a program that evaluates to what NumPy makes of the same body."""
+
+import numpy as np
+import pytest
+from einsumc.compiler.program import evaluate_all, verify_program
+from einsumc.compiler.trace import Place, TraceError, trace, unfold
+from traced_bodies import BODIES, operands_of
+
+
+def run(function, arrays, traced=None):
+    """What a function returns, by way of its trace and the slow interpreter."""
+    if traced is None:
+        places = tuple(Place(n) for n in range(len(arrays)))
+        traced = trace(function, (places, {}), arrays)
+    shapes = [array.shape for array in arrays]
+    unfolded = unfold(traced, shapes)
+    verify_program(unfolded.program)
+    given = [*arrays, *unfolded.constants]
+    found = evaluate_all(unfolded.program, dict(zip(unfolded.program.inputs, given, strict=True)))
+    results = []
+    for result in unfolded.results:
+        array = found[result.tensor].transpose(np.argsort(result.order)).reshape(result.shape)
+        assert array.dtype == result.dtype
+        results.append(array)
+    return traced.returned(results, traced.shapes(shapes))
+
+
+def check(found, expected):
+    """The same structure, dtypes, shapes, and nearly the same numbers."""
+    if isinstance(expected, dict | list | tuple):
+        assert type(found) is type(expected)
+        assert len(found) == len(expected)
+        if isinstance(expected, dict):
+            assert list(found) == list(expected)
+            found, expected = found.values(), expected.values()
+        for one, other in zip(found, expected, strict=True):
+            check(one, other)
+        return
+    if not isinstance(expected, np.ndarray | np.generic):
+        assert found == expected
+        return
+    assert found.dtype == expected.dtype
+    assert found.shape == expected.shape
+    tolerance = {"f2": 2e-2, "f4": 1e-4, "c8": 1e-4}.get(expected.dtype.str[1:], 1e-9)
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", BODIES)
+@pytest.mark.parametrize("seed", range(6))
+def test_every_function_is_what_numpy_makes_of_it(name, seed):
+    function, arrays = operands_of(name, seed)
+    with np.errstate(all="ignore"):
+        expected = function(*arrays)
+    check(run(function, arrays), expected)
