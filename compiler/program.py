@@ -358,9 +358,7 @@ def evaluate(program: Program, arrays: Mapping[str, NDArray[Any]]) -> NDArray[An
     return evaluate_all(program, arrays)[program.result]
 
 
-def evaluate_all(
-    program: Program, arrays: Mapping[str, NDArray[Any]]
-) -> dict[str, NDArray[Any]]:
+def evaluate_all(program: Program, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Compute all results of a program, by name, as `evaluate` does."""
     verify_program(program)
     shapes, sizes = program.shapes, program.sizes

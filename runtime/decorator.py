@@ -205,19 +205,11 @@ def compile_einsum(
         kind = type(equation).__name__
         raise EinsumTypeError(f"the equation must be a str, or a function to decorate, not {kind}")
     parsed = tuple(parse_signature(signature) for signature in signatures)
+    from .traced import CompiledFunction
+
     if equation is not None:
-        return _trace_body(equation, parsed, normalize_optimize(optimize))
-    return lambda function: _trace_body(function, parsed, normalize_optimize(optimize))
-
-
-def _trace_body(
-    function: Callable[..., Any], signatures: tuple[Signature, ...], optimize: Optimize
-) -> "CompiledEinsum":
-    """What the einsums in a function's body compute; to be."""
-    raise NotImplementedError(
-        f"{getattr(function, '__name__', function)}: compiling the body of a function is not "
-        'implemented yet; give the equation, as in @compile_einsum("ij,jk->ik")'
-    )
+        return CompiledFunction(equation, parsed, normalize_optimize(optimize))
+    return lambda function: CompiledFunction(function, parsed, normalize_optimize(optimize))
 
 
 class CompiledEinsum(Dispatcher):

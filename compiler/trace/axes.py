@@ -16,7 +16,7 @@ from math import prod
 from ..affine import Affine
 from ..errors import EinsumError
 
-__all__ = ["Atom", "Atoms", "At", "axis", "coarser", "regrouped", "refined"]
+__all__ = ["At", "Atom", "Atoms", "axis", "coarser", "refined", "regrouped"]
 
 
 @dataclass(frozen=True, slots=True)

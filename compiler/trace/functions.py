@@ -7,11 +7,12 @@ one is an error of Python's, which becomes ours. They take traced arrays, arrays
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from ..arguments import from_call
+from ..subscripts import Subscripts
 from .graph import Diagonal, Index, Node, Size, Slice
 from .linear import dot, inner, outer, tensordot, vdot
 from .location import TraceError, here
@@ -55,9 +56,7 @@ def _now(shape: Sequence[Number]) -> tuple[int, ...]:
     return tuple(extent.now for extent in shape)
 
 
-def call_function(
-    recorder: Recorder, function: Callable[..., Any], args: Any, options: Any
-) -> Any:
+def call_function(recorder: Recorder, function: Callable[..., Any], args: Any, options: Any) -> Any:
     """What another function of NumPy's is of traced arrays."""
     record = _FUNCTIONS.get(function)
     name = getattr(function, "__name__", str(function))
@@ -70,9 +69,14 @@ def call_function(
         raise untraced(f"np.{name}", error) from None
 
 
-def call_compiled(recorder: Recorder, subscripts: Any, operands: Any, options: Any) -> Symbol:
+def call_compiled(
+    recorder: Recorder, subscripts: Subscripts, operands: Sequence[Any], options: Mapping[str, Any]
+) -> Symbol:
     """An einsum of einsumc's inside of a traced function."""
-    return Symbol(recorder, recorder.contract(subscripts, operands, **options), alone=True)
+    if options["out"] is not None:
+        raise TraceError("a traced einsum cannot write to out", here())
+    dtype, casting = options["dtype"], options["casting"]
+    return _wrapped(recorder, _contracted(recorder, subscripts, operands, dtype, casting))  # type: ignore[no-any-return]
 
 
 def _wrapped(recorder: Recorder, result: Any) -> Any:
@@ -363,12 +367,17 @@ def _einsum(
     order: str = "K",
     casting: Any = "safe",
 ) -> Node:
-    subscripts, rest = from_call(operands)
+    return _contracted(recorder, *from_call(operands), dtype, casting)
+
+
+def _contracted(
+    recorder: Recorder, subscripts: Subscripts, operands: Sequence[Any], dtype: Any, casting: Any
+) -> Node:
     if dtype is not None:
-        for each in rest:
+        for each in operands:
             if not np.can_cast(recorder.node(each).dtype, dtype, casting):
                 raise TraceError(f"casting={casting!r} forbids einsum in {dtype}", here())
-    return recorder.contract(subscripts, rest, dtype)
+    return recorder.contract(subscripts, operands, dtype)
 
 
 def _where(recorder: Recorder, condition: Any, x: Any, y: Any, /) -> Node:
@@ -481,7 +490,7 @@ def _method(record: Callable[..., Any]) -> Callable[..., Any]:
 
 
 METHODS: dict[str, Callable[..., Any]] = {
-    name: _method(record)
+    name: _method(cast("Callable[..., Any]", record))
     for name, record in {
         "all": _all,
         "any": _any,

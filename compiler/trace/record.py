@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import EinsumError
 from ..formula import FUNCTIONS
@@ -72,7 +71,9 @@ class Recorder:
     def shape(self, node: Node) -> tuple[Number, ...]:
         """The sizes of a node's axes, as numbers that are known later."""
         now = self._shapes[node]
-        return tuple(Number(None, (node, axis), now[axis], self.guards) for axis in range(node.rank))
+        return tuple(
+            Number(None, (node, axis), now[axis], self.guards) for axis in range(node.rank)
+        )
 
     def now(self, node: Node) -> tuple[int, ...]:
         """The shape in the call that is traced; what depends on it needs a guard."""
@@ -84,7 +85,7 @@ class Recorder:
         """An argument of a function: arrays that are not traced become hidden operands."""
         node = given if isinstance(given, Node) else getattr(given, "_traced_node", None)
         if node is not None:
-            return node  # type: ignore[no-any-return]
+            return node
         if isinstance(given, Number):
             if isinstance(given.now, np.generic | bool):  # NumPy's scalars are not weak
                 return self.add(Fill(), (given,), np.asarray(given.now).dtype, 0)

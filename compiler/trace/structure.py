@@ -37,9 +37,7 @@ def flattened(
             return {key: walk(each, _joined(path, key)) for key, each in item.items()}
         if isinstance(item, tuple | list):
             fields = getattr(item, "_fields", range(len(item)))
-            parts = [
-                walk(each, _joined(path, key)) for key, each in zip(fields, item, strict=True)
-            ]
+            parts = [walk(each, _joined(path, key)) for key, each in zip(fields, item, strict=True)]
             return type(item)(*parts) if hasattr(item, "_fields") else type(item)(parts)
         if not is_leaf(item):
             return item

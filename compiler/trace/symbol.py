@@ -100,14 +100,14 @@ class Symbol(NDArrayOperatorsMixin):
         raise AttributeError(f"a traced array has no attribute {name!r}")
 
     @property
-    def T(self) -> Any:
+    def T(self) -> Any:  # noqa: N802
         """The axes in reverse order."""
-        return np.transpose(self)  # type: ignore[call-overload]
+        return np.transpose(self)
 
     @property
-    def mT(self) -> Any:
+    def mT(self) -> Any:  # noqa: N802
         """The last two axes the other way round."""
-        return np.swapaxes(self, -1, -2)  # type: ignore[call-overload]
+        return np.swapaxes(self, -1, -2)
 
     @property
     def real(self) -> Any:

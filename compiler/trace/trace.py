@@ -79,9 +79,13 @@ class Trace:
         except TraceError:  # a new trace will say what does not fit, and where
             return False
 
-    def returned(self, arrays: Sequence[Any], known: Shapes) -> Any:
-        """What the function returns, from the results and the shapes."""
-        return filled(_numbers(self.structure, known), arrays)
+    def returned(self, known: Shapes) -> Any:
+        """What the function returns for these shapes, with places for the results."""
+        made, numbers, _ = flattened(
+            self.structure, lambda value: isinstance(value, Number | Place)
+        )
+        values = [each if isinstance(each, Place) else number_of(each, known) for each in numbers]
+        return filled(made, values)
 
 
 def trace(
@@ -132,7 +136,7 @@ def trace(
     results = [recorder.node(leaf) for leaf in leaves]
     once = list(dict.fromkeys(results))
     places = [Place(once.index(node)) for node in results]
-    called = {node: name for node, name in reversed(list(zip(results, names, strict=True)))}
+    called = dict(reversed(list(zip(results, names, strict=True))))
     return Trace(
         name=getattr(function, "__name__", "function"),
         signature=signature,
@@ -142,10 +146,3 @@ def trace(
         names=tuple(called[node] for node in once),
         guards=recorder.guards,
     )
-
-
-def _numbers(structure: Any, known: Shapes) -> Any:
-    """A structure with the values of the numbers in it."""
-    made, numbers, _ = flattened(structure, lambda value: isinstance(value, Number | Place))
-    values = [each if isinstance(each, Place) else number_of(each, known) for each in numbers]
-    return filled(made, values)

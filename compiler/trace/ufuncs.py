@@ -34,7 +34,7 @@ def record_ufunc(
     if method == "reduce" and ufunc is np.add:
         from .functions import total
 
-        return total(recorder, *inputs, dtype=dtype, **{"axis": 0, **options})
+        return total(recorder, *inputs, **{"axis": 0, "dtype": dtype, **options})
     if method == "outer" and not options:
         first, second = map(recorder.node, inputs)
         inputs = recorder.with_new_axes(first, after=second.rank), second
@@ -79,7 +79,7 @@ def _power(recorder: Recorder, base: Value, exponent: Value) -> Node:
     power = exponent
     if isinstance(exponent, Number) and isinstance(base, Node):
         power = float("nan")  # not known before the call
-    if not isinstance(base, Node) or isinstance(power, Node) or isinstance(power, complex):
+    if not isinstance(base, Node) or isinstance(power, Node | complex):
         return recorder.apply("power", base, exponent)
     real = base.dtype.kind in "fc"
     if isinstance(power, float) and not real:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, count
 from math import prod
 from typing import Any
@@ -259,14 +260,11 @@ class _Unfolding:
 
         return _Lowered(node.dtype, axes, at, computes)
 
-    def contract(
-        self, node: Node, operation: Contract, given: Sequence[_Lowered]
-    ) -> _Lowered:
+    def contract(self, node: Node, operation: Contract, given: Sequence[_Lowered]) -> _Lowered:
         """An einsum."""
         expression = resolve(operation.subscripts, [value.shape for value in given])
         terms = [
-            [None if each is None else each.names[0] for each in term]
-            for term in expression.inputs
+            [None if each is None else each.names[0] for each in term] for term in expression.inputs
         ]
         output = [each.names[0] for each in expression.output]
         parts: dict[str, Atoms] = {}
@@ -283,26 +281,23 @@ class _Unfolding:
                 for atom in atoms
             )
         if len(given) == 1 and {*terms[0]} - {None} <= {*output}:  # a view
-            return _Lowered(
-                node.dtype,
-                tuple(parts[name] for name in output),
-                lambda places: _read_term(
-                    given[0], terms[0], dict(zip(output, places, strict=True)), parts
-                ),
-                given[0].computes,
-            )
+
+            def at(where: Sequence[At]) -> Value:
+                named = dict(zip(output, where, strict=True))
+                return _read_term(terms[0], named, parts, given[0])
+
+            axes = tuple(parts[name] for name in output)
+            return _Lowered(node.dtype, axes, at, given[0].computes)
         indices = _Indices(self.extents)
         places = {name: indices.new(atoms) for name, atoms in parts.items()}
         factors: list[Access] = []
         for value, term in zip(given, terms, strict=True):
-            factors += self.factors(value, lambda v, t=term: _read_term(v, t, places, parts))
+            factors += self.factors(value, partial(_read_term, term, places, parts))
         return self.written(
             [parts[name] for name in output], [places[name] for name in output], factors, node.dtype
         )
 
-    def factors(
-        self, value: _Lowered, read: Callable[[_Lowered], Value]
-    ) -> tuple[Access, ...]:
+    def factors(self, value: _Lowered, read: Callable[[_Lowered], Value]) -> tuple[Access, ...]:
         """The tensors whose product a value is; one that is no product becomes a tensor."""
         found = _product(read(value))
         return found or _product(read(self.stored(value))) or ()
@@ -486,9 +481,7 @@ class _Unfolding:
         extents = tuple(atom.extent for atoms in value.axes for atom in atoms)
         return Result(name, shape, node.dtype, extents, tuple(order))
 
-    def own(
-        self, formula: Value, parts: Sequence[Affine], dtype: np.dtype[Any]
-    ) -> Access | None:
+    def own(self, formula: Value, parts: Sequence[Affine], dtype: np.dtype[Any]) -> Access | None:
         """The access that a result is, if it is a whole tensor that no other result is."""
         if not isinstance(formula, Read) or formula.access.tensor in (*self.renamed, *self.inputs):
             return None
@@ -592,10 +585,10 @@ def _read(value: _Lowered, places: Sequence[At], axes: Sequence[Atoms]) -> Value
 
 
 def _read_term(
-    value: _Lowered,
     term: Sequence[str | None],
     places: Mapping[str, At],
     parts: Mapping[str, Atoms],
+    value: _Lowered,
 ) -> Value:
     """An element of an operand of an einsum."""
     return value.at(
