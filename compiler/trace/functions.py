@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from ..arguments import from_call
+from ..errors import EinsumError
 from ..subscripts import Subscripts
 from .graph import Diagonal, Index, Node, Size, Slice
 from .linear import dot, inner, outer, tensordot, vdot
@@ -65,6 +66,10 @@ def call_function(recorder: Recorder, function: Callable[..., Any], args: Any, o
         raise TraceError(f"{module}.{name} is not traced", here())
     try:
         return _wrapped(recorder, record(recorder, *args, **options))
+    except TraceError:
+        raise
+    except EinsumError as error:
+        raise TraceError(str(error), here()) from None
     except TypeError as error:
         raise untraced(f"np.{name}", error) from None
 
