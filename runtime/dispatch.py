@@ -9,7 +9,7 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -17,8 +17,9 @@ from numpy.typing import DTypeLike
 from ..compiler.errors import EinsumError, EinsumTypeError
 from ..compiler.resolve import resolve
 from ..compiler.subscripts import Expression, Subscripts
-from . import entry
+from . import entry, settings
 from .memory import allocate, memory_order
+from .missing import at_best_level, explain_missing
 from .operands import (
     CASTINGS,
     ORDERS,
@@ -35,6 +36,9 @@ from .optimize import Optimize, check_path
 from .plan_cache import PlanCache
 from .slow import evaluate_slowly
 from .views import as_view, distinct_output
+
+if TYPE_CHECKING:
+    from .manifest import Use
 
 __all__ = ["Dispatcher", "layout_of", "out_layout", "prepare_all"]
 
@@ -211,7 +215,7 @@ class Dispatcher(PlanCache):
 
         convert = _conversion(arrays, dtypes.compute)
         compute = self._computation(
-            distinct, convert(arrays) if convert else arrays, part(target), dtypes
+            distinct, arrays, convert(arrays) if convert else arrays, part(target), dtypes
         )
         direct = None
         if distinct is expression and convert is None and (in_place or out is None):
@@ -228,20 +232,41 @@ class Dispatcher(PlanCache):
         return (_into_out(compute) if in_place else _by_detour(compute, new)), direct
 
     def _computation(
-        self, expression: Expression, arrays: Sequence[Array], target: Array, dtypes: Dtypes
+        self,
+        expression: Expression,
+        given: Sequence[Array],
+        arrays: Sequence[Array],
+        target: Array,
+        dtypes: Dtypes,
     ) -> _Write:
-        """What computes, once operands and output are as kernels want them."""
+        """What computes, once operands and output are as kernels want them.
+
+        `given` are the operands before they were made so.
+        """
         if target.size == 0:
             return lambda arrays, target: None
         if not prod(extent for _, extent in expression.extents):
             return lambda arrays, target: target.fill(0)
         if not dtypes.has_kernels:
             return functools.partial(evaluate_slowly, expression)
-        from .execute import prepare as prepare_execution
+        from .stored_plan import prepare as prepare_execution
 
-        write: _Write = prepare_execution(
-            expression, arrays, target, self.optimize, self.memory_limit
-        )
+        def prepare_here() -> _Write:
+            return prepare_execution(expression, arrays, target, self.optimize, self.memory_limit)
+
+        def use() -> "Use":
+            from .manifest import use_of
+
+            return use_of(
+                self.equation, expression, given, dtypes.compute, self.optimize, self.memory_limit
+            )
+
+        write = at_best_level(prepare_here, lambda why: explain_missing(why, use(), given))
+        path = settings.current().record
+        if path is not None:
+            from .record import record
+
+            record(path, use)
         return write
 
     def _resolve(self, arrays: Sequence[Array]) -> Expression:
