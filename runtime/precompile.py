@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 from multiprocessing import get_context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -47,6 +47,9 @@ from .signatures import Signature, parse_signature
 from .store import Store, StorePath, default_stores
 from .target import available_cores
 
+if TYPE_CHECKING:
+    from .traced import CompiledFunction
+
 __all__ = [
     "FEW",
     "SIZES",
@@ -55,6 +58,7 @@ __all__ = [
     "build",
     "fields_of",
     "jobs_for",
+    "jobs_for_function",
     "precompile",
     "shapes_for",
 ]
@@ -185,6 +189,45 @@ def jobs_for(
         key = program().key()
         jobs[key] = Job(key, name, target)
     return [jobs[key] for key in sorted(jobs)]
+
+
+def jobs_for_function(function: CompiledFunction, signatures: Iterable[Signature]) -> list[Job]:
+    """The kernels that calls of a compiled function like these need, as `jobs_for` has them.
+
+    A signature has an entry for each operand, in the order of the function's parameters; operands
+    are its positional arguments.
+    """
+    target = machine().target
+    schedules: set[Schedule] = set()
+    for signature in signatures:
+        schedules |= _schedules_of_function(function, signature)
+    keys = {fields(schedule, target).key(): schedule for schedule in schedules}
+    jobs = {key: Job(key, schedule, target) for key, schedule in keys.items()}
+    for name, (program, _) in _PROGRAMS.items():
+        key = program().key()
+        jobs[key] = Job(key, name, target)
+    return [jobs[key] for key in sorted(jobs)]
+
+
+def _schedules_of_function(function: CompiledFunction, signature: Signature) -> set[Schedule]:
+    """The schedules of all steps of all representative calls."""
+    found: set[Schedule] = set()
+    problem: EinsumError | None = None
+    dtypes = [operand.dtype for operand in signature.operands]
+    for shapes in shapes_for(signature):
+        if max(map(prod, shapes)) > _LARGEST:
+            continue
+        for orders in _orders(shapes):
+            operands = map(virtual, shapes, dtypes, orders)
+            try:
+                _, execution = function.planned(*operands)
+            except EinsumError as error:  # sizes that do not go together in this function
+                problem = error
+                continue
+            found.update(step.choice.schedule for step in execution.steps if step is not None)
+    if not found and problem is not None:
+        raise problem
+    return found
 
 
 def _schedules(

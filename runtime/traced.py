@@ -10,19 +10,30 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import prod
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from ..compiler.errors import EinsumError, EinsumTypeError
 from ..compiler.trace import Place, Result, Symbol, Trace, filled, flattened, trace, unfold
+from . import settings
 from .dispatch import layout_of, out_layout
 from .memory import allocate
 from .operands import Array, check_out, clashes, plain, prepare, ready
 from .optimize import Optimize
 from .plan_cache import PlanCache
 from .signatures import Signature
+
+if TYPE_CHECKING:
+    from ..compiler.program import Program
+    from .execute import Layouts
+    from .explain import Explanation
+    from .manifest import FunctionRequest
+    from .precompile import Precompiled
+    from .programs import ProgramExecution
+    from .store import Store
 
 __all__ = ["CompiledFunction"]
 
@@ -139,49 +150,37 @@ class CompiledFunction(PlanCache):
     def _make_plan(
         self, structure: Any, static: Any, arrays: Sequence[Array], out: Array | None
     ) -> _Plan:
-        traced = self._trace(structure, static, arrays)
-        shapes = [array.shape for array in arrays]
-        unfolded = unfold(traced, shapes, self._names(structure))
-        returned = traced.returned(traced.shapes(shapes))
-        convert = not all(map(plain, arrays))
-        constants = [prepare(each, _native(each)) for each in unfolded.constants]
-        given = [*_prepared(arrays), *constants]
+        made = self._unfolded(structure, static, arrays)
         if out is not None:
-            return self._plan_for_out(unfolded, given, constants, returned, arrays, out)
-        new = [_allocation(result) for result in unfolded.results]
-        tensors = [part(make()) for make, part in new]
-        execution = self._execution(unfolded.program, given, tensors)
+            return self._plan_for_out(made, arrays, out)
+        convert = not all(map(plain, arrays))
+        constants, returned = made.constants, made.returned
+        new = [_allocation(result) for result in made.results]
+        parts = [_in_order(result) for result in made.results]
+        tensors = [part(make()) for make, part in zip(new, parts, strict=True)]
+        execution = self._execution(made, arrays, tensors)
 
         def plan(operands: Sequence[Array], out: Array | None) -> Any:
             if convert:
                 operands = _prepared(operands)
-            results = [make() for make, _ in new]
-            parts = [part(result) for result, (_, part) in zip(results, new, strict=True)]
-            execution([*operands, *constants], parts)
+            results = [make() for make in new]
+            tensors = [part(result) for part, result in zip(parts, results, strict=True)]
+            execution([*operands, *constants], tensors)
             return filled(returned, [result[()] for result in results])
 
         return plan
 
-    def _plan_for_out(
-        self,
-        unfolded: Any,
-        given: Sequence[Array],
-        constants: Sequence[Array],
-        returned: Any,
-        arrays: Sequence[Array],
-        out: Array,
-    ) -> _Plan:
-        if not isinstance(returned, Place):
+    def _plan_for_out(self, made: _Made, arrays: Sequence[Array], out: Array) -> _Plan:
+        if not isinstance(made.returned, Place):
             raise EinsumError(f"{self._name} returns several results, for which there is no out")
-        (result,) = unfolded.results
+        (result,) = made.results
         check_out(out, result.shape)
         if not np.can_cast(result.dtype, out.dtype, "same_kind"):
             raise EinsumTypeError(f"the result would be cast from {result.dtype} to {out.dtype}")
+        constants = made.constants
         in_place = ready(out, result.dtype) and not clashes(out, [*arrays, *constants])
-        make, part = _allocation(result)
-        if in_place:
-            part = _in_order(result)
-        execution = self._execution(unfolded.program, given, [part(out if in_place else make())])
+        make, part = _allocation(result), _in_order(result)
+        execution = self._execution(made, arrays, [part(out if in_place else make())])
 
         def plan(operands: Sequence[Array], out: Array | None) -> Any:
             target = cast("Array", out) if in_place else make()
@@ -192,15 +191,104 @@ class CompiledFunction(PlanCache):
 
         return plan
 
-    def _execution(self, program: Any, given: Sequence[Array], results: Sequence[Array]) -> Any:
+    def _unfolded(self, structure: Any, static: Any, arrays: Sequence[Array]) -> _Made:
+        """The program for operands of these layouts."""
+        traced = self._trace(structure, static, arrays)
+        shapes = [array.shape for array in arrays]
+        unfolded = unfold(traced, shapes, self._names(structure))
+        constants = tuple(prepare(each, _native(each)) for each in unfolded.constants)
+        returned = traced.returned(traced.shapes(shapes))
+        return _Made(unfolded.program, unfolded.results, constants, returned)
+
+    def _execution(
+        self, made: _Made, arrays: Sequence[Array], results: Sequence[Array]
+    ) -> ProgramExecution:
+        """A program, its kernels at hand, for operands and results of these layouts."""
+        from .missing import at_best_level
         from .programs import prepare_program
 
-        names = [*program.inputs, *program.results]
-        layouts = {
-            name: (array.strides, array.dtype)
-            for name, array in zip(names, [*given, *results], strict=True)
-        }
-        return prepare_program(program, layouts, self.optimize)
+        layouts = made.layouts([*_prepared(arrays), *made.constants], results)
+        if stages := settings.current().show:
+            from .explain_function import print_stages
+
+            print_stages(stages, self._name, made.program, layouts, self.optimize)
+        return at_best_level(
+            lambda: prepare_program(made.program, layouts, self.optimize),
+            lambda problem: self._missing(problem, arrays),
+        )
+
+    def _missing(self, problem: Exception, arrays: Sequence[Array]) -> str:
+        """What to say where a kernel is missing."""
+        given = ", ".join(f"{a.dtype} {'x'.join(map(str, a.shape)) or '()'}" for a in arrays)
+        return (
+            f"a kernel is in no store, and it may not or cannot be compiled here\n"
+            f"  function   {self.__module__}:{self._name}\n"
+            f"  operands   {given}\n"
+            f"  kernel     {problem}\n"
+            "Declare signatures= for such operands, and call .precompile() where compiling is "
+            "allowed."
+        )
+
+    # --- before any call ---
+
+    def planned(self, *args: Any, **named: Any) -> tuple[Program, ProgramExecution]:
+        """What a call with operands like these would execute; it cannot be called itself.
+
+        Args:
+            *args: as for a call; only the layouts of arrays matter.
+            **named: the same by name.
+
+        Returns:
+            The program as it was traced, and how it would be executed, its kernels without code.
+        """
+        from .plan import planned, virtual
+        from .programs import prepare_program
+
+        structure, leaves = self._operands(args, named)
+        arrays = [leaf if type(leaf) is np.ndarray else np.asarray(leaf) for leaf in leaves]
+        made = self._unfolded(structure, _hashable(structure), arrays)
+        results = [
+            _in_order(result)(virtual(result.shape, result.dtype, _axes(result)))
+            for result in made.results
+        ]
+        layouts = made.layouts([*_prepared(arrays), *made.constants], results)
+        return made.program, prepare_program(made.program, layouts, self.optimize, planned)
+
+    def explain(self, *args: Any, **named: Any) -> Explanation:
+        """How a call with operands like these would be computed, for people to read.
+
+        Nothing is computed or compiled.
+        """
+        from .explain_function import explain_program
+
+        return explain_program(self._name, *self.planned(*args, **named))
+
+    def precompile(self, *, store: Store | None = None, jobs: int = 1) -> list[Precompiled]:
+        """Compile every kernel that calls of the declared signatures need.
+
+        Args:
+            store: where the kernels go; by default where einsumc looks for them.
+            jobs: processes to compile in; see `runtime.precompile.precompile`.
+
+        Returns:
+            The kernels, whether they were compiled now or before.
+
+        Raises:
+            EinsumError: (a ValueError) no signatures were declared.
+            OSError: the store cannot be written.
+        """
+        from .precompile import build, jobs_for_function
+
+        if not self.signatures:
+            raise EinsumError(f"{self!r} has no signatures that say what to compile it for")
+        wanted = jobs_for_function(self, self.signatures)
+        return build(wanted, store=store, jobs=jobs)
+
+    def request(self) -> FunctionRequest:
+        """What it was declared for, as an entry of a manifest is read."""
+        from .manifest import FunctionRequest
+
+        return FunctionRequest(f"{self.__module__}:{vars(self)['__qualname__']}", self.signatures)
 
     def __repr__(self) -> str:
         return f"CompiledFunction({self._name}{self._parameters})"
@@ -254,18 +342,40 @@ def _prepared(arrays: Sequence[Array]) -> list[Array]:
 # --- results --------------------------------------------------------------------------------------
 
 
-def _allocation(result: Result) -> tuple[Callable[[], Array], Callable[[Array], Array]]:
-    """How to make a result, and how to see the tensor in it that the program writes.
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A program for operands of some shapes, and what to make of its results."""
 
-    Where nothing is merged the tensor is contiguous, otherwise the result is.
+    program: Program
+    results: tuple[Result, ...]
+    constants: tuple[Array, ...]
+    returned: Any
+
+    def layouts(self, operands: Sequence[Array], results: Sequence[Array]) -> Layouts:
+        """The layouts of the program's inputs and results."""
+        names = (*self.program.inputs, *self.program.results)
+        arrays = (*operands, *results)
+        return {
+            name: (array.strides, array.dtype) for name, array in zip(names, arrays, strict=True)
+        }
+
+
+def _allocation(result: Result) -> Callable[[], Array]:
+    """How to make a result."""
+    return allocate(result.shape, result.dtype, _axes(result))
+
+
+def _axes(result: Result) -> tuple[int, ...] | None:
+    """A result's axes in memory, slowest first; None for C order.
+
+    Where nothing is merged the tensor in it is contiguous, otherwise the result is.
     """
     extents = [extent for extent in result.shape if extent != 1]
-    axes = None
-    if list(result.parts) == extents and list(result.order) != sorted(result.order):
-        places = [n for n, extent in enumerate(result.shape) if extent != 1]
-        rest = [n for n, extent in enumerate(result.shape) if extent == 1]
-        axes = (*rest, *(places[n] for n in result.order))
-    return allocate(result.shape, result.dtype, axes), _in_order(result)
+    if list(result.parts) != extents or list(result.order) == sorted(result.order):
+        return None
+    places = [n for n, extent in enumerate(result.shape) if extent != 1]
+    rest = [n for n, extent in enumerate(result.shape) if extent == 1]
+    return (*rest, *(places[n] for n in result.order))
 
 
 def _in_order(result: Result) -> Callable[[Array], Array]:

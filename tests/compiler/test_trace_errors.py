@@ -115,8 +115,7 @@ def outside(a, b):
 @wrong("shapes (2, 3) and (3, 2) do not go together")
 def shapes(a, b):
     return (
-        a
-        + b.T  # anywhere in the statement
+        a + b.T  # anywhere in the statement
     ) * 2
 
 
@@ -225,7 +224,7 @@ def test_a_function_that_was_not_traced_may_be_tried_again():
     def later(a):
         return a + 1 if allowed else np.sort(a)
 
-    with pytest.raises(TraceError, match="np.sort"):
+    with pytest.raises(TraceError, match="not traced"):
         later(np.ones(2))
     allowed.append(1)
     assert later(np.ones(2)).tolist() == [2, 2]

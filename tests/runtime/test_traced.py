@@ -1,11 +1,15 @@
 """`@compile_einsum` on a body gives what the body gives."""
 
 import collections
+import pickle
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from einsumc import EinsumError, compile_einsum
+from einsumc.runtime.store import Store
+from einsumc.runtime.wanted import read_source, wanted_kernels
 from traced_bodies import BODIES, check, operands_of
 
 
@@ -253,3 +257,92 @@ def test_threads_may_call_at_once():
         for found in executor.map(lambda _: function(x, y), range(32)):
             np.testing.assert_allclose(found, expected)
     assert len(calls) == 1
+
+
+# --- what is shown and compiled before ------------------------------------------------------------
+
+
+def norms(b, a):
+    g = np.einsum("nti,ntj->nij", b, a)
+    return np.einsum("nij,nij->n", g, g)
+
+
+def test_explain():
+    plan = compile_einsum(norms).explain(np.ones((8, 2, 30), "f4"), np.ones((8, 2, 40), "f4"))
+    assert plan.stage("program").splitlines() == [
+        "norms    n=8 t=2 i=30 j=40    float32",
+        "  t0[n,i,j] = sum_t b[n,t,i] * a[n,t,j]",
+        "  out[n] = sum_{i,j} t0[n,i,j] * t0[n,i,j]",
+    ]
+    assert plan.flops > 0
+    assert "kernel" in plan.stage("tree")
+    assert "def kernel(" in str(plan)
+
+
+def test_stages_are_printed(monkeypatch, capfd):
+    monkeypatch.setenv("EINSUMC_SHOW", "program,tree")
+    compile_einsum(norms)(np.ones((8, 2, 30), "f4"), np.ones((8, 2, 40), "f4"))
+    shown = capfd.readouterr().err
+    assert "t0[n,i,j] = sum_t b[n,t,i] * a[n,t,j]" in shown
+    assert "nti,ntj->nij" in shown
+
+
+def test_precompiled_functions_need_no_compiler(tmp_path, monkeypatch):
+    signature = "f4[n,3,16], f4[n,3,8]"
+    function = compile_einsum(signatures=[signature])(norms)
+    kernels = function.precompile(store=Store(str(tmp_path)))
+    assert any(kernel.recipe in ("streamed", "packed") for kernel in kernels)
+    monkeypatch.setenv("EINSUMC_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("EINSUMC_COMPILE", "never")
+    b, a = np.random.rand(24, 3, 16).astype("f4"), np.random.rand(24, 3, 8).astype("f4")
+    np.testing.assert_allclose(compile_einsum(norms)(b, a), norms(b, a), rtol=1e-4)
+    with pytest.raises(EinsumError, match="has no signatures"):
+        compile_einsum(norms).precompile()
+
+
+MODULE = """
+import numpy as np
+from einsumc import compile_einsum
+
+@compile_einsum(signatures=["f4[3,16], f4[16,8]"])
+def hidden(x, w):
+    return x @ w
+
+def plain(x):
+    return x.sum(axis=1)
+"""
+
+
+def test_functions_in_modules_and_manifests(tmp_path, monkeypatch):
+    (tmp_path / "layers_of_mine.py").write_text(MODULE)
+    (tmp_path / "kernels.toml").write_text(
+        "[[kernel]]\nfunction = 'layers_of_mine:plain'\nsignatures = ['f8[n,64]']\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (request,) = read_source("layers_of_mine")
+    assert request.text == "layers_of_mine:hidden"
+    wanted = [each for each in wanted_kernels([request], ["native"]) if each.job.dtypes]
+    assert {each.job.dtypes for each in wanted} == {("f4", "f4", "f4")}
+    assert {each.equations for each in wanted} == {("layers_of_mine:hidden",)}
+    found = wanted_kernels(read_source("kernels.toml"), ["native"])
+    assert {each.job.dtypes for each in found} >= {("f8", "f8")}
+    copy = pickle.loads(pickle.dumps(sys.modules["layers_of_mine"].hidden))
+    assert copy is sys.modules["layers_of_mine"].hidden
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("function = 'math'\nsignatures = ['f8']", "expected a text such as"),
+        ("function = 'math:sin'", "it has no signatures"),
+        ("function = 'math:sin'\nsignatures = ['x8']", "signature 1: there is no dtype 'x8'"),
+        ("function = 'math:sin'\nsignatures = ['f8']\nlayouts = ['C']", "beside function"),
+        ("function = 'math:sin'\nsignatures = ['f8']", "math:sin is no function that"),
+        ("function = 'no.module:sin'\nsignatures = ['f8']", "there is no module 'no.module'"),
+    ],
+)
+def test_wrong_entries_of_functions(tmp_path, entry, message):
+    (tmp_path / "kernels.toml").write_text(f"[[kernel]]\n{entry}\n")
+    with pytest.raises(EinsumError, match=message):
+        wanted_kernels(read_source(str(tmp_path / "kernels.toml")), ["native"])
