@@ -252,7 +252,10 @@ class Dispatcher(PlanCache):
         from .stored_plan import prepare as prepare_execution
 
         def prepare_here() -> _Write:
-            return prepare_execution(expression, arrays, target, self.optimize, self.memory_limit)
+            made: _Write = prepare_execution(
+                expression, arrays, target, self.optimize, self.memory_limit
+            )
+            return made
 
         def use() -> "Use":
             from .manifest import use_of
