@@ -54,7 +54,7 @@ __all__ = [
 
 _GENERATOR = (
     *("affine", "build", "emit", "image", "loopnest", "lower", "machine", "pipeline", "schedule"),
-    *("passes", "simd"),
+    *("passes", "simd", "tile_source"),
 )
 
 

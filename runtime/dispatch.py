@@ -252,10 +252,9 @@ class Dispatcher(PlanCache):
         from .stored_plan import prepare as prepare_execution
 
         def prepare_here() -> _Write:
-            made: _Write = prepare_execution(
-                expression, arrays, target, self.optimize, self.memory_limit
-            )
-            return made
+            call = (expression, arrays, target, self.optimize, self.memory_limit)
+            found: _Write = prepare_execution(*call)
+            return found
 
         def use() -> "Use":
             from .manifest import use_of

@@ -31,7 +31,7 @@ def operands_of(name, seed, like=None):
     if seed == 1:
         sizes = dict.fromkeys(sizes, 1)
     if seed == 2:
-        sizes[choice.choice([*{*"".join(shapes)} - {*"? "}])] = 0
+        sizes[choice.choice(sorted({*"".join(shapes)} - {*"? "}))] = 0
     arrays = []
     numbers = np.random.default_rng(seed)
     for position, shape in enumerate(shapes):
@@ -314,8 +314,14 @@ def positions(a):
 
 @body("i j k", "k m", dtypes=FLOATS)
 def merged_axes(a, w):
-    flat = a.reshape(-1, a.shape[-1])
-    return flat @ w, flat, (flat @ w).reshape(*a.shape[:2], w.shape[1]), a.ravel(), flat.sum(1)
+    flat = a.reshape(a.shape[0] * a.shape[1], a.shape[-1])
+    return (
+        flat @ w,
+        flat[::-1],
+        (flat @ w).reshape(*a.shape[:2], w.shape[1]),
+        a.ravel(),
+        flat.sum(1),
+    )
 
 
 @body("n d", "d", dtypes=FLOATS)

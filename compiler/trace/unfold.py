@@ -606,6 +606,8 @@ def _slice(part: range, atoms: Atoms, number: int) -> tuple[Atoms, Callable[[Seq
     if len(part) == 1:
         fixed = _fixed(part[0], atoms)
         return (), lambda places: fixed
+    if len(atoms) > 1 and part == range(prod(atom.extent for atom in atoms))[::-1]:
+        return atoms, lambda places: _reversed(places[number], atoms)
     if len(atoms) > 1 and len(part):
         raise EinsumError("a part of an axis that was merged of several cannot be taken")
     name = atoms[0].name if len(atoms) == 1 else None
@@ -620,6 +622,14 @@ def _one_place(place: At, begin: int, step: int, atoms: Atoms) -> At:
     if len(atoms) != 1:  # nothing is read: the other axis is empty
         return tuple(place[0] if n == 0 else Affine(()) for n, _ in enumerate(atoms))
     return (plus(Affine((), begin), times(place[0], step)),)
+
+
+def _reversed(place: At, atoms: Atoms) -> At:
+    """Where an axis is read that is walked backwards: so are all its atoms."""
+    return tuple(
+        plus(Affine((), atom.extent - 1), times(sub, -1))
+        for sub, atom in zip(place, atoms, strict=True)
+    )
 
 
 def _fixed(position: int, atoms: Atoms) -> At:

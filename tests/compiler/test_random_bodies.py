@@ -115,7 +115,8 @@ def test_a_random_body_is_what_numpy_computes(drawn):
         shapes = [array.shape for array in operands]
         unfolded = unfold(traced, shapes)
     except ValueError as error:  # a reshape that no access can express
-        assert "cannot become" in str(error) or "cannot be walked" in str(error), error
+        known = ("cannot become", "cannot be walked", "a part of an axis that was merged")
+        assert any(text in str(error) for text in known), error
         return
     verify_program(unfolded.program)
     given = [*operands, *unfolded.constants]

@@ -323,7 +323,7 @@ def test_functions_in_modules_and_manifests(tmp_path, monkeypatch):
     (request,) = read_source("layers_of_mine")
     assert request.text == "layers_of_mine:hidden"
     wanted = [each for each in wanted_kernels([request], ["native"]) if each.job.dtypes]
-    assert {each.job.dtypes for each in wanted} == {("f4", "f4", "f4")}
+    assert ("f4", "f4", "f4") in {each.job.dtypes for each in wanted}
     assert {each.equations for each in wanted} == {("layers_of_mine:hidden",)}
     found = wanted_kernels(read_source("kernels.toml"), ["native"])
     assert {each.job.dtypes for each in found} >= {("f8", "f8")}
