@@ -61,12 +61,15 @@ class Step:
     scratch_bytes: int
     threads: int  # worth having for its work
     seconds: float  # that one thread would take, by the cost model
+    offsets: tuple[int, ...] = ()  # bytes from each operand's first element to where it is read
 
     def run(self, arrays: Mapping[str, Array]) -> None:
         """Compute on arrays of the layouts that it was bound to, by the names of the tensors."""
         arguments = self.arguments.copy()
         for place, name in enumerate(self.operands):
             arguments[place] = arrays[name].__array_interface__["data"][0]
+        if self.offsets:
+            arguments[: len(self.offsets)] += self.offsets
         threads.run(
             self.kernel.address,
             arguments.__array_interface__["data"][0],
@@ -322,7 +325,7 @@ def _prepared(
     def with_copies(program: Program, layouts: Layouts) -> Program:
         if not copies:
             return program
-        return relayout(program, partial(_geometry, layouts, program.sizes, wide), host)
+        return relayout(program, partial(geometry_of, layouts, program.sizes, wide), host)
 
     if memory_limit is None:
         layouts = _layouts(factorization.program, given, wide)
@@ -340,7 +343,7 @@ def _prepared(
     program, offsets = sliced.program, sliced.workspace.offsets
     numbers = {name: number for number, name in enumerate([*inputs, program.result, *offsets])}
     bound: dict[tuple[bool, ...], Bound] = {}
-    maker = _Steps(host, obtain)
+    maker = Steps(host, obtain)
     for key in product(*((True, False) if s.extent % s.block else (True,) for s in sliced.slices)):
         ends = {
             each.index: each.extent % each.block
@@ -350,7 +353,7 @@ def _prepared(
         part = with_extents(program, ends) if ends else program
         layouts, extents = _layouts(part, given, wide), part.sizes
         steps = [
-            maker.make(statement, extents, _geometry(layouts, extents, wide, statement))
+            maker.make(statement, extents, geometry_of(layouts, extents, wide, statement))
             for statement in part.statements
         ]
         bound[key] = _bound(steps, numbers, [_moves(each, sliced, given) for each in steps])
@@ -362,7 +365,7 @@ def _prepared(
 def _layouts(program: Program, given: Layouts, dtype: np.dtype[Any]) -> Layouts:
     """The given layouts, and for all other tensors those of C-ordered arrays."""
     made = {
-        tensor.name: (_c_strides(tensor.axes, dtype.itemsize), dtype)
+        tensor.name: (strides_of(tensor.axes, dtype.itemsize), dtype)
         for tensor in program.tensors
         if tensor.name not in given
     }
@@ -420,7 +423,7 @@ def _check_room(size: int) -> None:
         )
 
 
-def _geometry(
+def geometry_of(
     layouts: Layouts,
     extents: Mapping[str, int],
     accumulator: np.dtype[Any],
@@ -438,7 +441,7 @@ def _geometry(
     )
 
 
-class _Steps:
+class Steps:
     """Makes steps. Those that differ in names alone share their arguments and all else."""
 
     def __init__(self, host: Machine, obtain: Callable[[Schedule, Target], Kernel]) -> None:
@@ -509,7 +512,8 @@ def _strides(access: Access, strides: Sequence[int], dtype: np.dtype[Any]) -> di
     return total
 
 
-def _c_strides(shape: Sequence[int], item: int) -> tuple[int, ...]:
+def strides_of(shape: Sequence[int], item: int) -> tuple[int, ...]:
+    """The strides of a C-ordered array, in bytes."""
     strides = [item]
     for extent in reversed(shape[1:]):
         strides.append(strides[-1] * extent)
