@@ -1,4 +1,4 @@
-"""Train a small network with differential privacy: every example's gradient is clipped, then noised.
+"""Train a small network with differential privacy: clip every example's gradient, add noise.
 
     python examples/dp_sgd.py                where torch, opacus and scikit-learn are installed
 

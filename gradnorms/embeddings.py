@@ -92,19 +92,21 @@ class TiedEmbedding(Layer):
         """The squared norm of each example's gradient of the table, `[n]`."""
         head = np.einsum("ntv,ntd->nvd", self.logits, self.inputs)
         product = np.einsum("nts,ntd,nsd->n", self.chosen, self.inputs, self.outputs)
-        norms: Array = Embedding(self.ids, self.outputs).squared_norms()
-        return norms + np.einsum("nvd,nvd->n", head, head) + 2 * product
+        bottom = Embedding(self.ids, self.outputs).squared_norms()
+        norms: Array = bottom + np.einsum("nvd,nvd->n", head, head) + 2 * product
+        return norms
 
     def dot_products(self, other: Self) -> Array:
         """Dot products of all examples' gradients here with all of another batch, `[n, m]`."""
         same = self.ids[:, None, :, None] == other.ids[None, :, None, :]
         tops = (self.logits, self.inputs, other.logits, other.inputs)
-        return (
+        products: Array = (
             einsum("nmts,ntd,msd->nm", same, self.outputs, other.outputs)
             + einsum("ntv,ntd,msv,msd->nm", *tops)
             + einsum("ntms,ntd,msd->nm", self.logits[:, :, other.ids], self.inputs, other.outputs)
             + einsum("msnt,msd,ntd->nm", other.logits[:, :, self.ids], other.inputs, self.outputs)
         )
+        return products
 
     def weighted_sums(self, weights: Array) -> dict[str, Array]:
         """The sum of the top's gradients, and the scaled gradients at what was looked up."""
