@@ -100,7 +100,7 @@ def subscripts(step: Step) -> str:
     >>> subscripts(first("row col, col -> row", (2, 3), (3,)))
     'row col, col -> row'
     """
-    accesses = (*step.factors, step.target)
+    accesses = (*step.accesses, step.target)
     axes = [axis for access in accesses for axis in access.subscripts]
     plain = all(axis.is_index and len(axis.names[0]) == 1 for axis in axes)
     gap, comma, arrow = ("", ",", "->") if plain else (" ", ", ", " -> ")
@@ -109,9 +109,21 @@ def subscripts(step: Step) -> str:
 
 
 def product(step: Step) -> str:
-    """What a step multiplies, and what it makes of it: ``t0 = a * b``, or ``t0 = sum a``."""
-    total = "sum " if len(step.factors) == 1 and step.reduced else ""
-    return f"{step.target.tensor} = {total}{' * '.join(factor.tensor for factor in step.factors)}"
+    """What a step multiplies, and what it makes of it.
+
+    Such as ``t0 = a * b``, ``t0 = sum a``, or ``out = (a * b) * c`` where there is an epilogue.
+    """
+    total = "sum " if len(step.factors) == 1 and step.contracted else ""
+    text = f"{total}{' * '.join(factor.tensor for factor in step.factors)}"
+    if step.epilogue is not None:
+        formula = _bare_names(step.epilogue.value.text(text))
+        text = f"sum {formula}" if step.epilogue.over else formula
+    return f"{step.target.tensor} = {text}"
+
+
+def _bare_names(formula: str) -> str:
+    """A formula's text without the subscripts of its tensors."""
+    return re.sub(r"\[[^\]]*\]", "", formula)
 
 
 def intermediates(before: Program, after: Program, element: str) -> list[tuple[str, str]]:
@@ -160,7 +172,11 @@ def tree(steps: Iterable[Step]) -> str:
         text = " * ".join(factors)
         if len(step.factors) == 1 and step.reduced:
             text = f"sum({text})"
-        made[step.target.tensor] = f"({text})" if len(step.factors) > 1 else text
+        if step.epilogue is not None:
+            formula = _bare_names(step.epilogue.value.text(text))
+            formula = re.sub(r"\w+", lambda name: made.pop(name[0], name[0]), formula)
+            text = f"sum({formula})" if step.epilogue.over else formula
+        made[step.target.tensor] = f"({text})" if len(step.accesses) > 1 else text
     return text
 
 

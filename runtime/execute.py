@@ -23,6 +23,7 @@ from ..compiler.factorize import Factorization, factorize
 from ..compiler.finish import finish_of, operands_of
 from ..compiler.geometry import Geometry
 from ..compiler.machine import Machine, Target
+from ..compiler.merge import merged, spread
 from ..compiler.program import Access, Program, Statement, from_expression
 from ..compiler.relayout import relayout
 from ..compiler.schedule import Schedule
@@ -328,6 +329,10 @@ def _prepared(
         return relayout(program, partial(geometry_of, layouts, program.sizes, wide), host)
 
     if memory_limit is None:
+        if optimize is True and copies:
+            steps_of = merged(factorization.program, element(dtype), host)
+            steps_of = spread(steps_of, element(dtype), host)
+            factorization = replace(factorization, program=steps_of)
         layouts = _layouts(factorization.program, given, wide)
         sliced = arrange(with_copies(factorization.program, layouts), elements)
     else:

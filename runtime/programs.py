@@ -1,6 +1,6 @@
 """Run a program statement by statement, of any number of results.
 
-Every statement that a kernel can do is a step with a kernel, as `execute.py` makes them; the others,
+Every statement that a kernel can do is a step with a kernel, as `execute.py` makes them; others,
 such as the root of a complex number, are evaluated by NumPy.
 """
 

@@ -82,9 +82,10 @@ def geometry_text(form):
 def geometry_block():
     """The first step before and after it is made canonical."""
     sizes = {"a": 20, "b": 15, "j": 200, "k": 310}
-    given = Step("abj,jk->abk", sizes).geometry()
-    plain = Geometry(given.elements, "f4", {i: sizes[i] for i in "abkj"}, given.strides)
+    given = Step("abj,jk,abk->abk", sizes).geometry()
     form, _ = step(1)
+    extents = {i: sizes[i] for i in "abkj"}
+    plain = Geometry(given.elements, "f4", extents, given.strides, finish=form.finish)
     assert canonical(plain) == form
     merged = [f"{i} stands for ({', '.join(indices)})" for i, indices in form.merged.items()]
     return "\n".join(
@@ -210,7 +211,6 @@ BLOCKS = {
     "parallelize": lambda: nests(1)["parallelize"].split("\n")[0],
     "source-head": source_head,
     "source-kernel": lambda: part(stages(step(1)[1].schedule).source, "for n_tile in"),
-    "loops-2": lambda: nests(2)["tabulate"],
     "composite": composite_block,
     "sum": sum_block,
     "key": key_block,
