@@ -187,12 +187,8 @@ def from_expression(
     )
     results = chain(["out"], map("out{}".format, count()))
     result = next(name for name in results if name not in inputs)
-    sizes = expression.sizes
-    # An affine axis is taken to be as long as it is read.
-    shapes = {
-        factor.tensor: tuple(bounds(axis, sizes)[1] + 1 for axis in factor.subscripts)
-        for factor in factors
-    }
+    shapes = dict(zip(inputs, expression.shapes, strict=True))
+    shapes[result] = expression.output_shape
     program = Program(
         tuple(Tensor(name, axes) for name, axes in shapes.items()),
         inputs,
@@ -224,8 +220,9 @@ class VerificationError(AssertionError):
 def verify_program(program: Program) -> None:
     """Raise VerificationError unless the program means something.
 
-    Tensors and indices are known and used as they are declared, no access leaves its tensor, each
-    intermediate is written, whole and once, before it is read, and the result is written.
+    Tensors and indices are known and used as they are declared, each intermediate is written, whole
+    and once, before it is read, and the result is written. An affine access may leave its tensor: a
+    factor is zero there, and what a target would have there is dropped.
 
     >>> from .resolve import resolve
     >>> from .subscripts import parse
@@ -248,11 +245,12 @@ def verify_program(program: Program) -> None:
         for factor in statement.factors:
             _expect(factor.tensor in ready, f"{factor} is read before it is written in {statement}")
         target = statement.target
-        whole = tuple(sizes[axis.names[0]] for axis in target.subscripts if axis.is_index)
-        _expect(
-            len(target.names) == len(target.subscripts) and whole == shapes[target.tensor],
-            f"{target} is not written whole, each element once, in {statement}",
-        )
+        if all(axis.is_index for axis in target.subscripts):
+            whole = tuple(sizes[axis.names[0]] for axis in target.subscripts)
+            _expect(
+                len(target.names) == len(target.subscripts) and whole == shapes[target.tensor],
+                f"{target} is not written whole, each element once, in {statement}",
+            )
         _expect(target.tensor not in inputs, f"an operand is written in {statement}")
         _expect(target.tensor not in ready, f"{target.tensor} is written again in {statement}")
         ready.add(target.tensor)
@@ -276,7 +274,7 @@ def _verify_access(
     for axis, extent in zip(access.subscripts, shape, strict=True):
         low, high = bounds(axis, sizes)
         _expect(
-            (low >= 0 and high < extent) or any(sizes[name] == 0 for name in axis.names),
+            not axis.is_index or (low >= 0 and high < extent) or sizes[axis.names[0]] == 0,
             f"{access} reads {low} to {high} of an axis of {extent} in {statement}",
         )
 
@@ -312,12 +310,45 @@ def evaluate(program: Program, arrays: Mapping[str, NDArray[Any]]) -> NDArray[An
         shape = tuple(sizes[name] for name in statement.indices)
         grids = np.ogrid[tuple(slice(extent) for extent in shape)]
         position: dict[str, Any] = dict(zip(statement.indices, grids, strict=True))
-        factors = (
-            values[factor.tensor][tuple(axis.evaluate(position) for axis in factor.subscripts)]
-            for factor in statement.factors
-        )
+        factors = (_read(values[factor.tensor], factor, position) for factor in statement.factors)
         products = np.broadcast_to(reduce(np.multiply, factors), shape)
         summed = tuple(range(len(statement.kept), len(shape)))
         total = products.sum(summed, dtype=products.dtype) if summed else products.copy()
-        values[statement.target.tensor] = np.asarray(total)
+        target = statement.target
+        if not all(axis.is_index for axis in target.subscripts):
+            total = _scattered(np.asarray(total), target, shapes[target.tensor])
+        values[target.tensor] = np.asarray(total)
     return values[program.result]
+
+
+def _read(array: NDArray[Any], access: Access, position: Mapping[str, Any]) -> NDArray[Any]:
+    """The elements at some positions, and zero where there are none."""
+    places = [np.asarray(axis.evaluate(position)) for axis in access.subscripts]
+    inside = [
+        (place >= 0) & (place < extent)
+        for place, extent in zip(places, array.shape, strict=True)
+    ]
+    if not array.size:
+        shape = np.broadcast_shapes(*(place.shape for place in places))
+        return np.zeros(shape, array.dtype)
+    clipped = tuple(np.where(near, at, 0) for near, at in zip(inside, places, strict=True))
+    found = array[clipped]
+    return np.where(reduce(np.logical_and, inside, np.True_), found, np.zeros((), array.dtype))
+
+
+def _scattered(total: NDArray[Any], target: Access, shape: tuple[int, ...]) -> NDArray[Any]:
+    """What is written to an affine target: values that meet in one element are added up."""
+    grids = np.indices(total.shape, sparse=True)
+    position: dict[str, Any] = dict(zip(target.names, grids, strict=True))
+    places = [
+        np.broadcast_to(axis.evaluate(position), total.shape).reshape(-1)
+        for axis in target.subscripts
+    ]
+    inside = reduce(
+        np.logical_and,
+        ((at >= 0) & (at < extent) for at, extent in zip(places, shape, strict=True)),
+        np.ones(total.size, np.bool_),
+    )
+    result = np.zeros(shape, total.dtype)
+    np.add.at(result, tuple(at[inside] for at in places), total.reshape(-1)[inside])
+    return result

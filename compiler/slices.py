@@ -166,6 +166,7 @@ def with_extents(program: Program, extents: Mapping[str, int]) -> Program:
     axes = {
         target.tensor: tuple(sizes[index] for index in target.names)
         for target in (statement.target for statement in program.statements)
+        if all(axis.is_index for axis in target.subscripts)
     }
     tensors = tuple(Tensor(t.name, axes.get(t.name, t.axes)) for t in program.tensors)
     return replace(program, tensors=tensors, extents=tuple(sizes.items()))

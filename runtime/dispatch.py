@@ -19,6 +19,7 @@ from numpy.typing import DTypeLike
 from ..compiler.errors import EinsumError, EinsumTypeError
 from ..compiler.resolve import resolve
 from ..compiler.subscripts import Expression, Subscripts
+from ..compiler.windows import Given
 from . import entry, threads
 from .memory import allocate, memory_order
 from .operands import (
@@ -71,6 +72,7 @@ class Dispatcher:
         names: what the operands are called, or None.
         optimize: how the order of contraction is chosen.
         memory_limit: bytes that intermediates may take, or None.
+        sizes: extents that were asked for.
     """
 
     __slots__ = ("__dict__", "__weakref__", "_native_plans")
@@ -84,6 +86,7 @@ class Dispatcher:
         optimize: Optimize,
         names: tuple[str, ...] | None,
         memory_limit: int | None = None,
+        sizes: Given = (),
     ) -> None:
         if isinstance(optimize, tuple) and not (optimize and isinstance(optimize[0], str)):
             check_path(optimize, len(subscripts.inputs))
@@ -91,6 +94,7 @@ class Dispatcher:
         self.names = names
         self.optimize = optimize
         self.memory_limit = memory_limit
+        self.sizes = sizes
         self._subscripts = subscripts
         self._plans: dict[Any, _Plan] = {}
         self._direct: dict[Any, _Direct] = {}
@@ -269,7 +273,7 @@ class Dispatcher:
     def _resolve(self, arrays: Sequence[Array]) -> Expression:
         """The equation with these shapes; errors call the operands by their names."""
         try:
-            return resolve(self._subscripts, [array.shape for array in arrays])
+            return resolve(self._subscripts, [array.shape for array in arrays], self.sizes)
         except EinsumError as error:
             if self.names is None:
                 raise

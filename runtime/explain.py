@@ -322,7 +322,7 @@ def _explain(
     steps = []
     for number, step in enumerate(execution.steps, start=1):
         title = f"step {number} of {len(execution.steps)}: {step.statement}"
-        runs = execution.sliced.runs(execution.sliced.levels[number - 1])
+        runs = execution.sliced.runs(execution.levels[number - 1])
         steps.append(_explained(step, runs, execution, dtype, [equation, title, tree]))
     return Explanation(
         equation=expression.text,
@@ -367,7 +367,7 @@ def _explained(
         ", ".join(f"{group.name} = {show.indices(group.indices)}" for group in groups),
         show.schedule(schedule),
     ]
-    sizes, kind = execution.program.sizes, element(dtype)
+    sizes, kind = step.extents, element(dtype)
     once = statement_cost(step.statement, sizes, kind, host)
     shared = statement_cost(step.statement, sizes, kind, host, step.threads)
     return ExplainedStep(

@@ -34,6 +34,7 @@ from ..compiler.machine import Target
 from ..compiler.resolve import resolve
 from ..compiler.schedule import Schedule
 from ..compiler.subscripts import Subscripts, parse
+from ..compiler.windows import Given
 from .kernels import (
     compiled,
     compiled_entry,
@@ -166,6 +167,7 @@ def jobs_for(
     signatures: Iterable[Signature],
     optimize: Any = True,
     memory_limit: int | None = None,
+    sizes: Given = (),
 ) -> list[Job]:
     """The kernels that calls like these need, each once, in the order of their keys.
 
@@ -175,7 +177,7 @@ def jobs_for(
     jobs = {}
     for signature in signatures:
         chosen = normalize_optimize(optimize)
-        for schedule in _schedules(subscripts, signature, chosen, memory_limit):
+        for schedule in _schedules(subscripts, signature, chosen, memory_limit, sizes):
             key = fields(schedule, target).key()
             jobs[key] = Job(key, schedule, target)
     for name, (program, _) in _PROGRAMS.items():
@@ -185,7 +187,11 @@ def jobs_for(
 
 
 def _schedules(
-    subscripts: Subscripts, signature: Signature, optimize: Any, memory_limit: int | None
+    subscripts: Subscripts,
+    signature: Signature,
+    optimize: Any,
+    memory_limit: int | None,
+    sizes: Given,
 ) -> set[Schedule]:
     """The schedules of all steps of all representative calls."""
     dtype = np.result_type(*(operand.dtype for operand in signature.operands))
@@ -193,7 +199,7 @@ def _schedules(
     problem: EinsumError | None = None
     for shapes in _shapes(signature):
         try:
-            expression = resolve(subscripts, shapes)
+            expression = resolve(subscripts, shapes, sizes)
         except EinsumError as error:  # sizes that do not go together in this equation
             problem = error
             continue
