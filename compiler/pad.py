@@ -17,9 +17,10 @@ the tensor, and zeros around it.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from .access import Access
 from .affine import Affine
 from .errors import EinsumError
-from .program import Access, Program, Statement, Tensor
+from .program import Program, Statement, Tensor
 from .regions import NotBoxes, boxes
 
 __all__ = ["pad"]
@@ -76,7 +77,9 @@ def pad(program: Program) -> Program:
                 sizes.setdefault(name, extent)
             statements.append(copy)
         statements.append(_framed(statement, frames))
-    tensors = tuple(Tensor(name, axes) for name, axes in shapes.items())
+    known = {tensor.name for tensor in program.tensors}
+    copies = (Tensor(name, axes) for name, axes in shapes.items() if name not in known)
+    tensors = (*program.tensors, *copies)
     extents = tuple(sizes.items())
     return replace(program, tensors=tensors, statements=tuple(statements), extents=extents)
 

@@ -4,11 +4,16 @@
     out[i,l] = sum_k t0[i,k] * c[k,l]
 
 An equation is a program of one statement, and factorizing it makes several. An operand is a name:
-the same array given twice is one tensor that is read at two places.
+the same array given twice is one tensor that is read at two places. An *epilogue* is what happens
+to the sum before it is written, while it is in registers:
+
+    out[n] = sum_{i,j} square(sum_t a[n,t,i] * b[n,t,j])
+
+A map such as `out[i] = exp(a[i])` is the sum of one product of one factor with an epilogue.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import chain, count
 from typing import Any
@@ -16,11 +21,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .access import Access
 from .affine import Affine
+from .formula import Value, accesses_of, value_of
 from .subscripts import Expression
 
 __all__ = [
     "Access",
+    "Epilogue",
     "Program",
     "Statement",
     "Tensor",
@@ -34,39 +42,34 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """An operand, an intermediate or the result; `axes` is its shape."""
+    """An operand, an intermediate or a result; `axes` is its shape.
+
+    `element` is the type of its elements, such as `f4`, where it is not that of all others.
+    """
 
     name: str
     axes: tuple[int, ...]
+    element: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
-    """A tensor, read or written at one affine expression of the indices for each of its axes.
+class Epilogue:
+    """What becomes of a contraction's result before it is written.
 
-    `names` are the indices, each once, in the order of the axes.
-
-    >>> diagonal = Access("a", (Affine.index("i"), Affine.index("i"), Affine(())))
-    >>> print(diagonal, diagonal.names)
-    a[i,i,0] ('i',)
+    `value` is a formula of the sum, which is `CONTRACTED` in it, and of tensors at indices that
+    are not summed in the contraction. It is summed over the indices `over`.
     """
 
-    tensor: str
-    subscripts: tuple[Affine, ...]
-    names: tuple[str, ...] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        names = dict.fromkeys([name for axis in self.subscripts for name, _ in axis.terms])
-        object.__setattr__(self, "names", tuple(names))
-
-    def __str__(self) -> str:
-        listed = ",".join(map(str, self.subscripts))
-        return f"{self.tensor}[{listed}]" if listed else self.tensor
+    value: Value
+    over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
     """The target is the product of the factors, summed over the indices that it does not have.
+
+    With an epilogue, the factors are contracted first, over the indices `contracted`, and what the
+    target gets is the epilogue's formula of that, summed over the epilogue's indices.
 
     >>> a, b = (Access(name, (Affine.index("i"), Affine.index("j"))) for name in "ab")
     >>> statement = Statement(Access("out", (Affine.index("i"),)), (a, b))
@@ -74,10 +77,18 @@ class Statement:
     out[i] = sum_j a[i,j] * b[i,j]
     >>> statement.kept, statement.reduced
     (('i',), ('j',))
+    >>> from .formula import CONTRACTED, Apply
+    >>> square = Apply("multiply", (CONTRACTED, CONTRACTED))
+    >>> norm = Statement(Access("out", ()), (a, b), Epilogue(square, ("i",)))
+    >>> print(norm)
+    out = sum_i square(sum_j a[i,j] * b[i,j])
+    >>> norm.reduced, norm.contracted
+    (('i', 'j'), ('j',))
     """
 
     target: Access
     factors: tuple[Access, ...]
+    epilogue: Epilogue | None = None
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -90,22 +101,40 @@ class Statement:
         return self.indices[len(self.kept) :]
 
     @property
+    def contracted(self) -> tuple[str, ...]:
+        """The indices over which the product of the factors is summed, before any epilogue."""
+        over = self.epilogue.over if self.epilogue else ()
+        return tuple(index for index in self.reduced if index not in over)
+
+    @property
+    def accesses(self) -> tuple[Access, ...]:
+        """Every read of a tensor: the factors, then those of the epilogue."""
+        return (*self.factors, *(accesses_of(self.epilogue.value) if self.epilogue else ()))
+
+    @property
     def indices(self) -> tuple[str, ...]:
         """The kept indices, then the reduced ones."""
-        accesses = (self.target, *self.factors)
+        accesses = (self.target, *self.accesses)
         return tuple(dict.fromkeys(chain.from_iterable(access.names for access in accesses)))
 
     def __str__(self) -> str:
-        names = ",".join(self.reduced)
-        total = f"sum_{{{names}}} " if "," in names else f"sum_{names} " if names else ""
-        return f"{self.target} = {total}{' * '.join(map(str, self.factors))}"
+        product = f"{_sum(self.contracted)}{' * '.join(map(str, self.factors))}"
+        if self.epilogue is None:
+            return f"{self.target} = {product}"
+        return f"{self.target} = {_sum(self.epilogue.over)}{self.epilogue.value.text(product)}"
+
+
+def _sum(indices: Sequence[str]) -> str:
+    names = ",".join(indices)
+    return f"sum_{{{names}}} " if "," in names else f"sum_{names} " if names else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
     """Statements in the order of execution, and what their names mean.
 
-    `inputs` has a name for each operand, the same one twice where they are the same array.
+    `inputs` has a name for each operand, the same one twice where they are the same array;
+    `results` are the tensors to compute, one for an equation.
     `extents` has every index of every statement.
 
     >>> from .resolve import resolve
@@ -120,8 +149,14 @@ class Program:
     tensors: tuple[Tensor, ...]
     inputs: tuple[str, ...]
     statements: tuple[Statement, ...]
-    result: str
+    results: tuple[str, ...]
     extents: tuple[tuple[str, int], ...]
+
+    @property
+    def result(self) -> str:
+        """The one result of an equation."""
+        (name,) = self.results
+        return name
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -193,7 +228,7 @@ def from_expression(
         tuple(Tensor(name, axes) for name, axes in shapes.items()),
         inputs,
         (),
-        result,
+        (result,),
         expression.extents,
     )
     return program.with_statements([Statement(Access(result, expression.output), factors)])
@@ -221,8 +256,9 @@ def verify_program(program: Program) -> None:
     """Raise VerificationError unless the program means something.
 
     Tensors and indices are known and used as they are declared, each intermediate is written, whole
-    and once, before it is read, and the result is written. An affine access may leave its tensor: a
-    factor is zero there, and what a target would have there is dropped.
+    and once, before it is read, the results are written, and no epilogue depends on an index that
+    the contraction before it sums. An affine access may leave its tensor: a factor is zero there,
+    and what a target would have there is dropped. What an epilogue reads stays inside.
 
     >>> from .resolve import resolve
     >>> from .subscripts import parse
@@ -240,10 +276,12 @@ def verify_program(program: Program) -> None:
     inputs, ready = {*program.inputs}, {*program.inputs}
     for statement in program.statements:
         _expect(bool(statement.factors), f"no factors in {statement}")
-        for access in (statement.target, *statement.factors):
+        for access in (statement.target, *statement.accesses):
             _verify_access(access, shapes, sizes, statement)
-        for factor in statement.factors:
-            _expect(factor.tensor in ready, f"{factor} is read before it is written in {statement}")
+        for access in statement.accesses:
+            _expect(access.tensor in ready, f"{access} is read before it is written in {statement}")
+        if statement.epilogue is not None:
+            _verify_epilogue(statement, statement.epilogue, shapes, sizes)
         target = statement.target
         if all(axis.is_index for axis in target.subscripts):
             whole = tuple(sizes[axis.names[0]] for axis in target.subscripts)
@@ -251,10 +289,34 @@ def verify_program(program: Program) -> None:
                 len(target.names) == len(target.subscripts) and whole == shapes[target.tensor],
                 f"{target} is not written whole, each element once, in {statement}",
             )
+        else:
+            _expect(statement.epilogue is None, f"sums meet before the epilogue of {statement}")
         _expect(target.tensor not in inputs, f"an operand is written in {statement}")
         _expect(target.tensor not in ready, f"{target.tensor} is written again in {statement}")
         ready.add(target.tensor)
-    _expect(program.result in ready - inputs, f"nothing writes the result {program.result!r}")
+    for name in program.results:
+        _expect(name in ready - inputs, f"nothing writes the result {name!r}")
+
+
+def _verify_epilogue(
+    statement: Statement,
+    epilogue: Epilogue,
+    shapes: Mapping[str, tuple[int, ...]],
+    sizes: Mapping[str, int],
+) -> None:
+    inner = {name for factor in statement.factors for name in factor.names}
+    for access in accesses_of(epilogue.value):
+        for axis, extent in zip(access.subscripts, shapes[access.tensor], strict=True):
+            low, high = bounds(axis, sizes)
+            inside = (low >= 0 and high < extent) or any(sizes[name] == 0 for name in axis.names)
+            _expect(inside, f"{access} reads {low} to {high} of an axis of {extent}")
+        late = {*access.names} & {*statement.contracted}
+        _expect(not late, f"{access} depends on an index that is summed in {statement}")
+    for index in epilogue.over:
+        _expect(index in statement.indices, f"no tensor has the index {index!r} of {statement}")
+        _expect(index not in statement.kept, f"{index!r} is both kept and summed in {statement}")
+    for index in statement.contracted:
+        _expect(index in inner, f"no factor has the index {index!r} of {statement}")
 
 
 def _verify_access(
@@ -307,26 +369,45 @@ def evaluate(program: Program, arrays: Mapping[str, NDArray[Any]]) -> NDArray[An
         if array.shape != shapes[name]:
             raise ValueError(f"{name!r} has shape {array.shape}, not {shapes[name]}")
     for statement in program.statements:
-        shape = tuple(sizes[name] for name in statement.indices)
-        grids = np.ogrid[tuple(slice(extent) for extent in shape)]
-        position: dict[str, Any] = dict(zip(statement.indices, grids, strict=True))
-        factors = (_read(values[factor.tensor], factor, position) for factor in statement.factors)
-        products = np.broadcast_to(reduce(np.multiply, factors), shape)
-        summed = tuple(range(len(statement.kept), len(shape)))
-        total = products.sum(summed, dtype=products.dtype) if summed else products.copy()
-        target = statement.target
-        if not all(axis.is_index for axis in target.subscripts):
-            total = _scattered(np.asarray(total), target, shapes[target.tensor])
-        values[target.tensor] = np.asarray(total)
+        target, total = statement.target, _evaluate(statement, values, sizes)
+        plain = all(axis.is_index for axis in target.subscripts)
+        shape = shapes[target.tensor]
+        values[target.tensor] = total if plain else _scattered(total, target, shape)
     return values[program.result]
+
+
+def _evaluate(
+    statement: Statement, values: Mapping[str, NDArray[Any]], sizes: Mapping[str, int]
+) -> NDArray[Any]:
+    over = statement.epilogue.over if statement.epilogue else ()
+    order = (*statement.kept, *over, *statement.contracted)
+    shape = tuple(sizes[name] for name in order)
+    grids = np.ogrid[tuple(slice(extent) for extent in shape)]
+    position: dict[str, Any] = dict(zip(order, grids, strict=True))
+
+    def read(access: Access) -> NDArray[Any]:
+        return _read(values[access.tensor], access, position)
+
+    def total(terms: NDArray[Any], shape: tuple[int, ...], kept: int) -> NDArray[Any]:
+        terms = np.broadcast_to(terms, shape)
+        summed = tuple(range(kept, len(shape)))
+        return terms.sum(summed, dtype=terms.dtype, keepdims=True) if summed else terms
+
+    first = len(statement.kept) + len(over)
+    result = total(reduce(np.multiply, map(read, statement.factors)), shape, first)
+    if statement.epilogue is not None:
+        outer = (*shape[:first], *(1 for _ in shape[first:]))
+        with np.errstate(all="ignore"):
+            result = np.asarray(value_of(statement.epilogue.value, result, read))
+        result = total(result, outer, len(statement.kept))
+    return np.array(result.reshape(shape[: len(statement.kept)]))
 
 
 def _read(array: NDArray[Any], access: Access, position: Mapping[str, Any]) -> NDArray[Any]:
     """The elements at some positions, and zero where there are none."""
     places = [np.asarray(axis.evaluate(position)) for axis in access.subscripts]
     inside = [
-        (place >= 0) & (place < extent)
-        for place, extent in zip(places, array.shape, strict=True)
+        (place >= 0) & (place < extent) for place, extent in zip(places, array.shape, strict=True)
     ]
     if not array.size:
         shape = np.broadcast_shapes(*(place.shape for place in places))

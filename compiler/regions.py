@@ -20,12 +20,14 @@ odd places separately, each with every other position of `k`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import gcd
 
+from .access import Access
 from .affine import Affine
-from .program import Access, Statement
+from .formula import with_accesses
+from .program import Epilogue, Statement
 
 __all__ = ["ZERO", "Box", "NotBoxes", "boxes", "leaves"]
 
@@ -76,7 +78,9 @@ class Box:
     extents: Mapping[str, int]
 
 
-def leaves(statement: Statement, shapes: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int]) -> bool:
+def leaves(
+    statement: Statement, shapes: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int]
+) -> bool:
     """Whether a statement is more than one box: it leaves a factor, or its target is affine."""
     target = statement.target
     if len(target.names) < len(target.subscripts) or not all(
@@ -127,7 +131,7 @@ def boxes(
         ranges |= {name: (0, family.sizes[name]) for limit in limits for name in limit[0].names}
         part: list[Box] = []
         try:
-            for each, empty in _split(ranges, limits, kept):
+            for each, empty in _split(ranges, limits, kept, _over(statement)):
                 if not empty or not families.clear:
                     part.append(_box(family.statement, each, empty))
                 if len(found) + len(part) > most:
@@ -138,6 +142,11 @@ def boxes(
         part.sort(key=lambda box: -_volume(box))  # a stable sort, the largest first
         found += part
     return found
+
+
+def _over(statement: Statement) -> frozenset[str]:
+    """The indices that an epilogue sums: what it makes of parts cannot be put together."""
+    return frozenset(statement.epilogue.over if statement.epilogue else ())
 
 
 def _limits(statement: Statement, shapes: Mapping[str, tuple[int, ...]]) -> list[Limit]:
@@ -151,14 +160,24 @@ def _limits(statement: Statement, shapes: Mapping[str, tuple[int, ...]]) -> list
 
 
 def _box(statement: Statement, ranges: Ranges, empty: bool) -> Box:
-    """The part of a statement within these ranges; zero if it is empty."""
-    shifts = {
-        name: Affine(((name, 1),), begin) for name, (begin, _) in ranges.items() if begin
-    }
-    target = _replaced(statement.target, shifts)
-    factors = tuple(_replaced(factor, shifts) for factor in statement.factors)
-    part = Statement(target, (Access(ZERO, ()),) if empty else factors)
+    """The part of a statement within these ranges, a sum of nothing if it is empty."""
+    shifts = {name: Affine(((name, 1),), begin) for name, (begin, _) in ranges.items() if begin}
+    part = _shifted(statement, shifts)
+    if empty:
+        part = replace(part, factors=(Access(ZERO, ()),))
     return Box(part, {name: ranges[name][1] - ranges[name][0] for name in part.indices})
+
+
+def _shifted(statement: Statement, values: Mapping[str, Affine]) -> Statement:
+    """A statement with other expressions in place of some indices."""
+    if not values:
+        return statement
+    epilogue = statement.epilogue
+    if epilogue is not None:
+        formula = with_accesses(epilogue.value, lambda access: _replaced(access, values))
+        epilogue = Epilogue(formula, epilogue.over)
+    factors = tuple(_replaced(factor, values) for factor in statement.factors)
+    return Statement(_replaced(statement.target, values), factors, epilogue)
 
 
 def _replaced(access: Access, values: Mapping[str, Affine]) -> Access:
@@ -207,7 +226,7 @@ def _leaving(limit: Limit, ranges: Ranges) -> int:
 
 
 def _split(
-    ranges: Ranges, limits: Sequence[Limit], kept: set[str]
+    ranges: Ranges, limits: Sequence[Limit], kept: set[str], over: frozenset[str]
 ) -> Iterator[tuple[Ranges, bool]]:
     """Ranges that part the kept positions, the summed ones cut to what is valid.
 
@@ -219,30 +238,29 @@ def _split(
         axis, extent = limit
         low, high = _reach(axis, ranges)
         if high < 0 or low >= extent:
+            if over:
+                raise NotBoxes(limit)
             yield ranges, True
             return
         varying = [name for name in axis.names if ranges[name][1] - ranges[name][0] > 1]
         cut = [name for name in varying if name in kept]
         summed = [name for name in varying if name not in kept]
-        if len(summed) > 1:
+        if len(summed) > 1 or not over.isdisjoint(varying):
             raise NotBoxes(limit)
         if len(cut) > 1:
             name = min(cut, key=lambda name: ranges[name][1] - ranges[name][0])
             parts: Iterable[Ranges] = (
-                {**ranges, name: (position, position + 1)}
-                for position in range(*ranges[name])
+                {**ranges, name: (position, position + 1)} for position in range(*ranges[name])
             )
         else:
-            parts = _runs(ranges, limit, (cut or [None])[0], (summed or [None])[0])
+            parts = _runs(ranges, limit, next(iter(cut), None), next(iter(summed), None))
         for part in parts:
-            yield from _split(part, limits[place:], kept)
+            yield from _split(part, limits[place:], kept, over)
         return
     yield ranges, False
 
 
-def _runs(
-    ranges: Ranges, limit: Limit, kept: str | None, summed: str | None
-) -> Iterator[Ranges]:
+def _runs(ranges: Ranges, limit: Limit, kept: str | None, summed: str | None) -> Iterator[Ranges]:
     """Ranges of the kept index for which the same positions of the summed one are valid.
 
     Where none are, the ranges are left as they are: the limit is then out of reach.
@@ -291,9 +309,7 @@ def _valid(axis: Affine, extent: int, name: str, ranges: Ranges) -> tuple[int, i
     return _within(dict(axis.terms)[name], low, high, extent, *ranges[name])
 
 
-def _within(
-    step: int, low: int, high: int, extent: int, begin: int, end: int
-) -> tuple[int, int]:
+def _within(step: int, low: int, high: int, extent: int, begin: int, end: int) -> tuple[int, int]:
     """The positions p from begin to end with low + step * p >= 0 and high + step * p < extent.
 
     >>> _within(2, -1, -1, 10, 0, 20)
@@ -355,7 +371,8 @@ def _gathers(
             clear |= any(name in used for name in axis.names) and abs(dict(axis.terms)[pivot]) > 1
             turned += _turned(family, axis, extent, pivot, used, f"{pivot}'")
         members = turned
-        own |= {name for family in members for name in family.statement.target.subscripts[place].names}
+        for family in members:
+            own.update(family.statement.target.subscripts[place].names)
     return _Families(tuple(members), clear)
 
 
@@ -390,9 +407,9 @@ def _turned(
             empty = Statement(Access(target.tensor, written), (Access(ZERO, ()),))
             yield _Family(empty, {**sizes, name: count}, (*family.limits, zero))
             continue
-        summed = [n for n, (u, _) in enumerate(others) if u not in used]
-        if len({tuple(start[n] for n in range(len(others)) if n not in summed) for start in starts}) < len(starts):
-            raise NotBoxes((axis, extent))
+        kept = [n for n, (u, _) in enumerate(others) if u in used]
+        if len({tuple(start[n] for n in kept) for start in starts}) < len(starts):
+            raise NotBoxes((axis, extent))  # several sums would meet in one element
         for start in starts:
             values: dict[str, Affine] = {}
             inner = {**sizes, name: count}
@@ -404,9 +421,7 @@ def _turned(
                 terms.append((u, -sign * (c * p // s)))
                 constant -= c * t
             values[pivot] = Affine(tuple(terms), sign * (constant // s))
-            written = tuple(
-                places if a == axis else a.replaced(values) for a in target.subscripts
-            )
+            written = tuple(places if a == axis else a.replaced(values) for a in target.subscripts)
             factors = tuple(_replaced(factor, values) for factor in family.statement.factors)
             limits = tuple((a.replaced(values), n) for a, n in family.limits)
             inner.pop(pivot)

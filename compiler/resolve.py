@@ -54,9 +54,7 @@ def resolve(
     sizes = _extents(subscripts.text, operands, shapes, given)
     inputs = tuple(
         tuple(
-            axis.index
-            if not axis.index.is_index or extent == sizes[axis.index.names[0]]
-            else None
+            axis.index if not axis.index.is_index or extent == sizes[axis.index.names[0]] else None
             for axis, extent in zip(axes, shape, strict=True)
         )
         for axes, shape in zip(operands, shapes, strict=True)
@@ -132,9 +130,9 @@ def _extents(
             index = f"axis {name[3:]} of '...'" if name.startswith("...") else f"index {name!r}"
             raise size_mismatch(text, axis.span, index, there, here)
     known = {name: extent for name, (extent, _, _) in sizes.items()}
-    for axis, extent in given:
-        if axis.is_index:
-            name = axis.names[0]
+    for asked, extent in given:
+        if asked.is_index:
+            name = asked.names[0]
             if known.setdefault(name, extent) not in (1, extent):
                 _, n, number = sizes[name]
                 raise EinsumError(

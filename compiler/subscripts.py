@@ -96,12 +96,12 @@ class Subscripts:
 class Expression:
     """An equation checked against the shapes of its operands.
 
-    `shapes` are theirs, and `inputs` has an expression for each axis of each operand, or None where an axis of extent 1 is
-    broadcast against a larger (or empty) one. `extents` are in the order in which the indices first
-    appear. The axes of `...` are indices called `...0`, `...1` and so on, counted from the left of
-    the shape they broadcast to. An affine axis may leave its operand, where it reads zero, or the
-    result, where it is not written. `output_shape` is the shape of the result. `text` is the
-    equation in a standard form, with its output.
+    `shapes` are theirs. `inputs` has an expression for each axis of each operand, or None where an
+    axis of extent 1 is broadcast against a larger (or empty) one. `extents` are in the order in
+    which the indices first appear. The axes of `...` are indices called `...0`, `...1` and so on,
+    counted from the left of the shape they broadcast to. An affine axis may leave its operand,
+    where it reads zero, or the result, where it is not written; `output_shape` is the shape of
+    that. `text` is the equation in a standard form, with its output.
 
     >>> from einsumc.compiler.resolve import resolve
     >>> expression = resolve(parse("b i j, ...jk"), [(7, 2, 3), (7, 3, 4)])

@@ -149,8 +149,8 @@ def _two_extents(
 ) -> EinsumError:
     (one, there), (other, here) = first, second
     return EinsumError(
-        f"the extent of {name!r} is {one} by axis {there[4]} of operand {there[3]} but {other} by "
-        f"axis {here[4]} of operand {here[3]}; give it, as in sizes={{{name!r}: {min(one, other)}}}",
+        f"{name!r} has extent {one} by axis {there[4]} of operand {there[3]} but {other} by "
+        f"axis {here[4]} of operand {here[3]}; give it, as in sizes={{{name!r}: {other}}}",
         text,
         here[1],
     )

@@ -248,8 +248,8 @@ class Execution:
         bound, placed = self.bound[()], self.sliced.workspace
         given, offsets = len(self.program.inputs) + 1, tuple(placed.offsets.values())
         arguments, fills = bound.arguments.copy(), []
-        wanted = zip(*(a.tolist() for a in (bound.places, bound.tensors, bound.offsets)), strict=True)
-        for place, tensor, offset in wanted:
+        columns = (each.tolist() for each in (bound.places, bound.tensors, bound.offsets))
+        for place, tensor, offset in zip(*columns, strict=True):
             if tensor < 0:
                 arguments[place] = _ZERO_AT
             elif tensor < given:

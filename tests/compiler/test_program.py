@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from einsumc.compiler.affine import Affine
+from einsumc.compiler.formula import CONTRACTED, Apply, Constant, Read
 from einsumc.compiler.program import (
     Access,
+    Epilogue,
     Program,
     Statement,
     Tensor,
@@ -116,7 +118,7 @@ def with_factor(*subscripts: Affine) -> Program:
         (replace(matmul(), tensors=matmul().tensors[:2]), "'out' is not declared"),
         (replace(matmul(), extents=matmul().extents[:2]), "'k' has no extent"),
         (replace(matmul(), statements=()), "nothing writes the result"),
-        (replace(matmul(), result="a"), "nothing writes the result"),
+        (replace(matmul(), results=("a",)), "nothing writes the result"),
         (replace(matmul(), statements=2 * matmul().statements), "written again"),
         (replace(two_steps(), statements=two_steps().statements[::-1]), "before it is written"),
         (with_statement(matmul(), factors=()), "no factors"),
@@ -163,7 +165,7 @@ def test_evaluate_an_affine_access():
         (Tensor("a", (7,)), Tensor("b", (3,)), Tensor("out", (3,))),
         ("a", "b"),
         (Statement(target, (access, Access("b", (Affine.index("k"),)))),),
-        "out",
+        ("out",),
         (("y", 3), ("k", 3)),
     )
     a, b = np.arange(7), np.array([1, 10, 100])
@@ -182,3 +184,59 @@ def test_evaluate_keeps_the_dtype(dtype):
 def test_evaluate_refuses_another_shape():
     with pytest.raises(ValueError, match=r"'a' has shape \(3, 2\), not \(2, 3\)"):
         evaluate(matmul(), {"a": np.ones((3, 2)), "b": np.ones((3, 4))})
+
+
+# --- epilogues ------------------------------------------------------------------------------------
+
+
+def gradient_norms(epilogue: Epilogue) -> Program:
+    """Statements of `nti,ntj->n` whose sum over t comes before the epilogue."""
+    program = program_of("nti,ntj->n", (3, 4, 5), (3, 4, 6))
+    return program.with_statements([replace(program.statements[0], epilogue=epilogue)])
+
+
+SQUARE = Apply("multiply", (CONTRACTED, CONTRACTED))
+
+
+def test_an_epilogue_prints_and_is_evaluated():
+    program = gradient_norms(Epilogue(SQUARE, ("i", "j")))
+    assert str(program) == "out[n] = sum_{i,j} square(sum_t a[n,t,i] * b[n,t,j])"
+    verify_program(program)
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(3, 4, 5)), rng.normal(size=(3, 4, 6))
+    expected = np.square(np.einsum("nti,ntj->nij", a, b)).sum((1, 2))
+    np.testing.assert_allclose(evaluate(program, {"a": a, "b": b}), expected)
+
+
+def test_a_map_reads_other_tensors():
+    program = program_of("ij,j->ij", (2, 3), (3,))
+    statement = program.statements[0]
+    first, second = statement.factors
+    value = Apply(
+        "where",
+        (
+            Apply("greater", (CONTRACTED, Constant(0))),
+            Apply("exp", (Read(second),)),
+            Apply("subtract", (CONTRACTED, Apply("add", (Constant(1), Read(second))))),
+        ),
+    )
+    program = program.with_statements([Statement(statement.target, (first,), Epilogue(value))])
+    assert str(program) == "out[i,j] = where(a[i,j] > 0, exp(b[j]), a[i,j] - (1 + b[j]))"
+    a, b = np.array([[1.0, -1, 0], [2, 3, -4]]), np.array([0.5, 1, 2])
+    verify_program(program)
+    expected = np.where(a > 0, np.exp(b), a - (1 + b))
+    np.testing.assert_array_equal(evaluate(program, {"a": a, "b": b}), expected)
+
+
+@pytest.mark.parametrize(
+    ("epilogue", "problem"),
+    [
+        (Epilogue(Read(Access("a", (Affine.index("n"), Affine.index("t"), I))), ("i", "j")), "sum"),
+        (Epilogue(SQUARE, ("i", "j", "n")), "'n' is both kept and summed"),
+        (Epilogue(SQUARE, ("i", "j", "z")), "no tensor has the index 'z'"),
+        (Epilogue(Read(Access("c", ())), ("i", "j")), "'c' is not declared"),
+    ],
+)
+def test_a_wrong_epilogue_is_found(epilogue, problem):
+    with pytest.raises(VerificationError, match=problem):
+        verify_program(gradient_norms(epilogue))

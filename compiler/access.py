@@ -1,0 +1,31 @@
+"""Where a statement reads or writes a tensor."""
+
+from dataclasses import dataclass, field
+
+from .affine import Affine
+
+__all__ = ["Access"]
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A tensor, read or written at one affine expression of the indices for each of its axes.
+
+    `names` are the indices, each once, in the order of the axes.
+
+    >>> diagonal = Access("a", (Affine.index("i"), Affine.index("i"), Affine(())))
+    >>> print(diagonal, diagonal.names)
+    a[i,i,0] ('i',)
+    """
+
+    tensor: str
+    subscripts: tuple[Affine, ...]
+    names: tuple[str, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        names = dict.fromkeys([name for axis in self.subscripts for name, _ in axis.terms])
+        object.__setattr__(self, "names", tuple(names))
+
+    def __str__(self) -> str:
+        listed = ",".join(map(str, self.subscripts))
+        return f"{self.tensor}[{listed}]" if listed else self.tensor
