@@ -26,6 +26,16 @@ class Access:
         names = dict.fromkeys([name for axis in self.subscripts for name, _ in axis.terms])
         object.__setattr__(self, "names", tuple(names))
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether each axis is an index of its own.
+
+        >>> Access("a", (Affine.index("i"), Affine.index("i"))).is_plain
+        False
+        """
+        distinct = len(self.names) == len(self.subscripts)
+        return distinct and all(axis.is_index for axis in self.subscripts)
+
     def __str__(self) -> str:
         listed = ",".join(map(str, self.subscripts))
         return f"{self.tensor}[{listed}]" if listed else self.tensor

@@ -59,7 +59,7 @@ def pad(program: Program) -> Program:
         frames: dict[int, _Frame] = {}
         while (trouble := _trouble(statement, frames, shapes, sizes)) is not None:
             place = trouble.factor
-            if place is None:
+            if place is None or not statement.target.is_plain:
                 raise EinsumError(
                     f"the output {statement.target} is beyond einsumc: at each of its elements the "
                     f"positions that meet there are too scattered; compute it in two steps"
@@ -91,8 +91,7 @@ def _trouble(
     sizes: Mapping[str, int],
 ) -> NotBoxes | None:
     """Why a statement is no boxes, with copies made so far; None if it is."""
-    accesses = (statement.target, *statement.factors)
-    if all(axis.is_index for access in accesses for axis in access.subscripts):
+    if all(access.is_plain for access in (statement.target, *statement.factors)):
         return None
     made = {frame.name: frame.shape for frame in frames.values()}
     try:

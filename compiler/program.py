@@ -36,6 +36,7 @@ __all__ = [
     "bounds",
     "evaluate",
     "from_expression",
+    "scattered",
     "verify_program",
 ]
 
@@ -257,8 +258,8 @@ def verify_program(program: Program) -> None:
 
     Tensors and indices are known and used as they are declared, each intermediate is written, whole
     and once, before it is read, the results are written, and no epilogue depends on an index that
-    the contraction before it sums. An affine access may leave its tensor: a factor is zero there,
-    and what a target would have there is dropped. What an epilogue reads stays inside.
+    the contraction before it sums. An access may leave its tensor: a factor is zero there, and what
+    a target would have there is dropped. What an epilogue reads stays inside.
 
     >>> from .resolve import resolve
     >>> from .subscripts import parse
@@ -283,11 +284,10 @@ def verify_program(program: Program) -> None:
         if statement.epilogue is not None:
             _verify_epilogue(statement, statement.epilogue, shapes, sizes)
         target = statement.target
-        if all(axis.is_index for axis in target.subscripts):
-            whole = tuple(sizes[axis.names[0]] for axis in target.subscripts)
+        if target.is_plain:
             _expect(
-                len(target.names) == len(target.subscripts) and whole == shapes[target.tensor],
-                f"{target} is not written whole, each element once, in {statement}",
+                tuple(sizes[name] for name in target.names) == shapes[target.tensor],
+                f"{target} is not written whole in {statement}",
             )
         else:
             _expect(statement.epilogue is None, f"sums meet before the epilogue of {statement}")
@@ -333,12 +333,6 @@ def _verify_access(
     )
     for name in access.names:
         _expect(name in sizes, f"the index {name!r} has no extent in {statement}")
-    for axis, extent in zip(access.subscripts, shape, strict=True):
-        low, high = bounds(axis, sizes)
-        _expect(
-            not axis.is_index or (low >= 0 and high < extent) or sizes[axis.names[0]] == 0,
-            f"{access} reads {low} to {high} of an axis of {extent} in {statement}",
-        )
 
 
 def _expect(condition: bool, message: str) -> None:
@@ -370,9 +364,9 @@ def evaluate(program: Program, arrays: Mapping[str, NDArray[Any]]) -> NDArray[An
             raise ValueError(f"{name!r} has shape {array.shape}, not {shapes[name]}")
     for statement in program.statements:
         target, total = statement.target, _evaluate(statement, values, sizes)
-        plain = all(axis.is_index for axis in target.subscripts)
-        shape = shapes[target.tensor]
-        values[target.tensor] = total if plain else _scattered(total, target, shape)
+        if not target.is_plain:
+            total = scattered(total, target, shapes[target.tensor])
+        values[target.tensor] = total
     return values[program.result]
 
 
@@ -417,8 +411,16 @@ def _read(array: NDArray[Any], access: Access, position: Mapping[str, Any]) -> N
     return np.where(reduce(np.logical_and, inside, np.True_), found, np.zeros((), array.dtype))
 
 
-def _scattered(total: NDArray[Any], target: Access, shape: tuple[int, ...]) -> NDArray[Any]:
-    """What is written to an affine target: values that meet in one element are added up."""
+def scattered(total: NDArray[Any], target: Access, shape: tuple[int, ...]) -> NDArray[Any]:
+    """A new tensor of a shape, with values at the places of an affine target.
+
+    `total` has an axis for each of the target's indices. Values that meet in one element are added
+    up, and what would be outside is dropped.
+
+    >>> target = Access("out", (Affine((("y", 1), ("k", 1))),))
+    >>> scattered(np.ones((3, 2)), target, (4,))
+    array([1., 2., 2., 1.])
+    """
     grids = np.indices(total.shape, sparse=True)
     position: dict[str, Any] = dict(zip(target.names, grids, strict=True))
     places = [

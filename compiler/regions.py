@@ -35,7 +35,9 @@ ZERO = "0"
 """The tensor without axes that is zero; no tensor of an equation has this name."""
 
 MOST_BOXES = 64
-"""Of one statement: each is a call of a kernel."""
+"""Of one statement: each is a call of a kernel. Affine targets may have as many as they need."""
+
+MANY_BOXES = 1 << 14
 
 Ranges = dict[str, tuple[int, int]]
 """For each index its first position and the one behind its last."""
@@ -82,10 +84,7 @@ def leaves(
     statement: Statement, shapes: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int]
 ) -> bool:
     """Whether a statement is more than one box: it leaves a factor, or its target is affine."""
-    target = statement.target
-    if len(target.names) < len(target.subscripts) or not all(
-        axis.is_index for axis in target.subscripts
-    ):
+    if not statement.target.is_plain:
         return True
     ranges = {name: (0, sizes[name]) for name in statement.indices}
     return any(not _inside(limit, ranges) for limit in _limits(statement, shapes))
@@ -122,6 +121,8 @@ def boxes(
         return [Box(statement, {name: sizes[name] for name in statement.indices})]
     found: list[Box] = []
     families = _gathers(statement, shapes, sizes)
+    if not statement.target.is_plain:
+        most = MANY_BOXES
     if families.clear:
         found.append(_clearing(statement.target.tensor, shapes))
     for family in families.members:
@@ -268,7 +269,7 @@ def _runs(ranges: Ranges, limit: Limit, kept: str | None, summed: str | None) ->
     axis, extent = limit
     if kept is None:
         assert summed is not None
-        yield {**ranges, summed: _valid(axis, extent, summed, ranges)}
+        yield {**ranges, summed: _some(_valid(axis, extent, summed, ranges), ranges[summed])}
         return
     position, end = ranges[kept]
     step = dict(axis.terms)[kept]
@@ -295,12 +296,15 @@ def _runs(ranges: Ranges, limit: Limit, kept: str | None, summed: str | None) ->
             ):
                 after += 1
         part = {**ranges, kept: (position, after)}
-        if valid is not None and summed is not None and valid[0] < valid[1]:
-            part[summed] = valid
-        elif valid is not None and summed is not None:
-            part[summed] = ranges[summed][0], ranges[summed][0] + 1  # none: out of reach anyway
+        if valid is not None and summed is not None:
+            part[summed] = _some(valid, ranges[summed])
         yield part
         position = after
+
+
+def _some(valid: tuple[int, int], whole: tuple[int, int]) -> tuple[int, int]:
+    """The positions that are valid, or one that is not: where none is, that is soon found."""
+    return valid if valid[0] < valid[1] else (whole[0], whole[0] + 1)
 
 
 def _valid(axis: Affine, extent: int, name: str, ranges: Ranges) -> tuple[int, int]:

@@ -103,7 +103,11 @@ def solved(text: str, axes: Iterable[Placed], sizes: Mapping[str, int]) -> dict[
     {'k': 3, 'y': 7}
     """
     known = dict(sizes)
-    waiting = list(axes)
+
+    def unknown(placed: Placed) -> list[str]:
+        return [name for name in placed[0].names if name not in known]
+
+    waiting = list(filter(unknown, axes))
     while waiting:
         made: dict[str, tuple[int, Placed]] = {}
         for placed in waiting:
@@ -119,14 +123,14 @@ def solved(text: str, axes: Iterable[Placed], sizes: Mapping[str, int]) -> dict[
         if not made:
             break
         known |= {name: extent for name, (extent, _) in made.items()}
-        waiting = [placed for placed in waiting if any(n not in known for n in placed[0].names)]
-    for axis, span, _, operand, number in waiting:
-        unknown = [name for name in axis.names if name not in known]
-        names = " and ".join(map(repr, unknown))
+        waiting = list(filter(unknown, waiting))
+    for placed in waiting:
+        _, span, _, operand, number = placed
+        names = " and ".join(map(repr, unknown(placed)))
         raise EinsumError(
             f"the extents of {names} are unknown: {text[slice(*span)]}, axis {number} of operand "
             f"{operand}, "
-            f"cannot fix more than one of them; give one, as in sizes={{{unknown[0]!r}: 8}}",
+            f"cannot fix more than one of them; give one, as in sizes={{{unknown(placed)[0]!r}: 8}}",
             text,
             span,
         )
