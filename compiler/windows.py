@@ -126,11 +126,11 @@ def solved(text: str, axes: Iterable[Placed], sizes: Mapping[str, int]) -> dict[
         waiting = list(filter(unknown, waiting))
     for placed in waiting:
         _, span, _, operand, number = placed
-        names = " and ".join(map(repr, unknown(placed)))
+        names = unknown(placed)
         raise EinsumError(
-            f"the extents of {names} are unknown: {text[slice(*span)]}, axis {number} of operand "
-            f"{operand}, "
-            f"cannot fix more than one of them; give one, as in sizes={{{unknown(placed)[0]!r}: 8}}",
+            f"the extents of {' and '.join(map(repr, names))} are unknown: {text[slice(*span)]}, "
+            f"axis {number} of operand {operand}, cannot fix more than one of them; give one, as "
+            f"in sizes={{{names[0]!r}: 8}}",
             text,
             span,
         )
