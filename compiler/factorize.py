@@ -14,8 +14,8 @@ cotengra propose paths by counting operations; the one with the least predicted 
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from itertools import chain
 from typing import Any
@@ -26,6 +26,7 @@ from .errors import EinsumError
 from .machine import Machine
 from .program import Access, Program, Statement
 from .simplify import simplify
+from .windows_path import EXHAUSTIVE, windows_path
 
 __all__ = ["Factorization", "Path", "factorize", "follow"]
 
@@ -116,7 +117,7 @@ def factorize(
         proposals: Iterable[tuple[str, Path]] = [exact]
     else:
         program = simplify(program, machine, element)
-        proposals = _propose(program.statements[-1], program.sizes, optimize)
+        proposals = _propose(program.statements[-1], program.sizes, program.shapes, optimize)
         if largest is not None:
             limited = _propose_small(program.statements[-1], program.sizes, optimize, largest)
             proposals = chain(proposals, limited)
@@ -151,7 +152,10 @@ def _exact_path(optimize: Any, factors: int) -> tuple[str, Path] | None:
 
 
 def _propose(
-    statement: Statement, extents: Mapping[str, int], optimize: Any
+    statement: Statement,
+    extents: Mapping[str, int],
+    shapes: Mapping[str, tuple[int, ...]],
+    optimize: Any,
 ) -> Iterator[tuple[str, Path]]:
     """The paths that `optimize` asks to choose from, each with a name."""
     factors = len(statement.factors)
@@ -165,6 +169,8 @@ def _propose(
         yield _search(statement, extents, *_named_search("greedy"))
     if 2 < factors <= AUTO:
         yield _search(statement, extents, *_named_search("auto"))
+    if 2 < factors <= EXHAUSTIVE and not all(f.is_plain for f in statement.factors):
+        yield "windows", windows_path(statement, extents, shapes)
     if factors > RANDOM and find_spec("cotengra"):
         yield _search(statement, extents, "cotengra", _cotengra)
 
@@ -264,7 +270,8 @@ def follow(program: Program, path: Path) -> Program:
     if not path:
         return program
     names, unit = program.fresh_names(), statement.kept[-1:]
-    plain = {index: Affine.index(index) for index in statement.indices}
+    shapes, sizes = program.shapes, program.sizes
+    fresh: dict[str, int] = {}  # extents of indices that stand for an affine axis
     # The factors that are left, each with the first of the operands in it: steps read from left to
     # right as the equation does.
     left = list(enumerate(statement.factors))
@@ -275,17 +282,65 @@ def follow(program: Program, path: Path) -> Program:
         taken = sorted((left[position] for position in positions), key=lambda item: item[0])
         for position in sorted(positions, reverse=True):
             del left[position]
-        shared = Counter(index for _, factor in taken for index in factor.names)
-        uses.subtract(shared)
-        target = statement.target
+        factors = [factor for _, factor in taken]
+        uses.subtract(index for factor in factors for index in factor.names)
+        target = made = statement.target
         if number < len(path):
-            kept = [index for index in shared if uses[index]]
-            kept.sort(key=lambda index: (index in unit, shared[index] == 1))
-            target = Access(next(names), tuple(plain[index] for index in kept))
-            uses.update(kept)
-        left.append((taken[0][0], target))
-        steps.append(Statement(target, tuple(factor for _, factor in taken)))
+            name = next(names)
+            factors, whole = _whole_axes(factors, uses, name)
+            for index, (_, place, at) in whole.items():
+                fresh[index] = shapes[factors[place].tensor][at]
+            shared = Counter(index for factor in factors for index in factor.names)
+            kept = [index for index in shared if uses[index] or index in whole]
+            kept.sort(key=lambda index: (_is_unit(index, whole, unit), shared[index] == 1))
+            target = Access(name, tuple(map(Affine.index, kept)))
+            axes = (whole[index][0] if index in whole else Affine.index(index) for index in kept)
+            made = Access(name, tuple(axes))
+            shapes[name] = tuple(fresh[index] if index in fresh else sizes[index] for index in kept)
+            uses.update(made.names)
+        left.append((taken[0][0], made))
+        steps.append(Statement(target, tuple(factors)))
+    program = replace(program, extents=(*program.extents, *fresh.items()))
     return program.with_statements([*before, *steps])
+
+
+_Whole = Mapping[str, tuple[Affine, int, int]]
+"""Indices that stand for an affine axis: the axis, the factor that has it, and its number there."""
+
+
+def _whole_axes(
+    factors: Sequence[Access], uses: Mapping[str, int], name: str
+) -> tuple[list[Access], _Whole]:
+    """Factors in which an index of its own stands for each affine axis that a step leaves alone.
+
+    That is one whose indices nothing else in the step has, and some later one needs. The axis goes
+    into the step's result as it is, and is read there as it would have been here: with `c` summed
+    first, `sum_c a[c,y+k] * w[c,r]` is `t0[r,Y]`, which is read as `t0[r,y+k]`, instead of a
+    `t0[r,y,k]` with all windows unfolded.
+    """
+    found: dict[str, tuple[Affine, int, int]] = {}
+    changed = list(factors)
+    for place, factor in enumerate(factors):
+        others = [
+            axis for n, other in enumerate(factors) if n != place for axis in other.subscripts
+        ]
+        for at, axis in enumerate(factor.subscripts):
+            rest = [each for n, each in enumerate(factor.subscripts) if n != at]
+            taken = {index for each in (*others, *rest) for index in each.names}
+            if axis.is_index or not taken.isdisjoint(axis.names):
+                continue
+            if any(uses[index] for index in axis.names):
+                index = f"{name}.{len(found)}"
+                found[index] = axis, place, at
+                subscripts = list(changed[place].subscripts)
+                subscripts[at] = Affine.index(index)
+                changed[place] = Access(factor.tensor, tuple(subscripts))
+    return changed, found
+
+
+def _is_unit(index: str, whole: _Whole, unit: Sequence[str]) -> bool:
+    """Whether the result's elements are neighbours along an index."""
+    return index in unit or (index in whole and not set(unit).isdisjoint(whole[index][0].names))
 
 
 def _check(path: Path, factors: int) -> None:
