@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .compiler.errors import EinsumError
     from .runtime.decorator import compile_einsum, einsum
+    from .runtime.store import add_store
     from .runtime.threads import get_num_threads, set_num_threads
     from .runtime.versions import show_versions
 
@@ -24,6 +25,7 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "EinsumError",
     "__version__",
+    "add_store",
     "compile_einsum",
     "einsum",
     "get_num_threads",
@@ -33,6 +35,7 @@ __all__ = [
 
 _HOME = {
     "EinsumError": ".compiler.errors",
+    "add_store": ".runtime.store",
     "compile_einsum": ".runtime.decorator",
     "einsum": ".runtime.decorator",
     "get_num_threads": ".runtime.threads",

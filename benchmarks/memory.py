@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from options import case_parser
 from peers import limit_threads
 
 CASES = "products,tccg,hptt_transposes,issue_cases,einsum_instances"
@@ -86,16 +87,9 @@ def in_child(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--cases", default=CASES, help="suites, by comma")
-    parser.add_argument("--only", default="", help="only cases whose name contains this")
-    parser.add_argument("--sample", type=int, help="only so many cases, evenly spread")
+    parser = case_parser(__doc__, CASES)
     parser.add_argument("--networks", action="store_true", help="also three operands and more")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--max-gflop", type=float, default=1.0, help="shrink larger cases")
-    parser.add_argument("--max-mib", type=float, default=128.0, help="shrink larger cases")
     parser.add_argument("--show", type=int, default=10, help="so many of the largest")
     parser.add_argument("--json", type=Path, help="write everything measured to this file")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)  # suite and name

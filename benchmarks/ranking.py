@@ -30,85 +30,65 @@ if TYPE_CHECKING:
     from einsumc.compiler.factorize import Path
 
 STEPS = """
-ij,jk->ik        i=64 j=64 k=64
-ij,jk->ik        i=256 j=256 k=256
-ij,jk->ik        i=1000 j=1000 k=1000
-ij,kj->ik        i=500 j=500 k=500
-ji,jk->ik        i=500 j=500 k=500
-ij,jk->ik        i=13 j=1000 k=1000
-ij,jk->ik        i=1000 j=1000 k=13
-ij,jk->ik        i=1000 j=13 k=1000
-ij,jk->ik        i=2000 j=5 k=2000
-ij,jk->ik        i=4000 j=3 k=500
-ij,jk->ik        i=3 j=2000 k=2000
-ij,jk->ik        i=10 j=10 k=10
-bij,bjk->bik     b=1000 i=8 j=8 k=8
-bij,bjk->bik     b=500 i=32 j=32 k=32
-bij,bjk->bik     b=100 i=64 j=64 k=64
-bij,bkj->bik     b=2000 i=4 j=30 k=4
-abij,abjk->abik  a=8 b=12 i=128 j=64 k=128
-iajb,jkbc->ikac  i=20 a=20 j=20 b=20 k=20 c=20
-abcd,dbea->ec    a=24 b=24 c=24 d=24 e=24
-abcde,efbad->cf  a=16 b=8 c=24 d=16 e=16 f=24
-ij,j->i          i=100 j=100
-ij,j->i          i=1000 j=1000
-ij,j->i          i=5000 j=5000
-ij,i->j          i=1000 j=1000
-ij,i->j          i=5000 j=5000
-ijk,k->ij        i=200 j=200 k=200
-ijk,j->ik        i=200 j=200 k=200
-i,j->ij          i=300 j=300
-i,j->ij          i=4000 j=4000
-ij,ij->ij        i=100 j=100
-ij,ij->ij        i=1000 j=1000
-ij,ij->ij        i=4000 j=4000
-ij,j->ij         i=2000 j=2000
-ij,i->ij         i=2000 j=2000
-ij->j            i=3000 j=1000
-ij->i            i=3000 j=1000
-ij->i            i=100000 j=20
-ijk->j           i=100 j=100 k=100
-ij->             i=1000 j=1000
-i,i->            i=1000000
-i,i->            i=1000
-ij,ij->i         i=1000 j=1000
-ij,ij->          i=2000 j=2000
-ni,ni->n         n=100000 i=3
-nc,nc->n         n=1000000 c=3
-ij->ji           i=1000 j=1000
-ij->ji           i=3000 j=3000
-ijkl->lkji       i=40 j=40 k=40 l=40
-ijkl->ljik       i=40 j=40 k=40 l=40
-ijk->ikj         i=100 j=100 k=100
-bi,bj->bij       b=500 i=60 j=60
-ki,k,kj->ij      k=500 i=60 j=60
-ij,jk,ik->ik     i=200 j=200 k=200
-ijkl,jmik,jmil->jm  i=12 j=12 k=12 l=12 m=12
-ab,cbe,ae->ac    a=60 b=60 c=60 e=60
-i,i,i->i         i=100000
-i,j,k->ijk       i=100 j=100 k=100
+ij,jk->ik          64x64x64 256x256x256 1000x1000x1000 13x1000x1000 1000x1000x13
+ij,jk->ik          1000x13x1000 2000x5x2000 4000x3x500 3x2000x2000 10x10x10
+ij,kj->ik          500x500x500
+ji,jk->ik          500x500x500
+bij,bjk->bik       1000x8x8x8 500x32x32x32 100x64x64x64
+bij,bkj->bik       2000x4x30x4
+abij,abjk->abik    8x12x128x64x128
+iajb,jkbc->ikac    20x20x20x20x20x20
+abcd,dbea->ec      24x24x24x24x24
+abcde,efbad->cf    16x8x24x16x16x24
+ij,j->i            100x100 1000x1000 5000x5000
+ij,i->j            1000x1000 5000x5000
+ijk,k->ij          200x200x200
+ijk,j->ik          200x200x200
+i,j->ij            300x300 4000x4000
+ij,ij->ij          100x100 1000x1000 4000x4000
+ij,j->ij           2000x2000
+ij,i->ij           2000x2000
+ij->j              3000x1000
+ij->i              3000x1000 100000x20
+ijk->j             100x100x100
+ij->               1000x1000
+i,i->              1000000 1000
+ij,ij->i           1000x1000
+ij,ij->            2000x2000
+ni,ni->n           100000x3
+nc,nc->n           1000000x3
+ij->ji             1000x1000 3000x3000
+ijkl->lkji         40x40x40x40
+ijkl->ljik         40x40x40x40
+ijk->ikj           100x100x100
+bi,bj->bij         500x60x60
+ki,k,kj->ij        500x60x60
+ij,jk,ik->ik       200x200x200
+ijkl,jmik,jmil->jm 12x12x12x12x12
+ab,cbe,ae->ac      60x60x60x60
+i,i,i->i           100000
+i,j,k->ijk         100x100x100
 """
-"""Steps that nothing splits: equations and extents."""
+"""Steps that nothing splits: equations, and extents in the order in which their indices come."""
 
 ORDERS = """
-ij,jk,kl->il              i=300 j=20 k=400 l=50
-ij,jk,kl->il              i=600 j=600 k=600 l=4
-ij,jk,kl,lm->im           i=100 j=500 k=60 l=400 m=30
-ki,k,kj->ij               k=2000 i=100 j=100
-ki,k,kj,k->ij             k=50 i=10 j=10
-ab,cbe,ae->ac             a=50 b=60 c=70 e=80
-ijkl,jmik,jmil->jm        i=24 j=24 k=24 l=24 m=24
-bk,bgk,bkd->bgd           b=64 g=32 k=64 d=64
-nti,nsi,ntj,nsj->n        n=16 t=32 s=32 i=256 j=128
-ni,ni,nj,nj->n            n=256 i=300 j=500
-abj,jk,abk->abk           a=20 b=15 j=200 k=310
-ijab,jb,ka->ik            i=40 j=40 a=40 b=40 k=40
-ea,fb,abcd,gc,hd->efgh    a=12 b=12 c=12 d=12 e=12 f=12 g=12 h=12
-abc,bd,ce->ade            a=200 b=60 c=60 d=8 e=8
-iak,jbk,kl->iajbl         i=20 a=10 j=20 b=10 k=30 l=16
-i,ij,j->                  i=1000 j=1000
-ij,ik,il->jkl             i=200 j=30 k=30 l=30
-tb,tn,tc->bnc             t=500 b=4 n=40 c=50
+ij,jk,kl->il              300x20x400x50 600x600x600x4
+ij,jk,kl,lm->im           100x500x60x400x30
+ki,k,kj->ij               2000x100x100
+ki,k,kj,k->ij             50x10x10
+ab,cbe,ae->ac             50x60x70x80
+ijkl,jmik,jmil->jm        24x24x24x24x24
+bk,bgk,bkd->bgd           64x64x32x64
+nti,nsi,ntj,nsj->n        16x32x256x32x128
+ni,ni,nj,nj->n            256x300x500
+abj,jk,abk->abk           20x15x200x310
+ijab,jb,ka->ik            40x40x40x40x40
+ea,fb,abcd,gc,hd->efgh    12x12x12x12x12x12x12x12
+abc,bd,ce->ade            200x60x60x8x8
+iak,jbk,kl->iajbl         20x10x30x20x10x16
+i,ij,j->                  1000x1000
+ij,ik,il->jkl             200x30x30x30
+tb,tn,tc->bnc             500x4x40x50
 """
 """Equations whose orders of contraction are compared."""
 
@@ -138,10 +118,12 @@ def spearman(pairs: Sequence[Timed]) -> float:
 
 
 def read(text: str) -> Iterator[tuple[str, dict[str, int]]]:
-    """The equations of a table, and the extents of their indices."""
+    """The equations of a table, each as often as it has sizes, and the extents of their indices."""
     for line in text.strip().splitlines():
-        equation, *extents = line.split()
-        yield equation, {name: int(n) for name, _, n in (each.partition("=") for each in extents)}
+        equation, *sizes = line.split()
+        names = dict.fromkeys(filter(str.isalpha, equation))
+        for each in sizes:
+            yield equation, dict(zip(names, map(int, each.split("x")), strict=True))
 
 
 def shapes_of(equation: str, extents: dict[str, int]) -> list[tuple[int, ...]]:

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from options import case_parser
 from peers import PEERS, Peer, Unsupported, available, limit_threads
 
 if TYPE_CHECKING:  # numpy, and what imports it, has to wait for limit_threads
@@ -343,23 +344,15 @@ def plot(rows: Sequence[Row], names: Sequence[str], path: Path) -> None:
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description="Measure einsumc against its peers on real cases.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = case_parser(
+        "Measure einsumc against its peers on real cases.",
+        "issue_cases",
+        "suites, by comma (files of cases/, products, transposed_products), or 'all' files",
     )
-    parser.add_argument(
-        "--cases",
-        default="issue_cases",
-        help="suites, by comma (files of cases/, products, transposed_products), or 'all' files",
-    )
-    parser.add_argument("--only", default="", help="only cases whose name contains this")
-    parser.add_argument("--sample", type=int, help="only so many cases, evenly spread")
     parser.add_argument("--peers", default=",".join(USUAL), help="contenders, by comma")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtype", choices=("float32", "float64"), help="for all cases")
-    parser.add_argument("--max-gflop", type=float, default=1.0, help="shrink larger cases")
-    parser.add_argument("--max-mib", type=float, default=128.0, help="shrink larger cases")
     parser.add_argument("--seconds", type=float, default=10.0, help="time for the rounds of a case")
     parser.add_argument("--json", type=Path, help="write everything measured to this file")
     parser.add_argument("--plot", type=Path, help="write a figure (matplotlib)")

@@ -10,7 +10,6 @@ than `--shortest` are left out: handing over work has a price.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bounds import bound_by
+from options import case_parser
 from peers import limit_threads
 from run import SHORTEST_SAMPLE, geometric_mean
 
@@ -141,17 +141,10 @@ def print_table(found: Sequence[Scaling], threads: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--cases", default=CASES, help="suites, by comma")
-    parser.add_argument("--only", default="", help="only cases whose name contains this")
-    parser.add_argument("--sample", type=int, help="only so many cases, evenly spread")
+    parser = case_parser(__doc__, CASES)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--shortest", type=float, default=200.0, help="microseconds")
-    parser.add_argument("--max-gflop", type=float, default=1.0, help="shrink larger cases")
-    parser.add_argument("--max-mib", type=float, default=128.0, help="shrink larger cases")
     parser.add_argument("--json", type=Path, help="write everything measured to this file")
     options = parser.parse_args()
     limit_threads(options.threads)

@@ -1,10 +1,13 @@
 """LLVM IR as text -> object file, for the programs that are written in it: no Numba is needed."""
 
+from functools import cache
+
 __all__ = ["assemble"]
 
 _TRIPLE = "x86_64-unknown-linux-gnu"
 
 
+@cache
 def assemble(ir: str, cpu: str = "x86-64") -> bytes:
     """Compile a module: an ELF object for `compiler.image.link`. Equal LLVMs give equal bytes.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 import linecache
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -205,6 +205,24 @@ class Builder:
     def object_code(self, source: str) -> bytes:
         """A relocatable object that defines :data:`ENTRY`."""
         return bytes(self.library(source).emit_native_object())
+
+    def combined(self, driver: str, sources: Mapping[str, str]) -> bytes:
+        """One relocatable object of a driver and its kernels.
+
+        Args:
+            driver: LLVM's text of a module, which defines the functions that are exported.
+            sources: the kernels that it declares, by name.
+        """
+        tuning = self.context.codegen()._tm
+        whole = llvm.parse_assembly(driver)
+        for name, source in sources.items():
+            kernel = llvm.parse_assembly(str(self.library(source)._final_module))
+            kernel.get_function(ENTRY).name = name
+            whole.data_layout = kernel.data_layout
+            whole.link_in(kernel)
+            whole.get_function(name).linkage = "internal"
+        whole.verify()
+        return bytes(tuning.emit_object(whole))
 
     def assembly(self, source: str) -> str:
         """The same as assembler text."""

@@ -20,7 +20,7 @@ import struct
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["IMPORTS", "Image", "ImageError", "link"]
+__all__ = ["IMPORTS", "PAGE", "Image", "ImageError", "link"]
 
 _MEMORY = "bcmp memcmp memcpy memmove memset"
 # Each also exists for float, with an f at its end.
@@ -46,7 +46,8 @@ IMPORTS = frozenset(
 a test compares the two."""
 
 _LINE = 64  # start of each part: functions, constants and slots share no cache line
-_PAGE = 4096  # an image starts on a page, so no larger alignment can be kept
+PAGE = 4096
+"""An image starts on a page, so no larger alignment can be kept."""
 
 _TRAP, _ZERO = b"\xcc", b"\0"  # between functions, so that a wild jump stops; between data
 
@@ -64,12 +65,14 @@ class Image:
         entries: offset of each exported function, sorted by name.
         imports: `(offset, symbol)`: 8-byte slots that want the address of an imported function.
         rebase: offsets of 8-byte slots that hold an offset and want the address it stands for.
+        data: where constants and slots begin; 0 unless they have pages of their own.
     """
 
     code: bytes
     entries: dict[str, int]
     imports: tuple[tuple[int, str], ...]
     rebase: tuple[int, ...]
+    data: int = 0
 
     def header(self) -> dict[str, object]:
         """Return all but the code, for JSON: the keyword arguments of `runtime.load.load`."""
@@ -80,18 +83,20 @@ class Image:
         }
 
 
-def link(data: bytes, more: frozenset[str] = frozenset()) -> Image:
+def link(data: bytes, more: frozenset[str] = frozenset(), *, split: bool = False) -> Image:
     """Turn an ELF object for x86-64, compiled with `reloc="pic"`, into an image.
 
     Args:
         data: the object file.
         more: symbols that it may import beside `IMPORTS`; whoever loads the image provides them.
+        split: whether code has pages of its own, so that slots may be filled in while it is
+            executable.
 
     Raises:
         ImageError: not such an object, or it needs what an image cannot have.
     """
     try:
-        return _Linker(_Object(data), IMPORTS | more).image()
+        return _Linker(_Object(data), IMPORTS | more, split).image()
     except ImageError:
         raise
     except (struct.error, IndexError, KeyError, ValueError) as problem:
@@ -216,13 +221,15 @@ class _Linker:
 
     Attributes:
         allowed: names that may be imported.
+        split: whether constants and slots begin on a page of their own.
         code: the image so far.
         places: offset in the image of each section that is kept, by its index.
     """
 
-    def __init__(self, source: _Object, allowed: frozenset[str]) -> None:
+    def __init__(self, source: _Object, allowed: frozenset[str], split: bool) -> None:
         self.source = source
         self.allowed = allowed
+        self.split = split
         self.code = bytearray()
         self.places: dict[int, int] = {}
         self.slots: dict[str | int, int] = {}  # of an imported symbol, or of an offset
@@ -237,12 +244,15 @@ class _Linker:
             self._check(relocation)
         self._place(executable=True)
         self._make_stubs(wanted)
+        if self.split:
+            self._pad(PAGE, _TRAP)
+        data = len(self.code) if self.split else 0
         self._place(executable=False)
         self._make_slots(wanted)
         for relocation in wanted:
             self._fill(relocation)
         imports, rebase = tuple(sorted(self.imports)), tuple(sorted(self.rebase))
-        return Image(bytes(self.code), self._entries(), imports, rebase)
+        return Image(bytes(self.code), self._entries(), imports, rebase, data)
 
     def _kept(self, index: int) -> bool:
         """Whether a section belongs in the image: code and constants do."""
@@ -270,7 +280,7 @@ class _Linker:
         for index, section in enumerate(self.source.sections):
             if not self._kept(index) or bool(section.flags & _SHF_EXECINSTR) != executable:
                 continue
-            if section.align > _PAGE or section.kind == _SHT_NOBITS:
+            if section.align > PAGE or section.kind == _SHT_NOBITS:
                 raise ImageError(f"section {section.name} cannot be part of an image")
             self._pad(section.align, _TRAP if executable else _ZERO)
             self.places[index] = len(self.code)

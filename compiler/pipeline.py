@@ -26,13 +26,12 @@ schedule alone, is stored, and is done once.
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, fields, is_dataclass
-from functools import cache, lru_cache
-from pathlib import Path
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from .choose import Choice
+from .describe import describe
 from .emit import emit
 from .geometry import Geometry
 from .loopnest import Nest, Tiles, parameters, place_of, scratch_buffers
@@ -40,7 +39,20 @@ from .lower import lower
 from .machine import Target
 from .passes import PASSES
 from .schedule import Schedule
+from .sources import sources
 from .verify import verify
+
+__all__ = [
+    "Signature",
+    "Stages",
+    "assembly",
+    "compile_kernel",
+    "describe",
+    "generator",
+    "signature",
+    "stages",
+    "stages_of",
+]
 
 _GENERATOR = (
     *("affine", "build", "emit", "image", "loopnest", "lower", "machine", "pipeline", "schedule"),
@@ -55,18 +67,6 @@ def generator() -> str:
     einsumc versions share kernels exactly where they would make the same ones.
     """
     return sources(_GENERATOR)
-
-
-@cache
-def sources(names: tuple[str, ...]) -> str:
-    """A digest of some of the compiler's files and folders."""
-    here = Path(__file__).parent
-    digest = hashlib.sha256()
-    for name in names:
-        folder = here / name
-        for file in sorted(folder.glob("*.py")) if folder.is_dir() else [here / f"{name}.py"]:
-            digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,20 +130,6 @@ def signature(schedule: Schedule) -> Signature:
         tiles=tuple((extent, step) for _, extent, step in tiles.axes),
         scratch=tuple((place_of(b), (*b.size, int(b.element[1:]))) for b in scratch_buffers(nest)),
     )
-
-
-def describe(schedule: Schedule) -> str:
-    """A schedule as text: equal texts, equal kernels. This is what a key is made from."""
-    return _describe(schedule)
-
-
-def _describe(value: Any) -> str:
-    if is_dataclass(value):
-        parts = (f"{f.name}={_describe(getattr(value, f.name))}" for f in fields(value))
-        return f"{type(value).__name__}({', '.join(parts)})"
-    if isinstance(value, tuple):
-        return f"[{', '.join(_describe(item) for item in value)}]"
-    return repr(value)
 
 
 def compile_kernel(schedule: Schedule, target: Target) -> tuple[bytes, dict[str, Any]]:

@@ -35,11 +35,7 @@ References: Franke, Russell, Kirkwood, "Fuss, Futexes and Furwocks" (Ottawa Linu
 futex(2).
 """
 
-from functools import cache
-
-from .assemble import assemble
-
-__all__ = ["ENTRY", "IR", "STATE_BYTES", "build_object"]
+__all__ = ["ENTRY", "IR", "STATE_BYTES"]
 
 ENTRY = "pool_run"
 """Name of the image's entry."""
@@ -413,14 +409,3 @@ define internal i64 @nanoseconds() {
   ret i64 %sum
 }
 """
-
-
-@cache
-def build_object(cpu: str = "x86-64") -> bytes:
-    """Compile the pool: an ELF object for `compiler.image.link`. Equal LLVMs give equal bytes.
-
-    Args:
-        cpu: LLVM's name of a CPU or level. The default is what every x86-64 has: nothing here
-            would run faster with more.
-    """
-    return assemble(IR, cpu)

@@ -26,6 +26,7 @@ from .signatures import Signature, parse_signature
 
 if TYPE_CHECKING:
     from .explain import Explanation
+    from .manifest import Request
     from .precompile import Precompiled
     from .store import Store
 
@@ -325,14 +326,20 @@ class CompiledEinsum(Dispatcher):
             EinsumError: (a ValueError) no signatures were declared.
             OSError: the store cannot be written.
         """
-        from .precompile import build, jobs_for
+        from .precompile import build
+        from .wanted import jobs_of
 
         if not self.signatures:
             raise EinsumError(f"{self!r} has no signatures that say what to compile it for")
-        wanted = jobs_for(
-            self._subscripts, self.signatures, self.optimize, self.memory_limit, self.sizes
+        return build(jobs_of(self.request()), store=store, jobs=jobs)
+
+    def request(self) -> "Request":
+        """What it was declared for, as an entry of a manifest is read."""
+        from .manifest import Request
+
+        return Request(
+            self._subscripts, self.signatures, self.optimize, self.memory_limit, sizes=self.sizes
         )
-        return build(wanted, store=store, jobs=jobs)
 
     def __repr__(self) -> str:
         name = getattr(self, "__name__", None)

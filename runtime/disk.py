@@ -11,8 +11,11 @@ __all__ = [
     "DIRECTORY",
     "READ",
     "STALE_SECONDS",
+    "USE_SECONDS",
     "delete_stale",
+    "delete_unused",
     "flush_directory",
+    "note_use",
     "opened",
     "read",
     "write_file",
@@ -20,6 +23,9 @@ __all__ = [
 
 STALE_SECONDS = 3600
 """Age at which a temporary file can only be a killed writer's."""
+
+USE_SECONDS = 86400
+"""How exactly a file's time tells when it was last used."""
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # O_NONBLOCK: a named pipe in the place of a kernel must not make us wait for its writer.
@@ -70,6 +76,27 @@ def write_file(directory: int, name: str, blob: bytes) -> None:
             os.unlink(temporary, dir_fd=directory)
         raise
     flush_directory(directory)
+
+
+def note_use(fd: int, status: os.stat_result) -> None:
+    """Set a file's time to now, unless it was set within `USE_SECONDS`."""
+    # A time to come, of another clock, would otherwise keep a file forever.
+    if not 0 <= time.time() - status.st_mtime < USE_SECONDS:
+        with suppress(OSError):  # a disk that cannot be written, or root's file
+            os.utime(fd)
+
+
+def delete_unused(directory: int, name: str, used: float) -> bool:
+    """Delete a file that was not used since then; return whether it is gone.
+
+    Between the look and the deletion somebody may use it. Then it has been read, and is compiled
+    again when it is next asked for: no lock is worth that.
+    """
+    with suppress(FileNotFoundError):
+        if os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime != used:
+            return False
+        os.unlink(name, dir_fd=directory)
+    return True
 
 
 def delete_stale(directory: int) -> None:

@@ -11,7 +11,7 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -20,8 +20,9 @@ from ..compiler.errors import EinsumError, EinsumTypeError
 from ..compiler.resolve import resolve
 from ..compiler.subscripts import Expression, Subscripts
 from ..compiler.windows import Given
-from . import entry, threads
+from . import entry, settings, threads
 from .memory import allocate, memory_order
+from .missing import at_best_level, explain_missing
 from .operands import (
     CASTINGS,
     ORDERS,
@@ -37,6 +38,9 @@ from .operands import (
 from .optimize import Optimize, check_path
 from .slow import evaluate_slowly
 from .views import as_view, distinct_output
+
+if TYPE_CHECKING:
+    from .manifest import Use
 
 __all__ = ["Dispatcher", "prepare_all"]
 
@@ -237,7 +241,7 @@ class Dispatcher:
 
         convert = _conversion(arrays, dtypes.compute)
         compute = self._computation(
-            distinct, convert(arrays) if convert else arrays, part(target), dtypes
+            distinct, arrays, convert(arrays) if convert else arrays, part(target), dtypes
         )
         direct = None
         if distinct is expression and convert is None and (in_place or out is None):
@@ -254,20 +258,50 @@ class Dispatcher:
         return (_into_out(compute) if in_place else _by_detour(compute, new)), direct
 
     def _computation(
-        self, expression: Expression, arrays: Sequence[Array], target: Array, dtypes: Dtypes
+        self,
+        expression: Expression,
+        given: Sequence[Array],
+        arrays: Sequence[Array],
+        target: Array,
+        dtypes: Dtypes,
     ) -> _Write:
-        """What computes, once operands and output are as kernels want them."""
+        """What computes, once operands and output are as kernels want them.
+
+        `given` are the operands before they were made so.
+        """
         if target.size == 0:
             return lambda arrays, target: None
         if not prod(extent for _, extent in expression.extents):
             return lambda arrays, target: target.fill(0)
         if not dtypes.has_kernels:
             return functools.partial(evaluate_slowly, expression)
-        from .execute import prepare as prepare_execution
+        from .stored_plan import prepare as prepare_execution
 
-        write: _Write = prepare_execution(
-            expression, arrays, target, self.optimize, self.memory_limit
-        )
+        def prepare_here() -> _Write:
+            write: _Write = prepare_execution(
+                expression, arrays, target, self.optimize, self.memory_limit
+            )
+            return write
+
+        def use() -> "Use":
+            from .manifest import use_of
+
+            return use_of(
+                self.equation,
+                expression,
+                given,
+                dtypes.compute,
+                self.optimize,
+                self.memory_limit,
+                self.sizes,
+            )
+
+        write = at_best_level(prepare_here, lambda why: explain_missing(why, use(), given))
+        path = settings.current().record
+        if path is not None:
+            from .record import record
+
+            record(path, use)
         return write
 
     def _resolve(self, arrays: Sequence[Array]) -> Expression:

@@ -242,17 +242,17 @@ class Execution:
             np.copyto(target, total, casting="same_kind")
 
     def work(self) -> Work | None:
-        """The same for the native entry, which runs all but pieces."""
+        """The same for the native entry, which runs all but pieces and what sets to zero."""
         if self.sliced.slices:
             return None
         bound, placed = self.bound[()], self.sliced.workspace
         given, offsets = len(self.program.inputs) + 1, tuple(placed.offsets.values())
-        arguments, fills = bound.arguments.copy(), []
+        if -1 in bound.tensors:
+            return None  # the constant zero is this process' own
+        fills = []
         columns = (each.tolist() for each in (bound.places, bound.tensors, bound.offsets))
         for place, tensor, offset in zip(*columns, strict=True):
-            if tensor < 0:
-                arguments[place] = _ZERO_AT
-            elif tensor < given:
+            if tensor < given:
                 fills.append((place, tensor, offset))
             else:
                 fills.append((place, given, offsets[tensor - given] + offset))
@@ -260,7 +260,7 @@ class Execution:
             Call(*call, 1e9 * step.seconds)
             for call, step in zip(bound.calls, bound.steps, strict=True)
         )
-        return Work(calls, arguments, tuple(fills), placed.size)
+        return Work(calls, bound.arguments, tuple(fills), placed.size)
 
 
 def prepare(

@@ -12,12 +12,12 @@ The digest finds accidents, not attacks. What is wrong with a file is told by a 
 another of the exceptions that reading JSON raises; `trouble.damage` makes one of them all.
 """
 
-import hashlib
 import json
 import struct
 from collections.abc import Mapping
 from typing import Any
 
+from .digests import sha256
 from .key import ABI_VERSION, SCHEMA_VERSION, canonical_json, kernel_key
 
 __all__ = [
@@ -62,10 +62,10 @@ def encode(text: bytes, image: bytes) -> bytes:
 
 def digest_of(text: bytes, image: bytes) -> bytes:
     """The digest in the prefix of a file."""
-    digest = hashlib.sha256(_COUNTS.pack(FORMAT_VERSION, len(text), len(image)))
+    digest = sha256(_COUNTS.pack(FORMAT_VERSION, len(text), len(image)))
     digest.update(text)
     digest.update(image)
-    return digest.digest()
+    return bytes(digest.digest())
 
 
 def parse_prefix(prefix: bytes, size: int) -> tuple[int, int, bytes]:

@@ -6,6 +6,7 @@ However many threads ask for a kernel at once, one of them loads or compiles it.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,7 +31,10 @@ _SLACK = 64  # bytes behind every one, for panels that are written in whole vect
 
 
 class KernelMissing(RuntimeError):
-    """A kernel is in no store, and ``EINSUMC_COMPILE=never`` forbids compiling it."""
+    """A kernel is in no store, and it may not or cannot be compiled.
+
+    The message names the kernel; that of a call (`missing.py`) says how to compile what it needs.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +127,17 @@ _toolchain: list[str] = []
 
 
 def toolchain() -> str:
-    """The versions of the packages that turn source into machine code, found without importing.
+    """The versions of what turns source into machine code, found without importing any of it.
 
-    They are read off the names of the packages' metadata folders; "none" where they are not
-    installed.
+    Those of Numba and llvmlite are read off the names of the packages' metadata folders. Python
+    counts as well: its bytecode is what Numba reads. "none" where they are not installed: then
+    nothing can be compiled, but kernels that others built are found all the same.
     """
     if not _toolchain:
-        spec = find_spec("llvmlite")
+        try:
+            spec = find_spec("llvmlite")
+        except ValueError:  # what stands in for it in sys.modules is no module
+            spec = None
         folders = (
             [os.path.dirname(p) for p in spec.submodule_search_locations or ()] if spec else []
         )
@@ -139,8 +147,14 @@ def toolchain() -> str:
             for entry in sorted(os.listdir(folder))
             if entry.startswith(("llvmlite-", "numba-")) and entry.endswith(".dist-info")
         ]
-        _toolchain.append(", ".join(found) or "none")
+        python = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+        _toolchain.append(", ".join([*found, python]) if found else "none")
     return _toolchain[0]
+
+
+def may_compile() -> bool:
+    """Whether kernels that no store has may be compiled: it is allowed, and Numba is there."""
+    return settings.current().compile != "never" and toolchain() != "none"
 
 
 def compiled(schedule: Schedule, target: Target) -> tuple[bytes, dict[str, Any]]:
@@ -163,21 +177,24 @@ def compiled(schedule: Schedule, target: Target) -> tuple[bytes, dict[str, Any]]
 def _obtain(schedule: Schedule, target: Target) -> Kernel:
     identity = fields(schedule, target)
     key = identity.key()
+    if not can_run(identity.features):
+        raise LoadError(f"kernels for {target.name} cannot run on this machine")
 
     def build() -> tuple[bytes, dict[str, Any]]:
-        if settings.current().compile == "never":
+        if not may_compile():
+            *inputs, output = schedule.elements
             raise KernelMissing(
-                f"kernel {key[:12]} is in no store and EINSUMC_COMPILE=never: "
-                f"{schedule.recipe}, {', '.join(schedule.elements)}, {identity.layout}"
+                f"{key[:12]}: {schedule.recipe}, {','.join(inputs)}->{output}, {identity.layout}"
             )
         return compiled(schedule, target)
 
     stored, origin = stored_or_built(key, build)
-    image = loaded(stored)
+    if stored.key not in _addresses:
+        _addresses[stored.key] = loaded(stored).entries[ENTRY]
     head = stored.header
     return Kernel(
-        key=key,
-        address=image.entries[ENTRY],
+        key=stored.key,
+        address=_addresses[stored.key],
         parameters=tuple(head["parameters"]),
         tiles=tuple((extent, step) for extent, step in head["tiles"]),
         scratch=tuple((place, tuple(factors)) for place, factors in head["scratch"]),
@@ -185,12 +202,35 @@ def _obtain(schedule: Schedule, target: Target) -> Kernel:
     )
 
 
+_addresses: dict[str, int] = {}  # of the kernels in memory, by key
+
+
+def address(key: str) -> int:
+    """Where a stored kernel is in memory, for who knows its key and all else about it.
+
+    Raises:
+        LookupError: no store has it.
+        LoadError: it was made for instructions that this machine lacks.
+    """
+    found = _addresses.get(key)
+    if found is not None:
+        return found
+    with _obtaining:
+        if key not in _addresses:
+            stored = default_stores().find(key)
+            if stored is None:
+                raise LookupError(key)
+            _addresses[key] = loaded(stored).entries[ENTRY]
+            counts.stored += 1
+        return _addresses[key]
+
+
 def stored_or_built(
     key: str, build: Callable[[], tuple[bytes, dict[str, Any]]]
 ) -> tuple[StoredKernel, str]:
     """What the stores hold under ``key``; where they hold nothing, what ``build`` makes."""
     stores = default_stores()
-    stored = stores.get(key)
+    stored = stores.find(key)
     if stored is not None:
         counts.stored += 1
         return stored, "stored"
@@ -220,10 +260,11 @@ def pool_fields() -> KernelFields:
 
 def compiled_pool() -> tuple[bytes, dict[str, Any]]:
     """Compile the thread pool: the code and the header that a store keeps."""
+    from ..compiler.assemble import assemble
     from ..compiler.image import link
-    from ..compiler.pool import build_object
+    from ..compiler.pool import IR
 
-    return _program("thread pool", pool_fields(), link(build_object()))
+    return _program("thread pool", pool_fields(), link(assemble(IR)))
 
 
 def _pool_image() -> LoadedImage | None:
@@ -242,10 +283,12 @@ def entry_fields() -> KernelFields:
 
 def compiled_entry() -> tuple[bytes, dict[str, Any]]:
     """Compile the native entry: the code and the header that a store keeps."""
-    from ..compiler.entry import build_object, symbols
+    from ..compiler.assemble import assemble
+    from ..compiler.entry import symbols
+    from ..compiler.entry.program import IR
     from ..compiler.image import link
 
-    return _program("entry", entry_fields(), link(build_object(), symbols()))
+    return _program("entry", entry_fields(), link(assemble(IR), symbols()))
 
 
 def entry_image(provided: Mapping[str, int]) -> LoadedImage | None:
@@ -259,7 +302,7 @@ def entry_image(provided: Mapping[str, int]) -> LoadedImage | None:
 
 def _program_fields(name: str, abi: str, files: tuple[str, ...]) -> KernelFields:
     """The fields of a program that is written in LLVM IR, in these of the compiler's files."""
-    from ..compiler.pipeline import sources
+    from ..compiler.sources import sources
 
     return KernelFields(
         text=text_digest(name),
@@ -281,7 +324,7 @@ def _program(name: str, fields: KernelFields, image: Image) -> tuple[bytes, dict
 def _program_code(
     key: str, build: Callable[[], tuple[bytes, dict[str, Any]]]
 ) -> StoredKernel | None:
-    if settings.current().compile == "never" and default_stores().get(key) is None:
+    if not may_compile() and default_stores().find(key) is None:
         return None
     with _obtaining:
         return stored_or_built(key, build)[0]

@@ -1,15 +1,22 @@
 """What makes two kernels the same.
 
-A kernel's key is the SHA-256 of its *fields*, everything that could change the machine code,
-written as canonical JSON. Equal fields give equal keys in every process, on every machine, at any
-time; nothing of the environment enters.
+A kernel's key is a digest of its *fields*, everything that could change the machine code, written
+as canonical JSON. Equal fields give equal keys in every process, on every machine, at any time;
+nothing of the environment enters.
+
+A key has two parts. The first 48 of its 64 hexadecimal digits, the *request*, are of all fields but
+one: whoever knows what kernel it wants, and with which version of einsumc's code generator, can
+compute them. The last 16 are of the versions of the packages that made machine code of it, such as
+LLVM. A process without a compiler does not know those, and need not: it takes any build of its
+request (`Store.find`).
 """
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from .digests import sha256
 
 __all__ = [
     "ABI_VERSION",
@@ -17,14 +24,20 @@ __all__ = [
     "KernelFields",
     "canonical_json",
     "kernel_key",
+    "request",
     "text_digest",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """What the fields mean. Raise it when a field is added, dropped or changes its meaning."""
 
 ABI_VERSION = 1
 """How a kernel is called. Raise it when its arguments or what it may rely on change."""
+
+KEY_DIGITS, REQUEST_DIGITS = 64, 48
+"""Hexadecimal digits of a key, and of its first part."""
+
+_BUILDER = "llvm"  # the field that the last digits are of
 
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
 _MAX_DEPTH = 64
@@ -82,13 +95,21 @@ def kernel_key(
         schema: the version of the fields; another than the present one only to check an old file.
         abi: the version of the calling convention; likewise.
     """
-    text = canonical_json({"abi": abi, "fields": dict(fields), "schema": schema})
-    return hashlib.sha256(text).hexdigest()
+    rest = dict(fields)
+    builder = canonical_json(rest.pop(_BUILDER, None))
+    text = canonical_json({"abi": abi, "fields": rest, "schema": schema})
+    first, last = (sha256(part).hexdigest() for part in (text, builder))
+    return str(first[:REQUEST_DIGITS] + last[: KEY_DIGITS - REQUEST_DIGITS])
+
+
+def request(key: str) -> str:
+    """Return the part of a key that says what is wanted, whoever built it."""
+    return key[:REQUEST_DIGITS]
 
 
 def text_digest(text: str) -> str:
     """Return the SHA-256 of a text, such as a printed loop nest, in hexadecimal."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return str(sha256(text.encode("utf-8", "surrogatepass")).hexdigest())
 
 
 @dataclass(frozen=True)
@@ -101,7 +122,7 @@ class KernelFields:
         layout: the layout class the kernel was made for.
         options: every option of the compiler, by name.
         generator: version of the code generator.
-        llvm: version of LLVM.
+        llvm: versions of LLVM and of whatever else turned source into machine code.
         target: CPU or level, as in `"x86-64-v3"`.
         features: instruction set features the code may use; order and repetition do not matter.
         abi: how the kernel is called.

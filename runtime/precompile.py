@@ -16,10 +16,7 @@ is compiled then, unless EINSUMC_COMPILE=never forbids it.
 
 from __future__ import annotations
 
-import os
-import re
-import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import product
@@ -29,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from ..compiler.errors import EinsumError, EinsumTypeError
+from ..compiler.errors import EinsumError
 from ..compiler.machine import Target
 from ..compiler.resolve import resolve
 from ..compiler.schedule import Schedule
@@ -43,6 +40,7 @@ from .kernels import (
     fields,
     pool_fields,
 )
+from .key import KernelFields
 from .machine import machine
 from .optimize import normalize_optimize
 from .plan import plan, virtual
@@ -55,11 +53,11 @@ __all__ = [
     "SIZES",
     "Job",
     "Precompiled",
-    "Request",
     "build",
+    "fields_of",
     "jobs_for",
     "precompile",
-    "read_requests",
+    "shapes_for",
 ]
 
 SIZES = (512, 24, 8)
@@ -96,6 +94,11 @@ class Job:
     def dtypes(self) -> tuple[str, ...]:
         """Of the operands, then the output."""
         return () if isinstance(self.schedule, str) else self.schedule.elements
+
+    @property
+    def level(self) -> str:
+        """The instruction set level that it needs; the programs' is that of every x86-64."""
+        return "x86-64" if isinstance(self.schedule, str) else self.target.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +200,7 @@ def _schedules(
     dtype = np.result_type(*(operand.dtype for operand in signature.operands))
     found: set[Schedule] = set()
     problem: EinsumError | None = None
-    for shapes in _shapes(signature):
+    for shapes in shapes_for(signature):
         try:
             expression = resolve(subscripts, shapes, sizes)
         except EinsumError as error:  # sizes that do not go together in this equation
@@ -227,7 +230,7 @@ def _schedules(
     return found
 
 
-def _shapes(signature: Signature) -> Iterator[tuple[tuple[int, ...], ...]]:
+def shapes_for(signature: Signature) -> Iterator[tuple[tuple[int, ...], ...]]:
     """Shapes of the operands of representative calls."""
     axes = [axis for operand in signature.operands for axis in operand.axes]
     names = list(dict.fromkeys(axis for axis in axes if isinstance(axis, str)))
@@ -303,7 +306,7 @@ def build(
             progress(len(sizes), len(wanted))
     return [
         Precompiled(
-            job.key, job.recipe, job.dtypes, job.target.name, sizes[job.key], job.key not in there
+            job.key, job.recipe, job.dtypes, job.level, sizes[job.key], job.key not in there
         )
         for job in wanted
     ]
@@ -333,83 +336,8 @@ def _compile(job: Job) -> _Code:
     return compiled(job.schedule, job.target)
 
 
-# --- kernels.toml ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A `[[kernel]]` of a file: an equation, checked, and what to compile it for."""
-
-    subscripts: Subscripts
-    signatures: tuple[Signature, ...]
-    optimize: Any = True
-
-
-def read_requests(path: str | os.PathLike[str]) -> list[Request]:
-    """Read a file such as `kernels_cache/kernels.toml`, which describes the format.
-
-    Raises:
-        EinsumError: (a ValueError) what is wrong, with the file, the entry and a caret.
-        OSError: the file cannot be read.
-    """
-    name = os.fspath(path)
-    with open(path, "rb") as file:
-        text = file.read()
-    try:
-        document = tomllib.loads(text.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise EinsumError(f"{name}: it is not UTF-8 ({error.reason})") from None
-    except tomllib.TOMLDecodeError as error:
-        raise _syntax_error(name, text.decode("utf-8"), str(error)) from None
-    unknown = sorted(document.keys() - {"kernel"})
-    if unknown:
-        raise _wrong_key(name, unknown[0], "the file may have [[kernel]] entries only")
-    entries = document.get("kernel")
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise EinsumError(f"{name}: it has no [[kernel]] entries")
-    return [_request(f"{name}: kernel {n}", entry) for n, entry in enumerate(entries, start=1)]
-
-
-def _request(where: str, entry: Mapping[str, Any]) -> Request:
-    """One entry; errors say where it is."""
-    for key in entry:
-        if key not in ("equation", "signatures", "optimize"):
-            raise _wrong_key(where, key, "expected equation, signatures or optimize")
-    for key in ("equation", "signatures"):
-        if key not in entry:
-            raise EinsumError(f"{where}: it has no {key}")
-    equation, signatures = entry["equation"], entry["signatures"]
-    if not isinstance(signatures, list) or not signatures:
-        raise _wrong_key(where, "signatures", "expected a list of texts")
-    subscripts = _located(f"{where}, equation", parse, equation)
-    checked = tuple(
-        _located(f"{where}, signature {n}", parse_signature, signature, subscripts)
-        for n, signature in enumerate(signatures, start=1)
-    )
-    optimize = _located(f"{where}, optimize", normalize_optimize, entry.get("optimize", True))
-    return Request(subscripts, checked, optimize)
-
-
-def _located(where: str, read: Callable[..., Any], *arguments: Any) -> Any:
-    """What `read` returns; its errors are told where it is."""
-    try:
-        return read(*arguments)
-    except (EinsumError, EinsumTypeError) as error:
-        raise EinsumError(f"{where}: {error.message}", error.text, error.span) from None
-
-
-def _wrong_key(where: str, key: str, problem: str) -> EinsumError:
-    return EinsumError(f"{where}: {problem}", key, (0, len(key)))
-
-
-def _syntax_error(name: str, text: str, message: str) -> EinsumError:
-    """TOML's complaint, with the line that it is about."""
-    found = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", message)
-    lines = text.splitlines() or [""]
-    if found is None:  # at the end of the file
-        place, line, column = len(lines), lines[-1], len(lines[-1])
-    else:
-        place, column = int(found[2]), int(found[3]) - 1
-        line = lines[place - 1] if place <= len(lines) else ""
-        message = found[1]
-    return EinsumError(f"{name}, line {place}: {message}", line, (column, column + 1))
+def fields_of(job: Job) -> KernelFields:
+    """What makes a job's kernel what it is."""
+    if isinstance(job.schedule, str):
+        return _PROGRAMS[job.schedule][0]()
+    return fields(job.schedule, job.target)

@@ -5,6 +5,7 @@ program may set them in `os.environ` at any time. An empty variable counts as un
 """
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +18,10 @@ SHOW_CHOICES = ("program", "tree", "loops", "source", "asm")
 TARGET_CHOICES = ("native", "x86-64-v2", "x86-64-v3", "x86-64-v4")
 
 
+DEFAULT_CACHE_SIZE = 1 << 30
+"""Bytes of the user's own store: tens of thousands of kernels."""
+
+
 class SettingsError(ValueError):
     """An `EINSUMC_` variable holds something it may not; the message names the variable."""
 
@@ -27,17 +32,21 @@ class Settings:
 
     Attributes:
         cache_dir: the store directory asked for, absolute, or None; see `store_dir`.
+        cache_size: bytes that the user's own store may have, or None for any number.
         compile: "auto" compiles what no store holds, "never" raises instead.
         machine: the file that describes the machine, absolute, or None.
         num_threads: threads to use, or None for one a core.
+        record: the file, absolute, that a run writes what it uses to, or None.
         show: the stages to print as they happen, in pipeline order.
         target: "native", or the instruction set level to compile for.
     """
 
     cache_dir: str | None = None
+    cache_size: int | None = DEFAULT_CACHE_SIZE
     compile: str = "auto"
     machine: str | None = None
     num_threads: int | None = None
+    record: str | None = None
     show: tuple[str, ...] = ()
     target: str = "native"
 
@@ -46,7 +55,11 @@ class Settings:
         """The store directory: `cache_dir`, else the user's cache directory of this system."""
         if self.cache_dir is not None:
             return self.cache_dir
-        import platformdirs  # slow to import, and needed by nobody who sets EINSUMC_CACHE_DIR
+        if sys.platform == "linux":  # the XDG Base Directory Specification
+            caches = os.environ.get("XDG_CACHE_HOME", "")
+            caches = caches if os.path.isabs(caches) else os.path.expanduser("~/.cache")
+            return os.path.join(caches, "einsumc")
+        import platformdirs
 
         return str(platformdirs.user_cache_path("einsumc"))
 
@@ -70,6 +83,17 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0):
         raise ValueError("expected a positive whole number")
     return int(text)
+
+
+def _size(text: str) -> int | None:
+    if text == "unlimited":
+        return None
+    from .memory import parse_bytes  # which imports NumPy
+
+    try:
+        return parse_bytes(text)
+    except ValueError as problem:
+        raise ValueError(f"{problem}, nor 'unlimited'") from None
 
 
 def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
@@ -99,6 +123,12 @@ VARIABLES = (
         "directory of the kernel store (default: einsumc in the user's cache directory)",
     ),
     Variable(
+        "EINSUMC_CACHE_SIZE",
+        "cache_size",
+        _size,
+        "size of the kernel store, as in 500MB, or unlimited (default: 1GiB)",
+    ),
+    Variable(
         "EINSUMC_COMPILE",
         "compile",
         _one_of(COMPILE_CHOICES),
@@ -115,6 +145,12 @@ VARIABLES = (
         "num_threads",
         _count,
         "number of threads (default: one for each core this process may use)",
+    ),
+    Variable(
+        "EINSUMC_RECORD",
+        "record",
+        _path,
+        "file to write what is used to, for einsumc precompile (default: none)",
     ),
     Variable(
         "EINSUMC_SHOW",
@@ -136,8 +172,8 @@ _NAMES = tuple(variable.name for variable in VARIABLES)
 def current() -> Settings:
     """Return the settings of this moment's environment.
 
-    Unless a variable has changed since the last time, this is six look-ups, some microseconds:
-    nothing beside a compilation, but something beside a small contraction.
+    Unless a variable has changed since the last time, this is a look-up for each of them, some
+    microseconds: nothing beside a compilation, but something beside a small contraction.
 
     Raises:
         SettingsError: a variable holds something it may not.

@@ -3,6 +3,9 @@
 A store is a directory of files `<key[:2]>/<key>.kernel`. The name is the content key (`key.py`), so
 there is no index to corrupt and nothing to lock: two writers of one name write the same kernel.
 
+The time of last modification of a file is when it was last used, to a day: this is what `prune`
+goes by. It is no part of what is stored, and a disk that does not keep it is no trouble.
+
 A file (its format is in `kernel_file.py`) is written under a temporary name, flushed, and renamed.
 A reader checks the owner and the permissions of the directories and the file, then every byte, and
 only then hands anything out. A damaged file counts as missing, and the next `put` replaces it.
@@ -22,7 +25,17 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from . import settings
-from .disk import DIRECTORY, READ, delete_stale, flush_directory, opened, read, write_file
+from .disk import (
+    DIRECTORY,
+    READ,
+    delete_stale,
+    delete_unused,
+    flush_directory,
+    note_use,
+    opened,
+    read,
+    write_file,
+)
 from .kernel_file import (
     MAX_HEADER,
     MAX_IMAGE,
@@ -33,6 +46,7 @@ from .kernel_file import (
     parse_header,
     parse_prefix,
 )
+from .key import KEY_DIGITS, request
 from .trouble import StoreWarning, UnusableError, damage, reading, reason, warn_once, warning
 
 __all__ = [
@@ -46,7 +60,7 @@ __all__ = [
 ]
 
 _SUFFIX = ".kernel"
-_KEY = re.compile("[0-9a-f]{64}")
+_KEY = re.compile(f"[0-9a-f]{{{KEY_DIGITS}}}")
 _SHARD = re.compile("[0-9a-f]{2}")
 
 
@@ -64,11 +78,15 @@ class StoredKernel(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A line of a listing: the header of a file and its size in bytes. The code is not checked."""
+    """A line of a listing: the header of a file, its size in bytes, and when it was last used.
+
+    The code is not checked. The time is in seconds since 1970.
+    """
 
     key: str
     header: dict[str, Any]
     size: int
+    used: float
 
 
 class Store:
@@ -109,6 +127,20 @@ class Store:
         with reading(f"kernel {self._path(key)}"):
             return self._load(key)
         return None
+
+    def find(self, key: str) -> StoredKernel | None:
+        """Return what is stored under `key`, or another build of the same request.
+
+        A process without a compiler does not know what the last digits of a key would be; nor does
+        it matter, where all else is equal, which LLVM made the code. Among several builds by
+        others, the first in the order of the keys is taken.
+        """
+        found = self.get(key)
+        if found is None:
+            with reading(f"kernel store {self.path}"), self._root() as root:
+                others = self._keys_in(root, key[:2], request(key))
+                return next((other for name in others if (other := self.get(name))), None)
+        return found
 
     def keys(self) -> list[str]:
         """Return the keys of all files here, sorted. A file may still turn out to be damaged."""
@@ -210,6 +242,47 @@ class Store:
             self._sweep(root, self._shards(root))
         return sum(map(self.remove, self.keys()))
 
+    def prune(self, limit: int) -> tuple[int, int]:
+        """Delete the kernels that were not used for longest until the rest fits.
+
+        A kernel that is used meanwhile stays. What is deleted while a process computes with it is
+        in that process's memory: it computes on.
+
+        Args:
+            limit: bytes that all files together may have.
+
+        Returns:
+            How many files are gone, and how many bytes the rest has.
+        """
+        gone = total = 0
+        with reading(f"kernel store {self.path}"), self._root() as root:
+            files = [each for shard in self._shards(root) for each in self._files_in(root, shard)]
+            total = sum(size for _, _, size in files)
+            for used, key, size in sorted(files):
+                if total <= limit or self.readonly:
+                    break
+                with reading(f"kernel {self._path(key)}"), self._shard(root, key[:2]) as shard:
+                    if delete_unused(shard, key + _SUFFIX, used):
+                        gone += 1
+                        total -= size
+        return gone, total
+
+    def _files_in(self, root: int, shard: str) -> list[tuple[float, str, int]]:
+        """When the kernels in a shard were last used, their keys, and their sizes in bytes."""
+        found = []
+        with (
+            reading(f"kernel store {self.path}"),
+            self._shard(root, shard) as fd,
+            os.scandir(fd) as files,
+        ):
+            for file in files:
+                key = file.name.removesuffix(_SUFFIX)
+                if key != file.name and _KEY.fullmatch(key):
+                    with suppress(FileNotFoundError):
+                        status = file.stat(follow_symlinks=False)
+                        found.append((status.st_mtime, key, status.st_size))
+        return found
+
     def _path(self, key: str) -> str:
         if not _KEY.fullmatch(key):
             raise ValueError(f"a key is 64 lower-case hexadecimal digits, not {key!r}")
@@ -233,15 +306,15 @@ class Store:
             yield fd
 
     @contextmanager
-    def _file(self, shard: int, key: str) -> Iterator[tuple[int, int]]:
-        """Open a kernel; yield its descriptor and size."""
+    def _file(self, shard: int, key: str) -> Iterator[tuple[int, os.stat_result]]:
+        """Open a kernel; yield its descriptor and status."""
         what = f"kernel {self._path(key)}"
         with opened(what, key + _SUFFIX, READ, shard) as fd:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise UnusableError(f"{what} is refused: it is not a regular file")
             self._check_trust(what, status)
-            yield fd, status.st_size
+            yield fd, status
 
     def _check_trust(self, what: str, status: os.stat_result) -> None:
         """Refuse what somebody else can change; to load it would be to run their code."""
@@ -265,14 +338,16 @@ class Store:
     def _shards(self, root: int) -> list[str]:
         return sorted(filter(_SHARD.fullmatch, os.listdir(root)))
 
-    def _keys_in(self, root: int, shard: str) -> list[str]:
+    def _keys_in(self, root: int, shard: str, begin: str = "") -> list[str]:
+        """The keys in a shard that begin so, sorted."""
         with reading(f"kernel store {self.path}"), self._shard(root, shard) as fd:
             keys = [n.removesuffix(_SUFFIX) for n in os.listdir(fd) if n.endswith(_SUFFIX)]
-            return [key for key in keys if _KEY.fullmatch(key) and key.startswith(shard)]
+            begin = begin or shard
+            return sorted(key for key in keys if _KEY.fullmatch(key) and key.startswith(begin))
         return []
 
     @contextmanager
-    def _kernel(self, key: str) -> Iterator[tuple[int, int]]:
+    def _kernel(self, key: str) -> Iterator[tuple[int, os.stat_result]]:
         """Open a kernel from the top; inside, the format's complaints become `UnusableError`."""
         with (
             self._root() as root,
@@ -283,21 +358,27 @@ class Store:
             yield opened
 
     def _load(self, key: str) -> StoredKernel:
-        with self._kernel(key) as (fd, size):
-            header_length, image_length, digest = parse_prefix(read(fd, PREFIX.size), size)
+        with self._kernel(key) as (fd, status):
+            lengths = parse_prefix(read(fd, PREFIX.size), status.st_size)
+            header_length, image_length, digest = lengths
             text, image = read(fd, header_length), read(fd, image_length)
             if digest_of(text, image) != digest:
                 raise ValueError("the digest does not match")
-            return StoredKernel(key, parse_header(text, key, image_length), image)
+            found = StoredKernel(key, parse_header(text, key, image_length), image)
+            if not self.readonly:
+                note_use(fd, status)
+            return found
 
     def _entry(self, key: str) -> Entry:
-        with self._kernel(key) as (fd, size):
+        with self._kernel(key) as (fd, status):
+            size = status.st_size
             header_length, image_length, _ = parse_prefix(read(fd, PREFIX.size), size)
-            return Entry(key, parse_header(read(fd, header_length), key, image_length), size)
+            header = parse_header(read(fd, header_length), key, image_length)
+            return Entry(key, header, size, status.st_mtime)
 
     def _holds(self, shard: int, key: str, blob: bytes) -> bool:
-        with suppress(UnusableError, OSError), self._file(shard, key) as (fd, size):
-            return size == len(blob) and read(fd, size) == blob
+        with suppress(UnusableError, OSError), self._file(shard, key) as (fd, status):
+            return status.st_size == len(blob) and read(fd, len(blob)) == blob
         return False
 
     def _write(self, key: str, blob: bytes) -> None:
@@ -319,10 +400,16 @@ class Store:
 
 
 class StorePath:
-    """Several stores, searched in order; what is new goes to the first that can be written."""
+    """Several stores, searched in order; what is new goes to the first that can be written.
 
-    def __init__(self, stores: Iterable[Store]) -> None:
+    Args:
+        stores: in the order in which they are searched.
+        limit: bytes that the one that is written may have (see `Store.prune`); None for any.
+    """
+
+    def __init__(self, stores: Iterable[Store], limit: int | None = None) -> None:
         self.stores = tuple(stores)
+        self.limit = limit
 
     def __repr__(self) -> str:
         return f"StorePath({self.stores})"
@@ -331,11 +418,18 @@ class StorePath:
         """Return the first store's answer that is not None; see `Store.get`."""
         return next((found for store in self.stores if (found := store.get(key))), None)
 
+    def find(self, key: str) -> StoredKernel | None:
+        """Return the first store's answer that is not None; see `Store.find`."""
+        return next((found for store in self.stores if (found := store.find(key))), None)
+
     def put(self, key: str, header: Mapping[str, object], image: bytes) -> bool:
-        """Put into the first writable store; see `Store.put`."""
+        """Put into the first writable store, and keep that within `limit`; see `Store.put`."""
         for store in self.stores:
             if store.writable:
-                return store.put(key, header, image)
+                done = store.put(key, header, image)
+                if done and self.limit is not None:
+                    _keep_within(store, self.limit, len(image) + len(repr(header)))
+                return done
         paths = ", ".join(store.path for store in self.stores) or "there is none"
         warn_once(
             f"no kernel store can be written ({paths}), so kernels are not kept;"
@@ -348,13 +442,38 @@ class StorePath:
         return sorted(set().union(*(store.keys() for store in self.stores)))
 
 
+_since: dict[str, int] = {}  # bytes that this process wrote since it last looked at a store's size
+
+
+def _keep_within(store: Store, limit: int, new: int) -> None:
+    """Prune a store, but look at it once in a while only: a look takes time for every file."""
+    written = _since.get(store.path, limit) + new
+    if written * 16 >= limit:
+        store.prune(limit)
+        written = 0
+    _since[store.path] = written
+
+
 _added: list[Store] = []
 
 
 def add_store(path: str | os.PathLike[str], *, readonly: bool = True) -> None:
     """Search another directory after the user's own store, such as one that a package ships.
 
-    Adding a directory again changes nothing.
+    A package calls this when it is imported, with a directory that `einsumc precompile --output`
+    filled. Several directories are searched in the order in which they were added. Adding one again
+    changes nothing; one that does not exist is an empty store.
+
+    Args:
+        path: the directory; a relative one is resolved now. It must belong to the user or to root,
+            and nobody else may be able to write there: loading a store is running its code.
+        readonly: by default nothing is ever written there. With False, new kernels go there if the
+            user's own store cannot be written.
+
+    >>> import os, tempfile
+    >>> import einsumc
+    >>> folder = os.path.join(tempfile.gettempdir(), "kernels of an example")
+    >>> einsumc.add_store(folder)
     """
     store = Store(path, readonly=readonly)
     if all(store.path != other.path for other in _added):
@@ -363,5 +482,7 @@ def add_store(path: str | os.PathLike[str], *, readonly: bool = True) -> None:
 
 def default_stores() -> StorePath:
     """Return the user's own store (`settings.Settings.store_dir`), then the added ones in order."""
-    own = Store(settings.current().store_dir)
-    return StorePath((own, *(store for store in _added if store.path != own.path)))
+    wishes = settings.current()
+    own = Store(wishes.store_dir)
+    stores = (own, *(store for store in _added if store.path != own.path))
+    return StorePath(stores, wishes.cache_size)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from einsumc.runtime import settings
-from einsumc.runtime.precompile import read_requests
+from einsumc.runtime.manifest import read_requests
 
 PROJECT = Path(__file__).parents[1]
 README = PROJECT / "README.md"

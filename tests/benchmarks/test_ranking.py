@@ -46,7 +46,7 @@ def test_tables_can_be_read(table):
 
 
 def test_steps_and_orders_are_measured(monkeypatch):
-    monkeypatch.setattr(ranking, "STEPS", "ij,jk->ik i=4 j=5 k=6\nij->i i=8 j=9")
+    monkeypatch.setattr(ranking, "STEPS", "ij,jk->ik 4x5x6\nij->i 8x9")
     steps = ranking.measure_steps(["f4"], rounds=1)
     assert [step.what.split()[0] for step in steps] == ["ij,jk->ik", "ij->i"]
     found = ranking.measure_orders(

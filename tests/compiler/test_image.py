@@ -7,6 +7,8 @@ import sys
 import llvmlite.binding as llvm
 import pytest
 from einsumc.compiler import entry, pool
+from einsumc.compiler.assemble import assemble
+from einsumc.compiler.entry import program
 from einsumc.compiler.image import IMPORTS, Image, ImageError, link
 from einsumc.runtime.load import LIBRARIES, LoadError, load
 from einsumc.runtime.target import architecture
@@ -148,7 +150,7 @@ def test_half_floats_come_from_the_compiler_library() -> None:
 
 def test_equal_objects_give_equal_images() -> None:
     assert link(compile_ir(EVERYTHING)) == link(compile_ir(EVERYTHING))
-    assert link(pool.build_object()).header() == link(pool.build_object.__wrapped__()).header()
+    assert link(assemble(pool.IR)).header() == link(assemble.__wrapped__(pool.IR)).header()
 
 
 def test_local_functions_are_no_entries() -> None:
@@ -224,24 +226,24 @@ def test_loader_knows_the_same_functions() -> None:
 
 
 def test_pool_is_small_and_needs_only_the_c_library() -> None:
-    image = link(pool.build_object())
+    image = link(assemble(pool.IR))
     assert list(image.entries) == [pool.ENTRY]
     assert len(image.code) <= 4096
     assert {LIBRARIES[symbol] for _, symbol in image.imports} == {""}
 
 
 def test_the_native_entry_imports_what_it_says_and_nothing_else() -> None:
-    image = link(entry.build_object(), entry.symbols())
+    image = link(assemble(program.IR), entry.symbols())
     assert set(image.entries) == {entry.CALL, entry.FACTS}
     imported = {symbol for _, symbol in image.imports}
     assert imported - IMPORTS == entry.symbols()
     with pytest.raises(ImageError, match="is not a function that kernels may call"):
-        link(entry.build_object())
+        link(assemble(program.IR))
 
 
 @runs_here
 def test_what_an_image_imports_beside_libraries_is_provided_or_refused() -> None:
-    image = link(entry.build_object(), entry.symbols())
+    image = link(assemble(program.IR), entry.symbols())
     with pytest.raises(LoadError, match="is not a function that kernels may call"):
         load(image.code, **image.header())
     loaded = load(image.code, **image.header(), provided=dict.fromkeys(entry.symbols(), 1))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from einsumc.compiler.subscripts import Expression
 from einsumc.runtime import store as store_module
-from einsumc.runtime import trouble
+from einsumc.runtime import stored_plan, trouble
 
 
 class Executor(ModuleType):
@@ -56,6 +56,7 @@ class Executor(ModuleType):
 def executor(monkeypatch):
     made = Executor()
     monkeypatch.setitem(sys.modules, made.__name__, made)
+    monkeypatch.setattr(stored_plan, "_fields", lambda *call: None)
     return made
 
 

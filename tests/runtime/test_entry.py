@@ -20,6 +20,8 @@ from einsumc.runtime.decorator import CompiledEinsum
 from einsumc.runtime.operands import Array
 from strategies import Seeded, draw_call, draw_overlapping_call
 
+from scripts import interrupted
+
 pytestmark = pytest.mark.skipif(not entry._is_supported(), reason="there is no native entry here")
 
 ELEMENTS = ("?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "c8", "c16")
@@ -463,6 +465,7 @@ def script() -> Script:
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_ctrl_c(script: Script, count: int) -> None:
+    run = interrupted("for _ in range(100): compiled(a, a)")
     printed = script(f"""
 set_num_threads({count})
 compiled = compile_einsum("ij,jk->ik")
@@ -477,17 +480,7 @@ compiled(a, a), compiled(a, a)
 execute.Execution.__call__ = run
 in_python.clear()
 assert len(compiled._native_plans[0]) == 2, len(compiled._native_plans[0])
-sent = []
-def interrupt():
-    time.sleep(0.3)
-    sent.append(time.monotonic())
-    os.kill(os.getpid(), signal.SIGINT)
-threading.Thread(target=interrupt).start()
-try:
-    for _ in range(100):
-        compiled(a, a)
-except KeyboardInterrupt:
-    print(time.monotonic() - sent[0])
+{run}
 assert not in_python, len(in_python)
 assert compiled(small, small)[0, 0] == 8
 """)

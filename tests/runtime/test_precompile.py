@@ -12,8 +12,9 @@ from einsumc.compiler.errors import EinsumError
 from einsumc.compiler.subscripts import parse
 from einsumc.runtime import precompile as module
 from einsumc.runtime.decorator import compile_einsum
+from einsumc.runtime.manifest import read_requests
 from einsumc.runtime.plan import virtual
-from einsumc.runtime.precompile import build, jobs_for, precompile, read_requests
+from einsumc.runtime.precompile import build, jobs_for, precompile
 from einsumc.runtime.signatures import parse_signature
 from einsumc.runtime.store import Store
 
@@ -155,7 +156,7 @@ def test_the_file_of_this_repository():
         ),
         (
             '[[kernel]]\nequations = "ij->i"',
-            "kernel 1: expected equation, signatures or optimize",
+            "kernel 1: expected equation, signatures, optimize, memory_limit or layouts",
             "equations",
             "^^^^^^^^^",
         ),

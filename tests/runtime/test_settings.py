@@ -16,7 +16,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_defaults() -> None:
-    assert current() == Settings(None, "auto", None, None, (), "native")
+    assert current() == Settings(None, 1 << 30, "auto", None, None, None, (), "native")
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,10 @@ def test_defaults() -> None:
         ("EINSUMC_CACHE_DIR", "/somewhere/else", "cache_dir", "/somewhere/else"),
         ("EINSUMC_CACHE_DIR", "~/kernels", "cache_dir", os.path.expanduser("~/kernels")),
         ("EINSUMC_CACHE_DIR", "kernels", "cache_dir", os.path.abspath("kernels")),
+        ("EINSUMC_CACHE_SIZE", "500MB", "cache_size", 500_000_000),
+        ("EINSUMC_CACHE_SIZE", "1.5 GiB", "cache_size", 3 << 29),
+        ("EINSUMC_CACHE_SIZE", "0", "cache_size", 0),
+        ("EINSUMC_CACHE_SIZE", "unlimited", "cache_size", None),
         ("EINSUMC_COMPILE", "never", "compile", "never"),
         ("EINSUMC_COMPILE", " auto ", "compile", "auto"),
         ("EINSUMC_MACHINE", "/somewhere/machine.toml", "machine", "/somewhere/machine.toml"),
@@ -53,6 +57,8 @@ def test_empty_is_unset(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
+        ("EINSUMC_CACHE_SIZE", "much", "nor 'unlimited'"),
+        ("EINSUMC_CACHE_SIZE", "-1", "nor 'unlimited'"),
         ("EINSUMC_COMPILE", "sometimes", "auto or never"),
         ("EINSUMC_COMPILE", "Never", "auto or never"),
         ("EINSUMC_NUM_THREADS", "0", "positive whole number"),
@@ -91,18 +97,26 @@ def test_default_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert current().store_dir == "/mine"
 
 
-def test_platformdirs_is_imported_only_for_the_default() -> None:
+@pytest.mark.parametrize("caches", ["", "relative", "/somewhere/else"])
+def test_the_default_is_the_systems_and_found_without_platformdirs(caches: str) -> None:
     script = (
-        "import os, sys; from einsumc.runtime.settings import current;"
-        "os.environ['EINSUMC_CACHE_DIR'] = '/mine'; current().store_dir;"
-        "print('platformdirs' in sys.modules);"
-        "del os.environ['EINSUMC_CACHE_DIR']; current().store_dir;"
-        "print('platformdirs' in sys.modules)"
+        "import sys; from einsumc.runtime.settings import current;"
+        "print(current().store_dir, 'platformdirs' in sys.modules);"
+        "import platformdirs; print(platformdirs.user_cache_path('einsumc'))"
     )
+    environment = {k: v for k, v in os.environ.items() if k != "EINSUMC_CACHE_DIR"}
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, check=False, text=True
+        [sys.executable, "-c", script],
+        env=environment | {"XDG_CACHE_HOME": caches},
+        capture_output=True,
+        check=False,
+        text=True,
     )
-    assert done.stdout.split() == ["False", "True"], done.stderr
+    ours, loaded, theirs = done.stdout.split()
+    assert loaded == "False", done.stderr
+    # A relative path is none, says the specification; platformdirs takes it from some version on.
+    assert ours == theirs or caches == "relative"
+    assert os.path.isabs(ours)
 
 
 def test_the_table_and_the_record_agree() -> None:

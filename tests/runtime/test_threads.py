@@ -19,10 +19,13 @@ from pathlib import Path
 import llvmlite.binding as llvm
 import pytest
 from einsumc.compiler import pool as pool_source
+from einsumc.compiler.assemble import assemble
 from einsumc.compiler.image import Image, link
 from einsumc.runtime import settings, threads
 from einsumc.runtime.load import LoadedImage, load
 from einsumc.runtime.target import architecture
+
+from scripts import interrupted
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or architecture() != "x86_64", reason="images hold x86-64 code"
@@ -164,7 +167,7 @@ def compiled(ir: str) -> Image:
 
 @pytest.fixture(scope="session")
 def images() -> dict[str, Image]:
-    return {"pool": link(pool_source.build_object()), "kernels": compiled(IR)}
+    return {"pool": link(assemble(pool_source.IR)), "kernels": compiled(IR)}
 
 
 @pytest.fixture(scope="session")
@@ -608,20 +611,12 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_ctrl_c(script: Callable[..., str], count: int) -> None:
+    run = interrupted("job.run()")
     printed = script(f"""
 threads.set_num_threads({count})
 work()
 job = Job(100_000, 1_000_000)  # tens of seconds
-sent = []
-def interrupt():
-    time.sleep(0.3)
-    sent.append(time.monotonic())
-    os.kill(os.getpid(), signal.SIGINT)
-threading.Thread(target=interrupt).start()
-try:
-    job.run()
-except KeyboardInterrupt:
-    print(time.monotonic() - sent[0])
+{run}
 assert 0 < sum(job.counts) < 100_000
 assert set(job.counts) == {{0, 1}}
 done = list(job.counts)

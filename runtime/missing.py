@@ -1,0 +1,77 @@
+"""Kernels for a call: at the best level that the stores have, or an error that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from . import machine, settings
+from .kernels import KernelMissing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .manifest import Use
+    from .operands import Array
+
+__all__ = ["at_best_level", "explain_missing", "hooks"]
+
+_T = TypeVar("_T")
+
+hooks: list[Callable[[KernelMissing], object]] = []
+"""Called with every error that says that a kernel is missing, before it is raised."""
+
+
+def at_best_level(prepare: Callable[[], _T], explain: Callable[[KernelMissing], str]) -> _T:
+    """What `prepare` makes, at the first level (`machine.levels`) whose kernels can be had.
+
+    Args:
+        prepare: plans a call and obtains its kernels.
+        explain: what to say if there are none.
+
+    Raises:
+        KernelMissing: there are none.
+    """
+    first = None
+    for level in machine.levels():
+        with machine.planning_for(level):
+            try:
+                return prepare()
+            except KernelMissing as problem:
+                first = first or problem
+    assert first is not None
+    error = KernelMissing(explain(first))
+    for hook in hooks:
+        hook(error)
+    raise error from None
+
+
+def explain_missing(problem: KernelMissing, use: Use, operands: Sequence[Array]) -> str:
+    """The error for a call whose kernels are missing: which call, and how to compile them."""
+    import shlex
+    import textwrap
+
+    from .layouts import layout_of
+    from .manifest import to_text
+    from .store import default_stores
+
+    if settings.current().compile == "never":
+        reason = "EINSUMC_COMPILE=never forbids to compile it"
+    else:
+        reason = "without Numba it cannot be compiled"
+    stores = default_stores().stores
+    given = [f"{a.dtype} {'x'.join(map(str, a.shape)) or '()'} {layout_of(a)}" for a in operands]
+    target = machine.levels()[0]
+    command = ["einsumc", "precompile", "kernels.toml", "--target", target]
+    command += ["--output", stores[0].path]
+    searched = "\n             ".join(store.path for store in stores)
+    return (
+        f"a kernel is in no store, and {reason}\n"
+        f"  equation   {use.equation}\n"
+        f"  operands   {', '.join(given)}\n"
+        f"  target     {target}\n"
+        f"  kernel     {problem}\n"
+        f"  searched   {searched}\n"
+        f"Put this into kernels.toml:\n\n{textwrap.indent(to_text([use]), '    ')}\n\n"
+        f"and run where compiling is allowed:\n\n    {shlex.join(command)}\n"
+    )

@@ -1,0 +1,204 @@
+"""Plans on disk: a process that makes a call that was made before needs no planner.
+
+To plan a call takes a tenth of a second, nearly all of it to import the compiler's first half. What
+comes of it is little: which kernels, in what order, and their arguments but for the addresses. That
+is kept beside the kernels, in files of the same kind, and found by everything that it follows from:
+the equation, shapes, strides and dtype, the options, the description of the machine, the number of
+threads, and a digest of all code that takes part.
+
+A plan is a hint. One that is not there, or whose kernels are not, is made anew.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ..compiler.sources import sources
+from ..compiler.subscripts import Expression
+from . import kernels, settings, target, threads
+from .buffers import Kept
+from .digests import sha256
+from .entry import Call, Work
+from .key import kernel_key
+from .load import LoadError
+from .store import StoredKernel, default_stores
+
+__all__ = ["StoredPlan", "prepare"]
+
+Array = np.ndarray[Any, Any]
+
+MOST = 64
+"""Plans that a process keeps: what it begins with, not all that it may ever do."""
+
+_FILES = (".", "choose", "passes", "simd")
+_RUNTIME = ("bind", "entry", "execute", "kernels", "load", "stored_plan", "threads")
+
+_workspaces = Kept("intermediates")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPlan:
+    """A plan that was found, ready to run. Calling it writes the result into `out`."""
+
+    made: Work
+
+    def __call__(self, operands: Sequence[Array], out: Array) -> None:
+        """Compute into ``out``; the arrays have the layouts that were planned for."""
+        work = self.made
+        addresses = [array.__array_interface__["data"][0] for array in (*operands, out)]
+        buffer = None
+        if work.workspace:
+            buffer = _workspaces.take(work.workspace)
+            addresses.append(buffer.address)
+        arguments = work.arguments.copy()
+        for place, tensor, offset in work.fills:
+            arguments[place] = addresses[tensor] + offset
+        begin = arguments.__array_interface__["data"][0]
+        for call in work.calls:
+            threads.run(
+                call.address, begin + call.begin, call.tiles, call.scratch_bytes, most=call.threads
+            )
+        if buffer is not None:
+            _workspaces.give_back(buffer)
+
+    def work(self) -> Work:
+        """The same for the native entry."""
+        return self.made
+
+
+def prepare(
+    expression: Expression,
+    operands: Sequence[Array],
+    out: Array,
+    optimize: Any = True,
+    memory_limit: int | None = None,
+) -> Any:
+    """What `execute.prepare` returns, or the same from a store; see there."""
+    wishes = settings.current()
+    fields = None if wishes.show else _fields(expression, operands, out, optimize, memory_limit)
+    if fields is not None:
+        stored = default_stores().get(kernel_key(fields))
+        if stored is not None and (found := _read(stored)) is not None:
+            return found
+    from .execute import prepare as prepare_anew
+
+    execution = prepare_anew(expression, operands, out, optimize, memory_limit)
+    if fields is not None and wishes.compile != "never":
+        _keep(fields, execution)
+    return execution
+
+
+def _fields(
+    expression: Expression,
+    operands: Sequence[Array],
+    out: Array,
+    optimize: Any,
+    memory_limit: int | None,
+) -> dict[str, Any] | None:
+    """All that a plan follows from; None if that cannot be written down."""
+    if not isinstance(optimize, bool | str | tuple):
+        return None
+    first: dict[Any, int] = {}
+    layouts = [(a.__array_interface__["data"][0], a.shape, a.strides) for a in operands]
+    return {
+        "kind": "plan",
+        "equation": expression.text,
+        "dtype": f"{operands[0].dtype.kind}{operands[0].dtype.itemsize}",
+        "shapes": [list(array.shape) for array in (*operands, out)],
+        "extents": [list(each) for each in expression.extents],
+        "strides": [list(array.strides) for array in (*operands, out)],
+        "same": [first.setdefault(layout, n) for n, layout in enumerate(layouts)],
+        "optimize": repr(optimize),
+        "memory_limit": memory_limit,
+        "machine": _machine(),
+        "threads": threads.get_num_threads(),
+        "version": version(),
+    }
+
+
+def version() -> str:
+    """A digest of all code that makes plans or reads them."""
+    return sources((*_FILES, *(f"../runtime/{name}" for name in _RUNTIME)))
+
+
+def _machine() -> str:
+    """What describes the machine: the level, the host's sizes, and the file of speeds if any."""
+    wishes = settings.current()
+    path = wishes.machine or os.path.join(wishes.store_dir, "machine.toml")
+    try:
+        status = os.stat(path)
+        file = (path, status.st_mtime_ns, status.st_size)
+    except OSError:
+        file = None
+    return _described(wishes.target, file)
+
+
+@lru_cache(maxsize=8)
+def _described(level: str, file: tuple[str, int, int] | None) -> str:
+    host = target.host()
+    sizes = (host.level, host.cores, host.l1d, host.l2, host.l3, int(target.clock()))
+    digest = sha256(repr((level, sizes, target.cpu_model(), os.cpu_count())).encode())
+    if file is not None:
+        try:
+            with open(file[0], "rb") as text:
+                digest.update(text.read())
+        except OSError:
+            digest.update(b"unreadable")
+    return str(digest.hexdigest()[:32])
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+_kept = 0
+_lock = threading.Lock()
+
+
+def _keep(fields: dict[str, Any], execution: Any) -> None:
+    """Write a plan down, if it is one that can be, and there is a store of the user's own."""
+    global _kept
+    names = _kernel_names(execution)
+    work = execution.work() if names is not None else None
+    own = default_stores().stores[0]
+    if work is None or _kept >= MOST or not own.writable:
+        return
+    with _lock:
+        _kept += 1
+    header = {
+        "kind": "plan",
+        "fields": fields,
+        "calls": [
+            [key, call.begin, call.tiles, call.scratch_bytes, call.threads, int(call.work_ns)]
+            for key, call in zip(names or (), work.calls, strict=True)
+        ],
+        "arguments": work.arguments.tolist(),
+        "fills": [list(fill) for fill in work.fills],
+        "workspace": work.workspace,
+    }
+    default_stores().put(kernel_key(fields), header, b"")
+
+
+def _kernel_names(execution: Any) -> list[str] | None:
+    steps = getattr(execution, "steps", None)  # only what kernels compute has any
+    return None if steps is None else [step.kernel.key for step in steps]
+
+
+def _read(stored: StoredKernel) -> StoredPlan | None:
+    """The plan in a file with its kernels; None if one of them is not there."""
+    head = stored.header
+    try:
+        calls = tuple(
+            Call(kernels.address(key), begin, tiles, scratch, most, float(nanoseconds))
+            for key, begin, tiles, scratch, most, nanoseconds in head["calls"]
+        )
+    except (LookupError, LoadError):
+        return None
+    fills = tuple((place, tensor, offset) for place, tensor, offset in head["fills"])
+    arguments = np.array(head["arguments"], np.int64)
+    return StoredPlan(Work(calls, arguments, fills, head["workspace"]))
