@@ -129,7 +129,7 @@ def _first_by_text(text: str) -> "CompiledEinsum":
 def _from_text(
     text: str, optimize: Optimize, memory_limit: int | None, sizes: Given
 ) -> "CompiledEinsum":
-    return _from_subscripts(parse(text), optimize, memory_limit, sizes)
+    return CompiledEinsum(parse(text), optimize=optimize, memory_limit=memory_limit, sizes=sizes)
 
 
 @functools.lru_cache(_EQUATIONS)
