@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil, prod
 
-from .choose.packed import register_tile
+from .choose.packed import THIN, register_tile
 from .machine import Levels, Machine
 from .program import Access, Program, Statement, bounds
 from .schedule import vector_lanes
@@ -215,7 +215,7 @@ def _is_packed(groups: _Groups, element: str, machine: Machine) -> bool:
     """Whether the packed recipe takes a contraction; see :mod:`.choose.packed`."""
     lanes = vector_lanes(_accumulator(element), machine.target.vector_bytes)
     m, n, k = groups.m, groups.n, groups.k
-    long = min(m, n, k) >= 4 and n >= lanes // 2
+    long = min(m, k) >= 4 and n > THIN and n >= lanes // 2
     return long and m * n * k >= machine.worth_packing
 
 

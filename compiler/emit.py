@@ -2,15 +2,14 @@
 
 The source is a function ``kernel(args, begin, end, scratch)``: ``args`` points to the 64-bit values
 that :func:`.loopnest.parameters` lists, ``begin`` and ``end`` are the range of tiles to run, and
-``scratch`` is the address of the thread's own memory. Loops become loops; the rows and lanes of a
-register tile become one operation of :mod:`.simd` on the whole tile. At an edge, where fewer rows
-or columns are inside, the same operation takes their counts and masks the rest.
+``scratch`` is the address of the thread's own memory. Loops become loops; what is inside a register
+tile is the business of :mod:`.tile_source`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from math import gcd
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from .affine import Affine
 from .loopnest import (
@@ -18,18 +17,16 @@ from .loopnest import (
     Kind,
     Loop,
     Nest,
-    Ref,
-    Scope,
     Statement,
     Tabulate,
-    Term,
     Tiles,
     parameters,
     place_of,
     scratch_buffers,
     walk,
 )
-from .schedule import Schedule, vector_lanes
+from .schedule import Schedule
+from .tile_source import Axis, TileSource, moved_to, tile_of
 
 
 def emit(nest: Nest, schedule: Schedule) -> str:
@@ -37,28 +34,9 @@ def emit(nest: Nest, schedule: Schedule) -> str:
     return _Source(nest, schedule).text()
 
 
-@dataclass(frozen=True, slots=True)
-class _Axis:
-    """One side of a register tile: its loop variable, first position, size and count inside."""
-
-    index: str | None
-    start: Affine
-    size: int
-    inside: str | None  # the variable that holds how many are inside; None when all are
-
-
 @dataclass
-class _Source:
-    nest: Nest
-    schedule: Schedule
-    lines: list[str] = field(default_factory=list)
-    depth: int = 0
-    ends: dict[tuple[Affine, ...], str] = field(default_factory=dict)  # bounds that have a name
-    firsts: dict[str, str] = field(default_factory=dict)  # offsets that have a name
-    loop: str = ""  # the innermost loop's index
-    whole: dict[str, bool | None] = field(default_factory=dict)  # sides known to be whole or not
-    fixed: dict[str, str] = field(default_factory=dict)  # parts of offsets named before that loop
-    in_runs: bool = False  # what `runs` tests has been found true
+class _Source(TileSource):
+    """The source of a whole kernel."""
 
     def text(self) -> str:
         self.line("def kernel(args, begin, end, scratch):")
@@ -67,9 +45,6 @@ class _Source:
         for statement in self.nest.body:
             self.statement(statement)
         return "\n".join(self.lines) + "\n"
-
-    def line(self, text: str) -> None:
-        self.lines.append("    " * self.depth + text)
 
     def prologue(self) -> None:
         """Name every argument and every part of the scratch memory."""
@@ -104,7 +79,7 @@ class _Source:
                 case Assign():
                     for ref in (statement.target, *statement.factors):
                         for term in ref.terms:
-                            names.update((str(term.stride), *term.position.names))
+                            names.update((*str(term.stride).split("*"), *term.position.names))
         for buffer in self.nest.buffers:
             names.update(str(s) for s in buffer.size)
         return names
@@ -138,6 +113,8 @@ class _Source:
         guards: dict[str, str] = {}
         if _is_innermost(loop):
             self.name_fixed_parts(loop)
+        known = self.whole
+        if not known and (_is_innermost(loop) or loop.index == "q"):
             guards = self.lasting_guards(loop)
         if guards:
             self.line(f"if {' and '.join(guards.values())}:")
@@ -147,32 +124,54 @@ class _Source:
                 self.depth -= 1
                 self.line("else:")
                 self.depth += 1
-            self.whole = dict.fromkeys(guards, whole)
+            self.whole = {**known, **dict.fromkeys(guards, whole)}
+            if False not in self.whole.values() and self.sums_lanes_of(loop):
+                self.summed_tiles(loop, start, stop)
+                continue
             self.line(f"for {loop.index} in range({start}, {stop}{step}):")
             self.last_tile(loop, start, stop)
             self.body(loop.body, {loop.index})
         if guards:
             self.depth -= 1
-            self.whole = {}
+        self.whole = known
         self.fixed.clear()
 
+    def sums_lanes_of(self, loop: Loop) -> bool:
+        """Whether a loop walks lanes that are summed, tile by tile, with the sums in registers."""
+        lanes = self.nest.group(self.schedule.lanes)
+        if not (lanes.reduced and loop.index == f"{lanes.name}_tile" and _is_innermost(loop)):
+            return False
+        tiles = [tile_of(s)[0] for s in loop.body if not isinstance(s, Tabulate)]
+        return all(self.in_register(tile.target) and tile.add is True for tile in tiles)
+
+    def summed_tiles(self, loop: Loop, start: str, stop: str) -> None:
+        """The whole tiles, then what is left: no test is in the way of the sums."""
+        end = f"{loop.index}_whole"
+        self.line(f"{end} = {stop} - ({stop} - {start}) % {loop.step}")
+        sides = dict(self.whole)
+        for begin, limit, whole in ((start, end, True), (end, stop, False)):
+            self.line(f"for {loop.index} in range({begin}, {limit}, {loop.step}):")
+            self.line(f"    columns = {loop.step if whole else f'{stop} - {loop.index}'}")
+            self.whole = {**sides, "columns": whole}
+            self.body(loop.body, {loop.index})
+        self.whole = sides
+
     def lasting_guards(self, loop: Loop) -> dict[str, str]:
-        """Count what is inside along the sides of an innermost loop's tiles that stay the same in
-        all rounds; returns the test of each side being whole.
+        """Count what is inside along the sides of a loop's tiles that stay the same in all rounds;
+        returns the test of each side being whole.
         """
         guards: dict[str, set[tuple[str, str]]] = {"rows": set(), "columns": set()}
-        for tile in loop.body:
-            if isinstance(tile, Tabulate):
-                continue
-            statement, *sides = _tile(tile)
-            if not any(self.in_memory(ref) for ref in (statement.target, *statement.factors)):
+        for tile, around in _tiles_in(loop):
+            statement, *sides = tile_of(tile)
+            if not self.is_guarded(statement):
                 continue
             if self.is_scratch(statement.target):
                 return {}  # to fill a panel, a test a tile costs less than compiling it twice
             for side, word in zip(sides, guards, strict=True):
                 axis, guard = self.axis(side, word)
                 if side is not None and guard:
-                    moves = any(loop.index in bound.names for bound in (side.start, *side.stop))
+                    names = {name for bound in (side.start, *side.stop) for name in bound.names}
+                    moves = not names.isdisjoint(around)
                     guards[word].add(("" if moves else guard, f"{word} == {axis.size}"))
         tests = {}
         for word, found in guards.items():
@@ -206,20 +205,13 @@ class _Source:
             if isinstance(inner, Loop | Tabulate) and len(inner.stop) > 1:
                 (index,) = inner.start.names
                 if index in indices and inner.stop not in self.ends:
-                    self.line(f"{index}_end = {self.stop(inner.stop)}")
-                    self.ends[inner.stop] = f"{index}_end"
+                    word = "known" if f"{index}_end" in self.ends.values() else "end"
+                    self.line(f"{index}_{word} = {self.stop(inner.stop)}")
+                    self.ends[inner.stop] = f"{index}_{word}"
         for statement in statements:
             self.statement(statement)
         self.ends = known
         self.depth -= 1
-
-    def stop(self, stops: tuple[Affine, ...]) -> str:
-        """The least of several bounds, by the names that outer loops gave to them."""
-        if stops in self.ends:
-            return self.ends[stops]
-        if len(stops) == 1:
-            return str(stops[0])
-        return f"min({stops[0]}, {self.stop(stops[1:])})"
 
     def tiles(self, tiles: Tiles) -> None:
         """One loop over tile numbers; the last axis runs fastest."""
@@ -261,9 +253,9 @@ class _Source:
         (source,) = statement.factors
         first, *inner = loops
         starts = {loop.index: loop.start for loop in loops}
-        run = _Axis(None, Affine(()), 1, None)
-        out, row_step, _ = self.steps(_from(statement.target, starts), row_axis, run)
-        stage, pitch, _ = self.steps(_from(source, starts), row_axis, run)
+        run = Axis(None, Affine(()), 1, None)
+        out, row_step, _ = self.steps(moved_to(statement.target, starts), row_axis, run)
+        stage, pitch, _ = self.steps(moved_to(source, starts), row_axis, run)
         each = "".join(f" * {self.stop(loop.stop)}" for loop in inner)
         stop, extent = self.stop(first.stop), first.stop[-1]
         self.line(
@@ -272,365 +264,17 @@ class _Source:
             f" {extent} - {stop})"
         )
 
-    # Register tiles.
-
-    def register_tile(self, statement: Statement) -> None:
-        """Rows and lanes around one assignment: an operation on a whole tile."""
-        statement, rows, lanes = _tile(statement)
-        if statement.total:
-            (tile,) = statement.factors
-            self.line(f"{tile.buffer}_sum = total_rows({tile.buffer})")
-            statement = replace(statement, factors=(Ref(f"{tile.buffer}_sum"),), total=False)
-        row_axis, row_guard = self.axis(rows, "rows")
-        lane_axis, lane_guard = self.axis(lanes, "columns")
-        in_memory = any(self.in_memory(ref) for ref in (statement.target, *statement.factors))
-        runs = self.runs(statement, row_axis, lane_axis)
-        part = in_memory and False in self.whole.values()
-        tests = []
-        for axis, guard in ((row_axis, row_guard), (lane_axis, lane_guard)):
-            if guard and in_memory and axis.inside not in self.whole:
-                self.line(f"{axis.inside} = {guard}")
-                tests.append(f"{axis.inside} == {axis.size}")
-        tests += runs
-        if isinstance(statement.add, str):
-            # From the second round on, begin with what the output holds already.
-            self.line(f"if {statement.add} > 0:")
-            self.depth += 1
-            again = replace(statement, target=statement.factors[0], factors=(statement.target,))
-            self.assign(replace(again, add=True), row_axis, lane_axis, inside=bool(tests) or part)
-            self.depth -= 1
-            statement = replace(statement, add=False)
-        if not tests or part:
-            self.assign(statement, row_axis, lane_axis, inside=part)
-            return
-        if not runs:
-            self.name_firsts(statement, row_axis, lane_axis)
-        self.line(f"if {' and '.join(tests)}:")
-        self.depth += 1
-        self.in_runs = True
-        self.assign(statement, row_axis, lane_axis, inside=False)
-        self.in_runs = False
-        self.depth -= 1
-        self.line("else:")
-        self.depth += 1
-        self.assign(statement, row_axis, lane_axis, inside=True)
-        self.depth -= 1
-        self.firsts.clear()
-
-    def name_fixed_parts(self, loop: Loop) -> None:
-        """Compute once what an innermost loop's offsets have in common in all rounds."""
-        self.loop = loop.index
-        for tile in loop.body:
-            if isinstance(tile, Tabulate):
-                continue
-            statement, *sides = _tile(tile)
-            axes = [self.axis(side, "")[0] for side in sides]
-            for ref in (statement.target, *statement.factors):
-                if self.in_register(ref) or ref.buffer in self.fixed:
-                    continue
-                parts, _ = self.offset_parts(ref, *axes)
-                text = " + ".join(parts)
-                if len(parts) > 1 or (text and not text.isidentifier()):
-                    self.line(f"{ref.buffer}_at = {text}")
-                    self.fixed[ref.buffer] = text
-
-    def name_firsts(self, statement: Assign, rows: _Axis, lanes: _Axis) -> None:
-        """Compute the offsets of a tile's first elements once for the branches that follow."""
-        for ref in (statement.target, *statement.factors):
-            if not self.in_register(ref):
-                first, _, _ = self.steps(ref, rows, lanes)
-                self.line(f"{ref.buffer}_first = {first}")
-                self.firsts[ref.buffer] = f"{ref.buffer}_first"
-
-    def runs(self, statement: Assign, rows: _Axis, lanes: _Axis) -> list[str]:
-        """Tests that the tables along a tile's vectors hold neighbours, where they may."""
-        tests = []
-        for ref in (statement.target, *statement.factors):
-            if not self.in_memory(ref):
-                continue
-            _, row_step, lane_step = self.steps(ref, rows, lanes)
-            along = {
-                axis.index: term
-                for axis in (rows, lanes)
-                for term in ref.terms
-                if axis.index in term.position.names
-            }
-            for axis, step, other in ((lanes, lane_step, row_step), (rows, row_step, lane_step)):
-                term = along.get(axis.index or "")
-                if term is not None and term.runs and axis.size > 1 and other != "1":
-                    tests.append(f"is_run({step}, {axis.size})")
-                    break
-        return list(dict.fromkeys(tests))
-
-    def axis(self, loop: Loop | None, word: str) -> tuple[_Axis, str | None]:
-        """A side of the tile that a loop makes, and the expression that counts what is inside."""
-        if loop is None:
-            return _Axis(None, Affine(()), 1, None), None
-        fixed, *others = loop.stop
-        if loop.kind is Kind.RUN:
-            return _Axis(loop.index, loop.start, 0, word), f"{self.stop(loop.stop)} - {loop.start}"
-        size = fixed.constant - loop.start.constant
-        if not others:
-            return _Axis(loop.index, loop.start, size, None), None
-        guard = f"{self.stop(loop.stop)} - {loop.start}"
-        return _Axis(loop.index, loop.start, size, word), guard
-
-    def in_memory(self, ref: Ref) -> bool:
-        return not self.in_register(ref) and self.nest.buffer(ref.buffer).scope is Scope.MEMORY
-
-    def is_scratch(self, ref: Ref) -> bool:
-        return not self.in_register(ref) and self.nest.buffer(ref.buffer).scope is Scope.SCRATCH
-
-    def is_panel(self, ref: Ref) -> bool:
-        """Whether it lies in scratch that has room for whole tiles."""
-        job = self.schedule.stage
-        return job is None and self.nest.buffer(ref.buffer).scope is Scope.SCRATCH
-
-    def in_register(self, ref: Ref) -> bool:
-        """Whether a variable holds it: a register tile, or the sums of one's rows."""
-        tile = ref.buffer.removesuffix("_sum")
-        return self.nest.buffer(tile).scope is Scope.REGISTERS
-
-    def assign(self, statement: Assign, rows: _Axis, lanes: _Axis, *, inside: bool) -> None:
-        """One assignment as tile operations; with ``inside``, only on what lies in the tensor."""
-        counts = f", {rows.inside or rows.size}, {lanes.inside or lanes.size}" if inside else ""
-        if not inside:
-            self.ask_ahead(statement, rows, lanes)
-        element = self.schedule.accumulator
-        target = statement.target
-        in_register = self.in_register(target)
-        if in_register and not statement.factors:
-            shape = f"{rows.size}, {lanes.size}, {self.lanes(lanes.size)}"
-            self.line(f"{target.buffer} = zeros({element}, {shape})")
-            return
-        panel = not in_register and self.is_panel(target)
-        if panel and inside and self.copied_part(statement, rows, lanes):
-            return
-        values = [
-            self.load(factor, rows, lanes, counts, element, wide=panel and not inside)
-            for factor in statement.factors
-        ]
-        if in_register and statement.add is True:
-            # What lies outside is never stored, but summed lanes must not hold any of it.
-            summed = self.nest.group(self.schedule.lanes).reduced and target.buffer != "acc_sum"
-            counts = counts if summed else ""
-            *first, last = values
-            product = self.product(first)
-            operation = (
-                f"multiply_add({target.buffer}, {product}, {last}{counts})"
-                if first
-                else f"accumulate({target.buffer}, {last}{counts})"
-            )
-            self.line(f"{target.buffer} = {operation}")
-            return
-        value = self.product(values)
-        if not in_register and not self.fills(statement, rows, lanes):
-            shape = f"{rows.size}, {lanes.size}, {self.lanes(lanes.size)}"
-            value = f"stretch({value}, {shape})"
-        stored = self.nest.buffer(target.buffer).element
-        if stored != element:
-            value = f"convert({value}, {stored})"
-        self.store(target, rows, lanes, counts, value)
-
-    def ask_ahead(self, statement: Assign, rows: _Axis, lanes: _Axis) -> None:
-        """Ask for what the next tile along the lanes, or the next position of a run, will read."""
-        if self.schedule.stage is None or lanes.index is None:
-            return
-        firsts = dict(self.firsts)
-        self.firsts.clear()
-        if "u" in self.schedule.stage.run:
-            (factor,) = statement.factors
-            following = _from(factor, {"u": Affine((("ahead", 1),))})
-            first, row_step, _ = self.steps(following, rows, lanes)
-            self.line("ahead = min(u + 1, u_block_end - 1)")
-            self.line(f"prefetch({factor.buffer}, {first}, {row_step}, {rows.size})")
-            self.firsts.update(firsts)
-            return
-        tile = lanes.start
-        for factor in statement.factors:
-            _, row_step, lane_step = self.steps(factor, rows, lanes)
-            if row_step == "1" and lane_step not in ("0", "1"):
-                ahead = replace(lanes, start=Affine((("ahead", 1),)))
-                first, _, step = self.steps(factor, rows, ahead)
-                self.line(f"ahead = min({tile} + {lanes.size}, {tile}_last)")
-                self.line(f"prefetch({factor.buffer}, {first}, {step}, {lanes.size})")
-        self.firsts.update(firsts)
-
-    def copied_part(self, statement: Assign, rows: _Axis, lanes: _Axis) -> bool:
-        """Fill the edge of a panel element by element, unless it is a single run of neighbours."""
-        (factor,) = statement.factors
-        source, row_step, lane_step = self.steps(factor, rows, lanes)
-        if rows.size == 1 and lane_step == "1":
-            return False
-        panel = statement.target.buffer
-        place, pitch, _ = self.steps(statement.target, rows, lanes)
-        counts = f"{rows.inside or rows.size}, {lanes.inside or lanes.size}"
-        self.line(
-            f"copy_part({panel}, {place}, {pitch}, {factor.buffer}, {source}, {row_step},"
-            f" {lane_step}, {counts}, {lanes.size})"
-        )
-        return True
-
-    def fills(self, statement: Assign, rows: _Axis, lanes: _Axis) -> bool:
-        """Whether the product has all rows and columns of the tile without being stretched."""
-        sides = [
-            (row_step != "0" or rows.size == 1, lane_step != "0" or lanes.size == 1)
-            for _, row_step, lane_step in (
-                ("", "1", "1") if self.in_register(factor) else self.steps(factor, rows, lanes)
-                for factor in statement.factors
-            )
-        ]
-        return any(row for row, _ in sides) and any(lane for _, lane in sides)
-
-    def product(self, values: list[str]) -> str:
-        product = values[0] if values else ""
-        for value in values[1:]:
-            product = f"multiply({product}, {value})"
-        return product
-
-    def load(
-        self, ref: Ref, rows: _Axis, lanes: _Axis, counts: str, element: str, *, wide: bool = False
-    ) -> str:
-        """Bring a tile into registers; returns the name of the variable that holds it.
-
-        ``wide``: more columns than the tile has may be loaded, up to a whole number of vectors. A
-        panel is written so: what is too much is overwritten by the next position's values, or lies
-        in the slack behind the last one.
-        """
-        if self.in_register(ref):
-            return ref.buffer
-        buffer = self.nest.buffer(ref.buffer)
-        if buffer.scope is Scope.SCRATCH:
-            counts = ""
-        base, row_step, lane_step = self.steps(ref, rows, lanes)
-        r, c = rows.size, lanes.size
-        width = self.lanes(c)
-        whole = vector_lanes(self.schedule.accumulator, self.schedule.vector_bytes)
-        p = ref.buffer
-        name = f"{p}_tile"
-        if row_step == "0":
-            r, counts = 1, counts and f", 1, {lanes.inside or lanes.size}"
-        if wide and width < whole and lane_step == "1" and r == 1:
-            columns = -(-c // whole) * whole
-            call = f"load_rows({p}, {base}, 0, 1, {columns}, {whole}, 1, {c})"
-            name = f"{p}_wide"
-        elif wide and width < whole and row_step == "1" and r > 1:
-            call = f"load_panel({p}, {base}, {lane_step}, {c}, {r})"
-            name = f"{p}_wide"
-        elif lane_step == "0":
-            call = f"load_splat({p}, {base}, {row_step}, {r}{counts})"
-        elif lane_step == "1":
-            call = f"load_rows({p}, {base}, {row_step}, {r}, {c}, {width}{counts})"
-        elif row_step == "1" and r % (side := min(r, width)) == 0 and c % side == 0:
-            call = f"load_columns({p}, {base}, {lane_step}, {r}, {c}, {side}{counts})"
-        else:
-            call = f"load_any({p}, {base}, {row_step}, {lane_step}, {r}, {c}, {width}{counts})"
-        if buffer.element != element:
-            call = f"convert({call}, {element})"
-        self.line(f"{name} = {call}")
-        return name
-
-    def store(self, ref: Ref, rows: _Axis, lanes: _Axis, counts: str, value: str) -> None:
-        base, row_step, lane_step = self.steps(ref, rows, lanes)
-        if self.is_panel(ref):
-            counts = ""
-        width = self.lanes(lanes.size)
-        p = ref.buffer
-        square = rows.size % width == 0 and lanes.size % width == 0
-        if lane_step in ("0", "1"):
-            self.line(f"store_rows({p}, {base}, {row_step}, {value}{counts})")
-        elif row_step == "1" and square and width > 1:
-            self.line(f"store_columns({p}, {base}, {lane_step}, {value}{counts})")
-        else:
-            self.line(f"store_any({p}, {base}, {row_step}, {lane_step}, {value}{counts})")
-
-    def lanes(self, columns: int) -> int:
-        """Lanes of the vectors that make up a row of this many columns."""
-        return gcd(columns, vector_lanes(self.schedule.accumulator, self.schedule.vector_bytes))
-
-    def steps(self, ref: Ref, rows: _Axis, lanes: _Axis) -> tuple[str, str, str]:
-        """The offset of the tile's first element; the steps from row to row and lane to lane."""
-        steps = {rows.index: "0", lanes.index: "0"}
-        for term in ref.terms:
-            for index in {rows.index, lanes.index}.intersection(term.position.names):
-                first = str(_first(term, rows, lanes))
-                if term.table is None:
-                    steps[index] = str(term.stride)
-                elif term.runs and self.in_runs:
-                    steps[index] = "1"
-                else:
-                    steps[index] = term.table if first == "0" else f"advance({term.table}, {first})"
-        fixed, moving = self.offset_parts(ref, rows, lanes)
-        if fixed and self.fixed.get(ref.buffer) == " + ".join(fixed):
-            fixed = [f"{ref.buffer}_at"]
-        offset = " + ".join(fixed + moving) or "0"
-        offset = self.firsts.get(ref.buffer, offset)
-        return offset, steps[rows.index], steps[lanes.index]
-
-    def offset_parts(self, ref: Ref, rows: _Axis, lanes: _Axis) -> tuple[list[str], list[str]]:
-        """The terms of a tile's first offset: those that are the same in all rounds of the loop
-        around it, and those that are not.
-        """
-        fixed: list[str] = []
-        moving: list[str] = []
-        for term in ref.terms:
-            along = {rows.index, lanes.index}.intersection(term.position.names)
-            if term.table is not None and along and not (term.runs and self.in_runs):
-                continue  # its steps are looked up from the first element on
-            first = _first(term, rows, lanes)
-            part = _offset(term, first)
-            if part != "0":
-                (moving if self.loop in first.names else fixed).append(part)
-        return fixed, moving
-
 
 def _is_innermost(loop: Loop) -> bool:
     """Whether there are only register tiles in a loop."""
     return not any(isinstance(s, Loop) and s.kind in (Kind.SERIAL, Kind.RUN) for s in loop.body)
 
 
-def _tile(statement: Statement) -> tuple[Assign, Loop | None, Loop | None]:
-    """The assignment inside the loops of a register tile, and these: rows and lanes."""
-    rows = lanes = None
-    while isinstance(statement, Loop):
-        if statement.kind is Kind.UNROLLED:
-            rows = statement
-        else:
-            lanes = statement
-        (statement,) = statement.body
-    assert isinstance(statement, Assign)
-    return statement, rows, lanes
-
-
-def _first(term: Term, rows: _Axis, lanes: _Axis) -> Affine:
-    """The position of a tile's first element along a term."""
-    starts = {axis.index: axis.start for axis in (rows, lanes) if axis.index is not None}
-    return _substitute(term.position, starts)
-
-
-def _from(ref: Ref, starts: dict[str, Affine]) -> Ref:
-    """The access where some loops begin."""
-    terms = (replace(t, position=_substitute(t.position, starts)) for t in ref.terms)
-    return replace(ref, terms=tuple(terms))
-
-
-def _offset(term: Term, position: Affine) -> str:
-    if term.table is not None:
-        return f"peek({term.table}, {position})"
-    text = str(position)
-    if text == "0" or term.stride == 1:
-        return text
-    return f"{text} * {term.stride}" if position.is_index else f"({text}) * {term.stride}"
-
-
-def _substitute(position: Affine, values: dict[str, Affine]) -> Affine:
-    """An affine position with some of its names replaced by affine positions."""
-    terms: list[tuple[str, int]] = []
-    constant = position.constant
-    for name, coefficient in position.terms:
-        if name in values:
-            terms += [(n, coefficient * c) for n, c in values[name].terms]
-            constant += coefficient * values[name].constant
-        else:
-            terms.append((name, coefficient))
-    return Affine(tuple(terms), constant)
+def _tiles_in(loop: Loop) -> Iterator[tuple[Statement, frozenset[str]]]:
+    """The register tiles in a loop, each with the indices of the loops from this one on inwards."""
+    for statement in loop.body:
+        if isinstance(statement, Loop) and statement.kind is Kind.SERIAL:
+            for tile, around in _tiles_in(statement):
+                yield tile, around | {loop.index}
+        elif not isinstance(statement, Tabulate):
+            yield statement, frozenset((loop.index,))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -162,7 +163,9 @@ class _Machine:
             self.cells[ref.buffer, offset] = value
 
     def number(self, value: int | str) -> int:
-        return value if isinstance(value, int) else self.names[value]
+        if isinstance(value, int):
+            return value
+        return prod(self.names[name] for name in value.split("*"))
 
     def least(self, stops: Sequence[Affine]) -> int:
         return min(stop.evaluate(self.names) for stop in stops)

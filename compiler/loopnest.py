@@ -78,6 +78,7 @@ class Group:
 class Term:
     """One addend of an offset: ``position * stride``, or ``table[position]``.
 
+    A stride is a number, a parameter, or a product of parameters as in ``R_BLOCK*V_BLOCK``.
     ``runs``: along the innermost index of a composite group the elements are neighbours, so that
     the tensor can be read in vectors wherever the index does not wrap around.
     """

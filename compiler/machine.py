@@ -121,5 +121,5 @@ class Machine:
     l2_bytes: int = 512 << 10
     l3_bytes: int = 32 << 20
     speeds: Speeds = USUAL
-    worth_packing: int = 1 << 15
+    worth_packing: int = 48 << 10
     partial_sum: int = 4096

@@ -56,7 +56,7 @@ __all__ = [
 
 _GENERATOR = (
     *("affine", "build", "emit", "image", "loopnest", "lower", "machine", "pipeline", "schedule"),
-    *("passes", "simd"),
+    *("passes", "simd", "tile_source"),
 )
 
 

@@ -20,7 +20,7 @@ from dataclasses import replace
 
 from .affine import Affine
 from .anonymous import form_of
-from .choose import Choice, is_small
+from .choose import Choice, is_held, is_small
 from .geometry import Geometry
 from .machine import Machine
 from .program import Access, Program, Statement
@@ -55,7 +55,8 @@ def _badly_read(step: Geometry, choice: Choice, machine: Machine) -> Iterator[in
     if schedule.recipe != "streamed" or not lanes:
         return
     for place, strides in enumerate(step.strides[:-1]):
-        if strides.get(lanes[-1], 0) not in (0, 1) and is_small(step, place, machine):
+        badly = strides.get(lanes[-1], 0) not in (0, 1) and is_small(step, place, machine)
+        if badly and not is_held(choice, place):
             yield place
 
 

@@ -51,6 +51,19 @@ class Pack:
 
 
 @dataclass(frozen=True, slots=True)
+class Panel:
+    """Hold a block of an operand in scratch, lanes beside each other: see :mod:`.passes.panels`.
+
+    ``groups`` are those that the operand depends on but for the lanes, outermost first; the last
+    one has the neighbours in memory, of which ``rows`` are moved at once.
+    """
+
+    operand: str
+    groups: tuple[str, ...]
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """Collect a block of the output in scratch, and write it from there in whole cache lines.
 
@@ -95,6 +108,7 @@ class Schedule:
     lane_tile: int
     vector_bytes: int
     packs: tuple[Pack, ...] = ()
+    panels: tuple[Panel, ...] = ()
     partial: str | None = None  # the inner loop whose every round sums into a tile of its own
     stage: Stage | None = None
     linear: tuple[tuple[str, str, int | str], ...] = ()  # the one stride of a composite group

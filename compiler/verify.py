@@ -142,5 +142,5 @@ class _Verifier:
                 filled = term.table in self.written
                 self.check(filled, f"table {term.table} is read before it is filled")
             elif isinstance(term.stride, str):
-                known = term.stride in self.parameters
+                known = self.parameters.issuperset(term.stride.split("*"))
                 self.check(known, f"{ref.buffer} has unknown stride {term.stride}")

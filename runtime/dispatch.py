@@ -278,10 +278,9 @@ class Dispatcher:
         from .stored_plan import prepare as prepare_execution
 
         def prepare_here() -> _Write:
-            write: _Write = prepare_execution(
-                expression, arrays, target, self.optimize, self.memory_limit
-            )
-            return write
+            call = (expression, arrays, target, self.optimize, self.memory_limit)
+            found: _Write = prepare_execution(*call)
+            return found
 
         def use() -> "Use":
             from .manifest import use_of

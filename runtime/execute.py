@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 
 from ..compiler.anonymous import Form, form_of
-from ..compiler.choose import Choice
+from ..compiler.choose import Choice, substitutes
 from ..compiler.cost import statement_cost, worthwhile_threads
 from ..compiler.factorize import Factorization, factorize
 from ..compiler.geometry import Geometry
@@ -33,7 +33,7 @@ from . import settings, threads
 from .bind import argument_array, argument_values
 from .buffers import Buffer, Kept
 from .entry import Call, Work
-from .kernels import Kernel, kernel
+from .kernels import Kernel, KernelMissing, kernel
 from .machine import machine
 from .memory import available_memory
 
@@ -305,7 +305,42 @@ def prepare_layouts(
 
     Raises:
         EinsumError: (a ValueError) there is no way to keep within the memory limit.
+        KernelMissing: kernels may not be compiled, and there is no way to do with those that exist.
     """
+    prepared = partial(
+        _prepared,
+        expression,
+        dtype,
+        strides,
+        out_strides,
+        same=same,
+        names=names,
+        obtain=obtain,
+        memory_limit=memory_limit,
+    )
+    try:
+        return prepared(optimize)
+    except KernelMissing:
+        if optimize is not True:
+            raise
+        # Of two operands a step, without copies: what a signature's kernels do for any sizes.
+        return prepared("greedy", copies=False)
+
+
+def _prepared(
+    expression: Expression,
+    dtype: np.dtype[Any],
+    strides: Sequence[tuple[int, ...]],
+    out_strides: tuple[int, ...],
+    optimize: Any,
+    *,
+    same: Sequence[int] | None,
+    names: Sequence[str] | None,
+    obtain: Callable[[Schedule, Target], Kernel],
+    memory_limit: int | None,
+    copies: bool = True,
+) -> Execution:
+    """The execution with one order of contraction; with copies of what is badly laid out or not."""
     host = machine()
     program = from_expression(expression, names, same)
     inputs = program.inputs
@@ -317,6 +352,8 @@ def prepare_layouts(
     given[program.result] = (out_strides, dtype)
 
     def with_copies(program: Program, layouts: Layouts) -> Program:
+        if not copies:
+            return program
         return relayout(program, partial(_geometry, layouts, program.sizes, wide), host)
 
     if memory_limit is None:
@@ -468,9 +505,11 @@ class _Steps:
         alike = self._made.get(form.key) or self._made.setdefault(
             form.key, self._first(statement, extents, form)
         )
+        choice = alike.form.numbered_choice
         accesses = (*statement.factors, statement.target)
-        order = (*form.numbered_choice.operands, len(accesses) - 1)
+        order = (*choice.operands, len(accesses) - 1)
         operands = tuple([accesses[i].tensor for i in order])
+        form = form if choice is form.numbered_choice else replace(form, numbered_choice=choice)
         offsets = tuple([_offset(accesses[i], layouts[accesses[i].tensor][0]) for i in order])
         return replace(
             alike,
@@ -482,8 +521,8 @@ class _Steps:
         )
 
     def _first(self, statement: Statement, extents: Mapping[str, int], form: Form) -> Step:
-        step, choice = form.numbered_step, form.numbered_choice
-        code = self._obtain(choice.schedule, self._host.target)
+        choice, code = self._kernel(form)
+        step, form = form.numbered_step, replace(form, numbered_choice=choice)
         cost = statement_cost(statement, extents, step.accumulator, self._host)
         count = worthwhile_threads(cost.seconds, self._host, self._threads)
         values = argument_values(choice, step, self._host, count)
@@ -501,6 +540,22 @@ class _Steps:
             threads=count,
             seconds=cost.seconds,
         )
+
+    def _kernel(self, form: Form) -> tuple[Choice, Kernel]:
+        """A step's schedule and its kernel: the best one, or if it may not be compiled, the most
+        suitable one that there is.
+        """
+        best = form.numbered_choice
+        try:
+            return best, self._obtain(best.schedule, self._host.target)
+        except KernelMissing as error:
+            missing = error
+        for choice in substitutes(form.numbered_step, self._host):
+            try:
+                return choice, self._obtain(choice.schedule, self._host.target)
+            except KernelMissing:
+                continue
+        raise missing
 
 
 def element(dtype: np.dtype[Any]) -> str:

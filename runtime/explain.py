@@ -9,8 +9,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -19,9 +20,10 @@ from ..compiler.cost import Cost, statement_cost
 from ..compiler.program import from_expression
 from ..compiler.slices import Slice
 from .execute import Execution, Step, element, prepare_layouts, same_arrays
+from .kernels import KernelMissing
 from .machine import machine
 from .operands import KERNEL_DTYPES, Array
-from .plan import plan, planned
+from .plan import available, plan, planned
 from .store import default_stores
 from .views import as_view
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from ..compiler.factorize import Factorization
     from ..compiler.machine import Target
     from ..compiler.subscripts import Expression
+
+_Planned = TypeVar("_Planned", Execution, Execution | None)
 
 __all__ = ["ExplainedGroup", "ExplainedStep", "Explanation", "explain", "print_stages"]
 
@@ -270,7 +274,8 @@ def explain(
         note = f"no kernels compute in {dtype}: np.multiply and np.add do, from left to right"
     else:
         same = same_arrays(operands)
-        execution = plan(expression, operands, optimize, names, same, memory_limit)
+        planning = partial(plan, expression, operands, optimize, names, same, memory_limit)
+        execution = _as_it_would_run(planning)
         note = "" if execution else "an index has no positions: the result is empty or zero"
     if execution is None:
         program = str(from_expression(expression, names))
@@ -300,12 +305,21 @@ def print_stages(
         same: for each operand the first that is the same array.
         memory_limit: bytes that temporaries may take.
     """
-    execution = prepare_layouts(
-        expression, dtype, strides, out_strides, optimize, same, None, planned, memory_limit
+    planning = partial(
+        prepare_layouts, expression, dtype, strides, out_strides, optimize, same, None
     )
+    execution = _as_it_would_run(partial(planning, memory_limit=memory_limit))
     explanation = _explain(execution, expression, dtype)
     text = "\n\n".join(explanation.stage(name).rstrip() for name in stages)
     print(f"{text}\n", file=sys.stderr, flush=True)
+
+
+def _as_it_would_run(planning: Callable[..., _Planned]) -> _Planned:
+    """A plan with the kernels that a call would get, or if there are none for it, the best ones."""
+    try:
+        return planning(obtain=available)
+    except KernelMissing:
+        return planning(obtain=planned)
 
 
 # --- from an execution to its explanation ---------------------------------------------------------
@@ -359,7 +373,7 @@ def _explained(
         )
         for group in schedule.groups
     )
-    stored = "stored" if default_stores().get(step.kernel.key) else "not stored"
+    stored = "stored" if default_stores().find(step.kernel.key) else "not stored"
     tensors = zip(schedule.names, step.operands, schedule.elements, strict=True)
     header = [
         *context,

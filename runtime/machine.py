@@ -4,76 +4,29 @@
 describes this host; EINSUMC_MACHINE names another file, used whatever it describes. Without either,
 sizes come from the operating system and speeds from the instruction set and the clock. A file that
 cannot be used is one warning, and the estimate takes its place.
-
-A plan may be for any instruction set level, so that CI can build for machines that it does not run
-on. What is computed here and now is for levels that this machine has, `levels`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import replace
 from functools import lru_cache
 
 from ..compiler.machine import TARGETS, Machine, Target, estimate
 from . import settings, target
+from .levels import wanted_level
 from .machine_file import FILE, Description, MachineFileError, read
 from .trouble import reason, warn_once
 
-__all__ = ["described", "forget", "host_machine", "levels", "machine", "planning_for", "source"]
-
-_level: ContextVar[str | None] = ContextVar("level", default=None)
+__all__ = ["described", "forget", "host_machine", "machine", "source"]
 
 
 def machine() -> Machine:
     """The machine that plans are made for: the host, at the level that EINSUMC_TARGET names.
 
-    Within `planning_for` it is the level given there.
+    Within `levels.planning_for` it is the level given there.
     """
     return _machine(*_wanted())[0]
-
-
-@contextmanager
-def planning_for(level: str) -> Iterator[None]:
-    """Make plans for this level (or "native"), in this thread, whatever EINSUMC_TARGET says.
-
-    >>> with planning_for("x86-64-v2"):
-    ...     machine().target.name
-    'x86-64-v2'
-    """
-    before = _level.set(level)
-    try:
-        yield
-    finally:
-        _level.reset(before)
-
-
-def levels() -> tuple[str, ...]:
-    """The levels to compute at here, the best first: never one that this machine lacks.
-
-    The first is the one that EINSUMC_TARGET names, or the host's where it names a higher one. Where
-    nothing may be compiled, those below follow: if a store has no kernels for the best level,
-    slower ones will do.
-    """
-    from .kernels import may_compile
-
-    wishes, host = settings.current(), target.host_level()
-    if host not in TARGETS:
-        return (wishes.target,)
-    best = host if wishes.target == "native" else wishes.target
-    if not target.can_run(target.LEVELS[best]):
-        warn_once(
-            f"EINSUMC_TARGET={best}, but this machine is {host}: it computes with kernels for"
-            f" {host}. (einsumc precompile --target {best} compiles for other machines.)"
-        )
-        best = host
-    if may_compile():
-        return (best,)
-    names = tuple(TARGETS)
-    return names[names.index(best) :: -1]
 
 
 def source() -> str:
@@ -108,7 +61,7 @@ def described(machine: Machine) -> Description:
 def _wanted() -> tuple[str, str | None, str]:
     """All that decides about the description."""
     wishes = settings.current()
-    return _level.get() or wishes.target, wishes.machine, wishes.store_dir
+    return wanted_level(), wishes.machine, wishes.store_dir
 
 
 def _target(name: str) -> Target:

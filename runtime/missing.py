@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from . import machine, settings
+from . import settings
 from .kernels import KernelMissing
+from .levels import levels, planning_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,7 @@ hooks: list[Callable[[KernelMissing], object]] = []
 
 
 def at_best_level(prepare: Callable[[], _T], explain: Callable[[KernelMissing], str]) -> _T:
-    """What `prepare` makes, at the first level (`machine.levels`) whose kernels can be had.
+    """What `prepare` makes, at the first level (`levels.levels`) whose kernels can be had.
 
     Args:
         prepare: plans a call and obtains its kernels.
@@ -33,8 +34,8 @@ def at_best_level(prepare: Callable[[], _T], explain: Callable[[KernelMissing], 
         KernelMissing: there are none.
     """
     first = None
-    for level in machine.levels():
-        with machine.planning_for(level):
+    for level in levels():
+        with planning_for(level):
             try:
                 return prepare()
             except KernelMissing as problem:
@@ -61,7 +62,7 @@ def explain_missing(problem: KernelMissing, use: Use, operands: Sequence[Array])
         reason = "without Numba it cannot be compiled"
     stores = default_stores().stores
     given = [f"{a.dtype} {'x'.join(map(str, a.shape)) or '()'} {layout_of(a)}" for a in operands]
-    target = machine.levels()[0]
+    target = levels()[0]
     command = ["einsumc", "precompile", "kernels.toml", "--target", target]
     command += ["--output", stores[0].path]
     searched = "\n             ".join(store.path for store in stores)

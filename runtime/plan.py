@@ -6,7 +6,7 @@ kernels nor arrays, only layouts, and `virtual` makes arrays that have nothing e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .execute import Execution, prepare_layouts
-from .kernels import Kernel, fields
+from .kernels import Kernel, KernelMissing, fields, may_compile
 from .memory import memory_order
 from .operands import Array
+from .store import default_stores
 from .views import distinct_output
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ..compiler.schedule import Schedule
     from ..compiler.subscripts import Expression
 
-__all__ = ["plan", "planned", "virtual"]
+__all__ = ["available", "plan", "planned", "virtual"]
 
 
 def virtual(shape: Sequence[int], dtype: DTypeLike, axes: Sequence[int] | None = None) -> Array:
@@ -53,6 +54,7 @@ def plan(
     names: Sequence[str] | None = None,
     same: Sequence[int] | None = None,
     memory_limit: int | None = None,
+    obtain: Callable[[Schedule, Target], Kernel] | None = None,
 ) -> Execution | None:
     """What a call with operands like these would execute; it cannot be called itself.
 
@@ -63,6 +65,7 @@ def plan(
         names: what the operands are called.
         same: for each operand the first that is the same array; by default they all differ.
         memory_limit: bytes that intermediates may take.
+        obtain: what a kernel is, given its schedule; by default as `planned` says.
 
     Returns:
         The execution, its kernels without code; None if there is nothing to execute, since the
@@ -81,8 +84,9 @@ def plan(
     out = part(virtual(expression.output_shape, operands[0].dtype, axes))
     strides = [operand.strides for operand in operands]
     dtype = operands[0].dtype
+    obtain = obtain or planned
     return prepare_layouts(
-        distinct, dtype, strides, out.strides, optimize, same, names, planned, memory_limit
+        distinct, dtype, strides, out.strides, optimize, same, names, obtain, memory_limit
     )
 
 
@@ -93,3 +97,15 @@ def planned(schedule: Schedule, target: Target) -> Kernel:
     called = signature(schedule)
     key = fields(schedule, target).key()
     return Kernel(key, 0, called.parameters, called.tiles, called.scratch, "planned")
+
+
+def available(schedule: Schedule, target: Target) -> Kernel:
+    """The same for a kernel that a call would get.
+
+    Raises:
+        KernelMissing: it is in no store and compiling is forbidden.
+    """
+    found = planned(schedule, target)
+    if not may_compile() and default_stores().find(found.key) is None:
+        raise KernelMissing(f"kernel {found.key[:12]} is in no store and EINSUMC_COMPILE=never")
+    return found

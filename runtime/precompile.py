@@ -1,17 +1,7 @@
 """Compile kernels before anybody needs them: for signatures, before any array exists.
 
-Which kernel a call uses depends on its sizes and memory layouts, not only on the dtypes and ranks
-that a signature fixes. So a signature is planned for representative calls, which costs no memory
-and little time, since nothing is computed; what they need together is compiled:
-
-- An axis that the signature leaves open has each of the extents `SIZES`, in every combination of
-  up to five indices (of more than five: all alike, or all but one). Besides, one index at a time,
-  or all, have an extent of `FEW`: an axis of extent 1 is no axis at all for a kernel.
-- Operands are C-contiguous or all Fortran-contiguous; two matrices are also mixed.
-- Operands that look the same are different arrays, and also the same one.
-
-A call that is none of these, such as one with strided views, may still need a kernel of its own; it
-is compiled then, unless EINSUMC_COMPILE=never forbids it.
+What a signature needs is for :mod:`.covering` to say. Here it is put together for all signatures,
+and what no store has is compiled, in several processes.
 """
 
 from __future__ import annotations
@@ -19,19 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from itertools import product
-from math import prod
 from multiprocessing import get_context
 from typing import Any
 
-import numpy as np
-
-from ..compiler.errors import EinsumError
 from ..compiler.machine import Target
-from ..compiler.resolve import resolve
 from ..compiler.schedule import Schedule
 from ..compiler.subscripts import Subscripts, parse
 from ..compiler.windows import Given
+from .covering import schedules_for
 from .kernels import (
     compiled,
     compiled_entry,
@@ -43,32 +28,18 @@ from .kernels import (
 from .key import KernelFields
 from .machine import machine
 from .optimize import normalize_optimize
-from .plan import plan, virtual
 from .signatures import Signature, parse_signature
 from .store import Store, StorePath, default_stores
 from .target import available_cores
 
 __all__ = [
-    "FEW",
-    "SIZES",
     "Job",
     "Precompiled",
     "build",
     "fields_of",
     "jobs_for",
     "precompile",
-    "shapes_for",
 ]
-
-SIZES = (512, 24, 8)
-"""What an open extent stands for: large, of a few vectors, of one."""
-
-FEW = (2, 1)
-"""Extents that one index at a time has, or all have."""
-
-_EVERY_COMBINATION = 5  # indices
-_LARGEST = 1 << 40  # elements of a tensor
-_WHOLE = 1 << 60  # positions of all indices together
 
 _PROGRAMS = {"thread pool": (pool_fields, compiled_pool), "entry": (entry_fields, compiled_entry)}
 """What goes with the kernels into every store: their fields and how to compile them."""
@@ -152,8 +123,8 @@ def precompile(
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     kernels = precompile("i,i->", ["f4[4096], f4[4096]"], store=Store(folder))
-    >>> [kernel.recipe for kernel in kernels if kernel.dtypes]
-    ['streamed']
+    >>> sorted({kernel.recipe for kernel in kernels if kernel.dtypes})
+    ['general', 'streamed']
     """
     subscripts = parse(equation)
     signatures = (signatures,) if isinstance(signatures, str) else signatures
@@ -180,95 +151,13 @@ def jobs_for(
     jobs = {}
     for signature in signatures:
         chosen = normalize_optimize(optimize)
-        for schedule in _schedules(subscripts, signature, chosen, memory_limit, sizes):
+        for schedule in schedules_for(subscripts, signature, chosen, memory_limit, sizes):
             key = fields(schedule, target).key()
             jobs[key] = Job(key, schedule, target)
     for name, (program, _) in _PROGRAMS.items():
         key = program().key()
         jobs[key] = Job(key, name, target)
     return [jobs[key] for key in sorted(jobs)]
-
-
-def _schedules(
-    subscripts: Subscripts,
-    signature: Signature,
-    optimize: Any,
-    memory_limit: int | None,
-    sizes: Given,
-) -> set[Schedule]:
-    """The schedules of all steps of all representative calls."""
-    dtype = np.result_type(*(operand.dtype for operand in signature.operands))
-    found: set[Schedule] = set()
-    problem: EinsumError | None = None
-    for shapes in shapes_for(signature):
-        try:
-            expression = resolve(subscripts, shapes, sizes)
-        except EinsumError as error:  # sizes that do not go together in this equation
-            problem = error
-            continue
-        largest = max(prod(shape) for shape in (*shapes, expression.output_shape))
-        if largest > _LARGEST or prod(expression.sizes.values()) > _WHOLE:
-            continue
-        for orders in _orders(shapes):
-            operands = [
-                virtual(shape, dtype, order) for shape, order in zip(shapes, orders, strict=True)
-            ]
-            layouts = list(zip(shapes, orders, strict=True))
-            alike = [layouts.index(layout) for layout in layouts]
-            for same in {tuple(range(len(operands))), tuple(alike)}:
-                try:
-                    execution = plan(
-                        expression, operands, optimize, same=same, memory_limit=memory_limit
-                    )
-                except EinsumError as error:  # sizes for which the limit is too low
-                    problem = error
-                    continue
-                for bound in execution.bound.values() if execution else ():
-                    found.update(step.choice.schedule for step in bound.steps)
-    if not found and problem is not None:
-        raise problem
-    return found
-
-
-def shapes_for(signature: Signature) -> Iterator[tuple[tuple[int, ...], ...]]:
-    """Shapes of the operands of representative calls."""
-    axes = [axis for operand in signature.operands for axis in operand.axes]
-    names = list(dict.fromkeys(axis for axis in axes if isinstance(axis, str)))
-    for extents in _extents(len(names)):
-        value: dict[str | int, int] = dict(zip(names, extents, strict=True))
-        yield tuple(
-            tuple(value[axis] if isinstance(axis, str) else axis for axis in operand.axes)
-            for operand in signature.operands
-        )
-
-
-def _extents(count: int) -> list[tuple[int, ...]]:
-    """Extents of so many open indices, the largest first.
-
-    >>> len(_extents(1)), len(_extents(3)), len(_extents(20))
-    (5, 83, 245)
-    """
-    if count <= _EVERY_COMBINATION:
-        bases = list(product(SIZES, repeat=count))
-    else:
-        bases = [(size,) * count for size in SIZES]
-    changed = (
-        (*base[:place], extent, *base[place + 1 :])
-        for base in bases
-        for place in range(count)
-        for extent in (*SIZES, *FEW)
-    )
-    return list(dict.fromkeys([*bases, *changed, *((size,) * count for size in FEW)]))
-
-
-def _orders(shapes: Sequence[Sequence[int]]) -> Iterator[tuple[tuple[int, ...], ...]]:
-    """Memory orders of the operands, the slowest axis first."""
-    both = [(tuple(range(len(s))), tuple(reversed(range(len(s))))) for s in shapes]
-    several = [n for n, shape in enumerate(shapes) if len(shape) > 1]
-    if len(several) == 2:
-        yield from dict.fromkeys(product(*both))
-    else:
-        yield from dict.fromkeys(zip(*both, strict=True))
 
 
 # --- compiling ------------------------------------------------------------------------------------

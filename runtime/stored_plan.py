@@ -27,6 +27,7 @@ from .buffers import Kept
 from .digests import sha256
 from .entry import Call, Work
 from .key import kernel_key
+from .levels import wanted_level
 from .load import LoadError
 from .store import StoredKernel, default_stores
 
@@ -137,7 +138,7 @@ def _machine() -> str:
         file = (path, status.st_mtime_ns, status.st_size)
     except OSError:
         file = None
-    return _described(wishes.target, file)
+    return _described(wanted_level(), file)
 
 
 @lru_cache(maxsize=8)

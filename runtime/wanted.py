@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from itertools import product
 from multiprocessing import get_context
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -23,16 +24,21 @@ from ..compiler.resolve import resolve
 from .kernels import fields
 from .key import ABI_VERSION, SCHEMA_VERSION
 from .layouts import virtual_of
-from .machine import machine, planning_for
+from .levels import planning_for
+from .machine import machine
 from .manifest import Request, read_requests
 from .plan import plan
-from .precompile import Job, Progress, fields_of, jobs_for, shapes_for
+from .precompile import Job, Progress, fields_of, jobs_for
 
 if TYPE_CHECKING:
     from ..compiler.schedule import Schedule
+    from .signatures import Signature
     from .store import Store
 
 __all__ = ["Wanted", "jobs_of", "read_module", "read_source", "stale_kernels", "wanted_kernels"]
+
+_SIZES = (512, 24, 8)  # large, of a few vectors, of one
+_EVERY = 4  # so many open extents have these sizes in every combination
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +196,7 @@ def _schedules_of_layouts(request: Request) -> set[Schedule]:
     found: set[Schedule] = set()
     for signature in request.signatures if request.layouts else ():
         dtype = np.result_type(*(operand.dtype for operand in signature.operands))
-        for shapes in shapes_for(signature):
+        for shapes in _shapes(signature):
             try:
                 expression = resolve(request.subscripts, shapes, request.sizes)
             except EinsumError:  # sizes that do not go together in this equation
@@ -212,6 +218,19 @@ def _schedules_of_layouts(request: Request) -> set[Schedule]:
                 for bound in execution.bound.values() if execution else ():
                     found.update(step.choice.schedule for step in bound.steps)
     return found
+
+
+def _shapes(signature: Signature) -> Iterator[tuple[tuple[int, ...], ...]]:
+    """Shapes of the operands of representative calls: open extents are large, small, or both."""
+    axes = [axis for operand in signature.operands for axis in operand.axes]
+    names = list(dict.fromkeys(axis for axis in axes if isinstance(axis, str)))
+    alike = ((size,) * len(names) for size in _SIZES)
+    for extents in product(_SIZES, repeat=len(names)) if len(names) <= _EVERY else alike:
+        value = dict(zip(names, extents, strict=True))
+        yield tuple(
+            tuple(value[axis] if isinstance(axis, str) else axis for axis in operand.axes)
+            for operand in signature.operands
+        )
 
 
 # --- what is there for nobody ---------------------------------------------------------------------

@@ -2,27 +2,70 @@
 
 There are three recipes, each in a file of its own: :mod:`.packed` for contractions that are large
 enough for it, :mod:`.turned` for large outputs that no sum leads to, and :mod:`.streamed` for
-everything else.
+everything else. A fourth one, :mod:`.general`, is for steps whose kernel does not exist and may not
+be compiled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from ..geometry import Geometry
 from ..machine import Machine
 from ..schedule import Schedule
 from .choice import Choice
+from .general import Kind, general, general_schedule
 from .packed import packed, packed_blocks
-from .streamed import is_small, streamed, streamed_blocks
+from .streamed import is_held, is_small, streamed, streamed_blocks
 from .turned import as_bits, turned, turned_blocks
 
-__all__ = ["Choice", "block_sizes", "choose", "is_small"]
+__all__ = [
+    "Choice",
+    "Kind",
+    "block_sizes",
+    "choose",
+    "general",
+    "general_schedule",
+    "is_held",
+    "is_small",
+    "substitutes",
+]
 
 
 def choose(step: Geometry, machine: Machine) -> Choice:
     """The schedule for a step in canonical form."""
     return packed(step, machine) or turned(step, machine) or streamed(as_bits(step), machine)
+
+
+USUAL = (8, 24, 512)
+"""Extents of which one or another is like any: one vector, a few, many."""
+
+
+def substitutes(step: Geometry, machine: Machine) -> Iterator[Choice]:
+    """Other schedules for a step in canonical form, for want of a kernel: the likeliest first.
+
+    They are what steps of the same layout and of other sizes have. Kernels take any extents, so
+    they compute this step as well, if not as fast. The last one is the general schedule.
+    """
+    names = tuple(step.extents)
+    nearest = tuple(_near(extent, USUAL) for extent in step.extents.values())
+    sizes = [
+        tuple(1 << (extent - 1).bit_length() for extent in step.extents.values()),
+        nearest,
+        *((*nearest[:n], u, *nearest[n + 1 :]) for n in range(len(names)) for u in USUAL),
+        *((usual,) * len(names) for usual in USUAL),
+    ]
+    for extents in dict.fromkeys(sizes):
+        other = replace(step, extents=dict(zip(names, extents, strict=True)))
+        # The turned recipe is left out: what is one run in memory depends on the extents.
+        yield packed(other, machine) or streamed(as_bits(other), machine)
+    yield general(step, machine)
+
+
+def _near(extent: int, sizes: Sequence[int]) -> int:
+    """The size whose ratio to an extent is nearest to one."""
+    return min(sizes, key=lambda size: max(size, extent) / min(size, extent))
 
 
 def block_sizes(
@@ -37,4 +80,9 @@ def block_sizes(
     return sizes(schedule, extents, machine, threads)
 
 
-_BLOCKS = {"packed": packed_blocks, "turned": turned_blocks, "streamed": streamed_blocks}
+_BLOCKS = {
+    "packed": packed_blocks,
+    "turned": turned_blocks,
+    "streamed": streamed_blocks,
+    "general": streamed_blocks,
+}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..geometry import Geometry
@@ -24,11 +24,12 @@ def layout_class(
     order: Iterable[int],
     groups: Iterable[Group],
     members: Mapping[str, tuple[str, ...]],
-    matters: Iterable[str],
+    matters: Callable[[int, str], bool],
 ) -> tuple[tuple[str, str, int | None], ...]:
     """The layout class: for every tensor and group, whether its elements are neighbours.
 
-    It is only told for the groups where it ``matters``, those that register tiles run along.
+    It is only told where it ``matters`` (for which tensor and group), so that kernels are shared:
+    where it decides how a register tile is loaded or stored.
     """
     tensors = [*order, len(step.strides) - 1]
     names = [*(f"x{i}" for i in range(len(tensors) - 1)), "out"]
@@ -40,7 +41,7 @@ def layout_class(
             if not any(index in strides for index in indices):
                 continue
             unit = bool(indices) and strides.get(indices[-1]) == 1
-            table.append((name, group.name, 1 if unit and group.name in matters else None))
+            table.append((name, group.name, 1 if unit and matters(tensor, group.name) else None))
     return tuple(table)
 
 

@@ -15,6 +15,9 @@ from ..machine import Machine
 from ..schedule import Pack, Schedule, Split, vector_lanes
 from .choice import Choice, layout_class, rounded
 
+THIN = 8
+"""The extent of m or n up to which the other operand is better read where it is."""
+
 
 def packed(step: Geometry, machine: Machine) -> Choice | None:
     """The packed recipe, where the step is a contraction that is large enough for it."""
@@ -36,6 +39,8 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     lanes = vector_lanes(step.accumulator, machine.target.vector_bytes)
     if min(size["m"], size["n"], size["k"]) < 4 or size["n"] < lanes // 2:
         return None
+    if size["n"] <= THIN or (size["m"] <= THIN and y.get(members["n"][-1]) == 1):
+        return None  # the larger operand is used too rarely to be copied
     if size["m"] * size["n"] * size["k"] < machine.worth_packing:
         return None
     rows, vectors = register_tile(step.accumulator, machine.target.registers)
@@ -46,7 +51,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         *(Group(g, len(members[g]) > 1, g == "k") for g in ("m", "n", "k")),
     )
     outer = (*(g.name for g in batch), "m_task", "n_task", "k_block", "m_block", "n_tile", "m_tile")
-    strides = layout_class(step, order, groups, members, ("m", "n", "k"))
+    strides = layout_class(step, order, groups, members, lambda _, group: group != "b")
     unit = {(tensor, group) for tensor, group, stride in strides if stride == 1}
     # Positions of k that are transposed at once, in squares or in what is left of m's tile.
     side = {"m": min(lanes, 1 << (rows - 1).bit_length()), "n": min(lanes, 8)}

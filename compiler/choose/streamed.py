@@ -7,32 +7,46 @@ transposition possible in registers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from math import ceil, prod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import ceil, lcm, prod
 
 from ..geometry import Geometry
 from ..loopnest import Group
 from ..machine import Machine
-from ..schedule import Schedule, Split, vector_lanes
+from ..schedule import Panel, Schedule, Split, vector_lanes
 from .choice import Choice, layout_class, rounded
 
 
 def streamed(step: Geometry, machine: Machine) -> Choice:
     """The streamed recipe: any number of operands, any indices."""
     lanes = vector_lanes(step.accumulator, machine.target.vector_bytes)
-    v = _lane_index(step, lanes, machine)
+    v = lane_index(step, lanes, machine)
     u, row_tile = _row_index(step, v, lanes)
+    square = not step.reduced and row_tile == lanes  # to be transposed in registers
+    vectors = 1
+    if v is not None and not square:
+        shapes = _shapes(step, v, u, row_tile)
+        row_tile, vectors = _tile(step.extents.get(str(u), 1), step.extents[v], lanes, shapes)
+    order = _operand_order(step, v, u)
+    step = replace(
+        step,
+        elements=(*(step.elements[t] for t in order), step.elements[-1]),
+        strides=(*(step.strides[t] for t in order), step.strides[-1]),
+    )
     reduced_lanes = v in step.reduced
+    outer = _outer_order(step, tuple(i for i in step.kept if i not in (u, v)))
     members = {
-        "o": _outer_order(step, tuple(i for i in step.kept if i not in (u, v))),
+        "o": outer,
         "u": (u,) if u is not None else (),
         "v": (v,) if v is not None else (),
-        "q": _late_indices(step, v, machine),
+        "q": _late_indices(step, v, u, (row_tile, vectors * lanes), machine),
     }
     members["r"] = tuple(i for i in step.reduced if i != v and i not in members["q"])
     members = {g: indices for g, indices in members.items() if indices or g == "v"}
-    most = 1 if row_tile >= lanes > 1 else 2 if row_tile > 1 else 4
-    vectors = most if v is not None and step.extents[v] >= most * lanes else 1
+    panels = () if square else _panels(step, members, lanes, machine)
+    if panels and row_tile * vectors > 1:  # from panels, all tiles are read as fast
+        row_tile, vectors = (1, 4) if u is None else (3, 4) if step.extents[u] == 3 else (4, 2)
     groups = tuple(
         Group(g, g == "o" or len(members[g]) != 1, g in "qr" or (g == "v" and reduced_lanes))
         for g in members
@@ -43,44 +57,83 @@ def streamed(step: Geometry, machine: Machine) -> Choice:
         Split("u", "tile", row_tile),
         Split("v", "block", "V_BLOCK"),
         Split("v", "tile", vectors * lanes),
+        Split("q", "block", "Q_BLOCK"),
         Split("r", "block", "R_BLOCK"),
     ]
     blocks = [f"{g}_block" for g in ("o", "u", "v") if g in members]
-    tiles = [*(["o"] if "o" in members else []), *(["u_tile"] if u is not None else []), "v_tile"]
-    inner = ["r_block", "r"] if "r" in members else []
+    tiles = ["v_tile"]
+    if u is not None:
+        # Innermost goes the index that the largest operand lacks, so that it is in L1 by then.
+        large = _largest(step)
+        far = step.volume(tuple(step.strides[large])) * int(step.elements[large][1:])
+        outside = u in step.strides[large] and far > machine.l2_bytes
+        tiles.insert(0 if outside else 1, "u_tile")
+    late = ["q_block"] if "q" in members else []
+    if "o" in members:
+        inside = late and _walks_inside(step, outer, members["q"])
+        tiles = [*late, "o", *tiles] if not inside else ["o", *late, *tiles]
+    else:
+        tiles = [*late, *tiles]
+    inner = ["q"] if late else []
+    inner += ["r_block", "r"] if "r" in members else []
     if reduced_lanes:
         for loops, loop in ((blocks, "v_block"), (tiles, "v_tile")):
             loops.remove(loop)
             inner.append(loop)
+    parallel = len(blocks)
+    for loop in ("r_block", "v_block"):
+        if panels and loop in inner:  # a panel holds one block of what is summed
+            inner.remove(loop)
+            blocks.append(loop)
     partial = None
     early = [i for i in step.reduced if i not in members.get("q", ())]
-    if early and step.volume(early) > 2 * machine.partial_sum:
+    if early and step.volume(early) > 2 * machine.partial_sum and not panels:
         long_lanes = reduced_lanes and step.extents[str(v)] > machine.partial_sum
         partial = "v_block" if long_lanes else "r_block"
-    order = tuple(range(len(step.elements) - 1))
+    neighbours = {(int(panel.operand[1:]), panel.groups[-1]) for panel in panels}
+
+    def matters(tensor: int, group: str) -> bool:
+        """Whether rows are neighbours is asked where lanes are not: they are transposed then."""
+        turned = step.strides[tensor].get(str(v), 1) != 1
+        return group == "v" or (tensor, group) in neighbours or (group == "u" and turned)
+
     schedule = Schedule(
         recipe="streamed",
         elements=step.elements,
         accumulator=step.accumulator,
         groups=groups,
-        strides=layout_class(
-            step, order, groups, members, ("u", "v") if row_tile % lanes == 0 else ("v",)
-        ),
+        strides=layout_class(step, range(len(order)), groups, members, matters),
         splits=tuple(split for split in splits if split.group in members),
-        outer=(*blocks, *(["q"] if "q" in members else []), *tiles),
+        outer=(*blocks, *tiles),
         inner=tuple(inner),
-        parallel=len(blocks),
+        parallel=parallel,
         rows="u" if u is not None else None,
         lanes="v",
         row_tile=row_tile,
         lane_tile=vectors * lanes,
         vector_bytes=machine.target.vector_bytes,
         partial=partial,
+        panels=panels,
     )
     return Choice(schedule, members, order)
 
 
-def _lane_index(step: Geometry, lanes: int, machine: Machine) -> str | None:
+def _operand_order(step: Geometry, v: str | None, u: str | None) -> tuple[int, ...]:
+    """The operands' order in the kernel: by the part that they play, so that ``ij,jk`` and
+    ``jk,ij`` share their kernels.
+    """
+
+    def part(tensor: int) -> tuple[str | int, ...]:
+        strides = step.strides[tensor]
+        roles = (v, u), (strides.get(str(v)) == 1, strides.get(str(u)) == 1)
+        others = [i in strides for group in (step.kept, step.reduced) for i in group]
+        depends = (index in strides for index in roles[0])
+        return (step.elements[tensor], *depends, *roles[1], *others)
+
+    return tuple(sorted(range(len(step.elements) - 1), key=part))
+
+
+def lane_index(step: Geometry, lanes: int, machine: Machine) -> str | None:
     """The index along which most elements are neighbours; None for a step on scalars."""
     work = step.volume(tuple(step.extents))
 
@@ -89,13 +142,11 @@ def _lane_index(step: Geometry, lanes: int, machine: Machine) -> str | None:
         for tensor, strides in enumerate(step.strides):
             elements = step.volume(tuple(strides))
             output = tensor == len(step.strides) - 1
-            turned = index in step.kept and any(
-                strides.get(i) == 1 for i in step.kept if i != index
-            )
+            turned = any(strides.get(i) == 1 for i in strides if i != index)
             if strides.get(index, 0) in (0, 1):
                 moved += elements
             elif turned or (not output and is_small(step, tensor, machine)):
-                moved += 2 * elements  # transposed in registers, or copied before
+                moved += _turning(step, tensor, index) * elements  # transposed, or copied before
             else:
                 near = abs(strides[index]) * int(step.elements[tensor][1:]) <= CACHE_LINE
                 moved += (2 if near else 8) * elements
@@ -109,10 +160,23 @@ def _lane_index(step: Geometry, lanes: int, machine: Machine) -> str | None:
     return min(step.extents, key=cost, default=None)
 
 
-CACHE_LINE = 64  # bytes
+def _turning(step: Geometry, tensor: int, lanes: str) -> int:
+    """What an element costs that is brought beside the other lanes' ones, in elements moved."""
+    if not step.reduced:
+        return 2
+    return 3 if step.volume(tuple(step.strides[tensor])) <= 128 * step.extents[lanes] else 8
+
+
+CACHE_LINE, PAGE = 64, 4096  # bytes
 
 WORTH_COPYING = 8
 """How often each element of an operand must be used at least for a copy of it to pay."""
+
+
+def is_held(choice: Choice, operand: int) -> bool:
+    """Whether a step brings an operand into order by itself, block by block."""
+    name = f"x{choice.operands.index(operand)}"
+    return any(panel.operand == name for panel in choice.schedule.panels)
 
 
 def is_small(step: Geometry, operand: int, machine: Machine) -> bool:
@@ -134,52 +198,164 @@ def _outer_order(step: Geometry, indices: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(indices, key=lambda i: -abs(largest.get(i, 0))))
 
 
-def _late_indices(step: Geometry, v: str | None, machine: Machine) -> tuple[str, ...]:
+def _largest(step: Geometry) -> int:
+    """The operand with most elements, the first one of several."""
+    return max(range(len(step.strides) - 1), key=lambda t: step.volume(tuple(step.strides[t])))
+
+
+TILES = (*((1, n) for n in (1, 2, 3, 4)), (2, 2), (2, 4), (3, 4), (4, 1), (4, 2), (5, 1))
+"""Rows and vectors of register tiles. All up to (6, 4) of at most twelve registers, 19 of them,
+would take 5 % less time in the mean of many sizes, by the cost below, and make twice the kernels.
+"""
+
+
+LATENCY = 8
+"""What a step of a sum costs at least, as it waits for the one before, in instructions."""
+
+
+def _shapes(step: Geometry, v: str, u: str | None, rows: int) -> list[tuple[int, int]]:
+    """The tiles to choose from, where ``rows`` are more than one if they are to be transposed."""
+    if rows > 1:
+        return [(rows, 1), (rows, {2: 4, 3: 4, 4: 2}.get(rows, 1))]
+    if u is None:
+        single = [tile for tile in TILES if tile[0] == 1]
+        summed_beside = step.reduced and v in step.kept
+        return single if summed_beside else [single[0], single[-1]]
+    if v in step.reduced:
+        return [(2, 4), (4, 1), (4, 3)]
+    return [tile for tile in TILES if tile[0] > 1]
+
+
+def _tile(u: int, v: int, lanes: int, tiles: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Rows of the register tile and vectors in each, for extents ``u`` and ``v``.
+
+    At most twelve registers hold sums. A step of the sum costs a multiply-add for each of them and
+    a load for each row and vector; tiles that are not whole cost twice as much.
+    """
+
+    def cost(tile: tuple[int, int]) -> float:
+        height, vectors = tile
+        width = vectors * lanes
+        whole = (u // height) * (v // width)
+        tiles = 2 * ceil(u / height) * ceil(v / width) - whole
+        return tiles * max(height * vectors + height + vectors, LATENCY)
+
+    return min(tiles, key=cost)
+
+
+def _late_indices(
+    step: Geometry, v: str | None, u: str | None, tile: tuple[int, int], machine: Machine
+) -> tuple[str, ...]:
     """Reduced indices to walk outside the kept ones, collecting their sums in the output.
 
     A large operand should be streamed in the order in which it lies in memory. A reduced index
-    whose stride there is larger than that of kept indices then belongs outside of them.
+    whose stride there is larger than that of kept indices then belongs outside of them. It is
+    walked in blocks, whose sums stay in registers.
     """
-    large = max(range(len(step.strides) - 1), key=lambda t: step.volume(list(step.strides[t])))
+    large = _largest(step)
     strides = step.strides[large]
-    size = step.volume(list(strides)) * int(step.elements[large][1:])
+    size = step.volume(tuple(strides)) * int(step.elements[large][1:])
     if size <= machine.l2_bytes or step.elements[-1] != step.accumulator or v is None:
         return ()
-    if step.volume(tuple(step.extents)) > 4 * step.volume(tuple(strides)):
+    rows = tile[0] if u not in strides else 1
+    if step.volume(tuple(step.extents)) > 4 * rows * step.volume(tuple(strides)):
         return ()  # elements are used often: registers are a better place for the sums
-    kept = [strides[i] for i in step.kept if i in strides and i != v]
-    if not kept and v in step.kept:
-        kept = [strides.get(v, 0)]
-    if not kept:
-        return ()
-    least = min(abs(stride) for stride in kept)
-    return tuple(i for i in step.reduced if i != v and abs(strides.get(i, 0)) > least)
+    inner = [abs(strides[i]) for i in step.kept if i in strides and i != v]
+    wide = v in step.kept and v in strides and step.extents[v] > tile[1]
+
+    def is_far(index: str) -> bool:
+        """Whether what lies between is out of cache until it is read."""
+        span = abs(strides.get(index, 0)) * step.extents[index]
+        return span * int(step.elements[large][1:]) > machine.l2_bytes // 2
+
+    late = tuple(
+        i
+        for i in step.reduced
+        if i != v and (any(abs(strides.get(i, 0)) > s for s in inner) or (wide and is_far(i)))
+    )
+    return late if any(map(is_far, late)) else ()
+
+
+def _walks_inside(step: Geometry, outer: tuple[str, ...], late: tuple[str, ...]) -> bool:
+    """Whether late indices lie inside of all outer ones in the largest operand."""
+    strides = step.strides[_largest(step)]
+    most = max(abs(strides.get(i, 0)) for i in late)
+    return all(abs(strides[i]) > most for i in outer if i in strides)
 
 
 def _row_index(step: Geometry, v: str | None, lanes: int) -> tuple[str | None, int]:
     """The index of the register tile's rows and their number; None and 1 for a single row."""
     if v is None:
         return None, 1
-    for strides in step.strides:
-        if strides.get(v, 0) not in (0, 1):
-            for index in step.kept:
-                if index != v and strides.get(index) == 1 and step.extents[index] >= lanes // 2:
-                    return (index, lanes) if lanes > 1 else (None, 1)
-    largest = max(step.volume(list(strides)) for strides in step.strides[:-1])
-    if not step.reduced or step.volume(list(step.extents)) < 2 * largest:
-        return None, 1  # every element is used once: nothing to save by loading it less often
-    best, saved = None, 0
+    for tensor in range(len(step.strides) - 1, -1, -1):
+        strides = step.strides[tensor]
+        if lanes == 1 or strides.get(v, 0) in (0, 1):
+            continue
+        index = next((i for i in step.kept if i != v and strides.get(i) == 1), None)
+        if index is None or (step.reduced and tensor < len(step.strides) - 1):
+            continue
+        # The neighbours of a tensor are the rows: they are transposed in registers.
+        if not step.reduced and step.extents[index] >= lanes // 2:
+            return index, lanes
+        return index, _depth(step.extents[index])
+    if not step.reduced:
+        return None, 1
+    # Rows want an index that an operand lacks: it is then loaded less often.
+    large = step.strides[_largest(step)]
+    reused = v in step.reduced or step.volume(tuple(step.extents)) >= 2 * step.volume(tuple(large))
+    best, saved = None, (False, 0)
     for index in step.kept:
-        reuse = sum(index not in strides for strides in step.strides[:-1])
-        if index != v and reuse and step.extents[index] >= 2 and step.extents[index] > saved:
-            best, saved = index, step.extents[index]
-    return (best, 4) if best is not None else (None, 1)
+        if index == v or not reused or all(index in t for t in step.strides[:-1]):
+            continue
+        lacking = index not in large and len(large) > 1
+        found = (lacking, -abs(large[index]) if index in large else step.extents[index])
+        if best is None or found > saved:
+            best, saved = index, found
+    return best, 1
+
+
+def _depth(extent: int) -> int:
+    """How many neighbours to transpose at once: all of a few, or what leaves the fewest over."""
+    return extent if extent <= 4 else 8
+
+
+def _panels(
+    step: Geometry, members: Mapping[str, tuple[str, ...]], lanes: int, machine: Machine
+) -> tuple[Panel, ...]:
+    """The operands whose lanes are no neighbours, but some other index of theirs are."""
+    if not members["v"] or lanes == 1 or step.elements[-1] != step.accumulator or "q" in members:
+        return ()
+    v = members["v"][0]
+    if v in step.reduced and "r" in members:
+        return ()
+    panels: list[Panel] = []
+    for tensor, strides in enumerate(step.strides[:-1]):
+        if strides.get(v, 0) in (0, 1) or int(step.elements[tensor][1:]) < 4:
+            continue  # narrow elements are gathered as fast
+        groups = [g for g in members if g != "v" and any(i in strides for i in members[g])]
+        last = next((g for g in groups if strides.get(members[g][-1]) == 1), None)
+        if last is None:
+            continue
+        lacking = [i for i in step.extents if i not in strides]
+        outer = members.get("o", ())
+        if any(i in lacking for i in outer) and is_small(step, tensor, machine):
+            continue  # it is copied once and for all
+        if members.get("u") == (members[last][-1],) and not any(
+            i in lacking for g in ("o", "r") for i in members.get(g, ())
+        ):
+            continue  # the tile's rows are its neighbours, and it is read once
+        extent = step.extents[members[last][-1]]
+        groups.remove(last)
+        panels.append(Panel(f"x{tensor}", (*groups, last), max(3, _depth(extent))))
+    return tuple(panels)
 
 
 def streamed_blocks(
     schedule: Schedule, extents: Mapping[str, int], machine: Machine, threads: int
 ) -> dict[str, int]:
     """The block sizes of one call."""
+    if schedule.panels:
+        return _panel_blocks(schedule, extents, machine, threads)
     lanes = schedule.lane_tile
     blocks = {
         "R_BLOCK": min(256, machine.partial_sum),
@@ -188,6 +364,7 @@ def streamed_blocks(
         "V_BLOCK": lanes,
     }
     aim = 1 << 15  # elements a tile
+    width = extents["v"]
     if "v_block" in schedule.inner:
         blocks["V_BLOCK"] = rounded(machine.partial_sum, lanes)
         aim //= max(1, extents["v"])
@@ -195,17 +372,75 @@ def streamed_blocks(
     inner = extents.get("r", 1)
     v, u, o = extents["v"], extents.get("u", 1), extents.get("o", 1)
     room = max(1, aim // max(1, inner))
-    if "q" in schedule.outer:
-        aim = machine.l1_bytes // 2 // int(schedule.elements[-1][1:])  # sums that stay in cache
-        room = max(1, aim)
+    if "q_block" in schedule.outer:
+        size = int(schedule.elements[-1][1:])
+        room = machine.l1_bytes // 2 // size  # sums that stay in cache
+        walked = schedule.outer[schedule.outer.index("q_block") :]
+        row = v * u * (o if "o" in walked else 1) * size
+        read = sum(group == "q" for _, group, _ in schedule.strides)
+        # Few positions, so that memory is read in few places at once; more of them where the
+        # whole block is a few lines.
+        # The sums of rows whose lanes are kept are so many times as large.
+        least = 4 * (min(schedule.row_tile, 4) if "v_block" in schedule.outer else 1)
+        if "r" in extents or ("v_block" in schedule.inner and row * width <= machine.l2_bytes):
+            least = 1  # what follows for one position lies together
+        blocks["Q_BLOCK"] = max(least, min(machine.partial_sum, PAGE // (row * read)))
     if "v_block" in schedule.outer:
         blocks["V_BLOCK"] = rounded(min(v, max(lanes, room)), lanes)
         room //= min(v, blocks["V_BLOCK"])
     blocks["U_BLOCK"] = rounded(min(u, max(1, room)), schedule.row_tile)
     room //= min(u, blocks["U_BLOCK"])
     blocks["O_BLOCK"] = max(1, min(o, room, 2048))
+    return _shared(schedule, blocks, extents, threads)
+
+
+def _panel_blocks(
+    schedule: Schedule, extents: Mapping[str, int], machine: Machine, threads: int
+) -> dict[str, int]:
+    """The block sizes where operands are held in panels, which all fit in half of the L1 cache."""
+    units = _units(schedule)
+    most = {"R_BLOCK": 128, "V_BLOCK": 256, "U_BLOCK": 32, "O_BLOCK": 1}
+    blocks = {
+        name: rounded(min(extents.get(name[0].lower(), 1), size), units[name])
+        for name, size in most.items()
+    }
+
+    def held() -> int:
+        sizes = (
+            prod(blocks[f"{g.upper()}_BLOCK"] for g in panel.groups) * blocks["V_BLOCK"]
+            for panel in schedule.panels
+        )
+        return sum(sizes) * int(schedule.accumulator[1:])
+
+    room = machine.l1_bytes // 2
+    for name in ("V_BLOCK", "R_BLOCK", "U_BLOCK", "V_BLOCK"):
+        least = units[name] * (2 if name == "V_BLOCK" else 1)
+        while held() > room and blocks[name] // 2 >= least:
+            blocks[name] = rounded(blocks[name] // 2, units[name])
+    work = prod(min(blocks[f"{g.upper()}_BLOCK"], n) for g, n in extents.items())
+    o = extents.get("o", 1)
+    while blocks["O_BLOCK"] < o and held() <= room // 2 and work < 1 << 15:
+        blocks["O_BLOCK"] *= 2
+        work *= 2
+    return _shared(schedule, blocks, extents, threads)
+
+
+def _units(schedule: Schedule) -> dict[str, int]:
+    """What each block is a multiple of."""
+    units = {"O_BLOCK": 1, "R_BLOCK": 1}
+    units |= {"U_BLOCK": schedule.row_tile, "V_BLOCK": schedule.lane_tile}
+    for panel in schedule.panels:
+        name = f"{panel.groups[-1].upper()}_BLOCK"
+        units[name] = lcm(units[name], panel.rows)
+    return units
+
+
+def _shared(
+    schedule: Schedule, blocks: dict[str, int], extents: Mapping[str, int], threads: int
+) -> dict[str, int]:
+    """The block sizes that the schedule has, small enough to keep all threads busy."""
     blocks = {name: size for name, size in blocks.items() if name in schedule.blocks}
-    units = {"O_BLOCK": 1, "U_BLOCK": schedule.row_tile, "V_BLOCK": lanes}
+    units = _units(schedule)
     axes = [s for s in schedule.splits if s.index in schedule.outer[: schedule.parallel]]
     _share(blocks, {str(s.step): (extents[s.group], units[str(s.step)]) for s in axes}, threads)
     return blocks

@@ -181,7 +181,9 @@ def _choice(
         elements=step.elements,
         accumulator=step.accumulator,
         groups=groups,
-        strides=layout_class(step, order, groups, found, ("v", "w") if turned else ("w",)),
+        strides=layout_class(
+            step, order, groups, found, lambda _, group: group == "w" or (turned and group == "v")
+        ),
         splits=tuple(split for split in splits if split.group in found),
         outer=(*outer, *tiles),
         inner=(),

@@ -12,6 +12,7 @@ from ..loopnest import Nest
 from ..schedule import Schedule
 from .fuse import fuse
 from .pack import pack
+from .panels import panels
 from .parallelize import parallelize
 from .reorder import reorder
 from .stage import stage
@@ -26,6 +27,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("tile", tile),
     ("reorder", reorder),
     ("pack", pack),
+    ("panels", panels),
     ("vectorize", vectorize),
     ("stage", stage),
     ("parallelize", parallelize),

@@ -49,10 +49,17 @@ def tabulate(nest: Nest, schedule: Schedule) -> Nest:
 def _tabulate(nest: Nest, schedule: Schedule, group: Group, slot: int, tensor: str) -> Nest:
     name = f"{tensor}_{group.name}_at"
     block, size = _block(schedule, group, tensor)
-    end = Affine(((block, 1), (size, 1))) if isinstance(size, str) else Affine(((block, 1),), size)
+    # Of a late group the next block's offsets are known too: it is fetched while this one is read.
+    times = 2 if block == "q_block" else 1
+    end = (
+        Affine(((block, 1), (size, times)))
+        if isinstance(size, str)
+        else Affine(((block, 1),), times * size)
+    )
     lead = None
     if schedule.stage is not None and schedule.stage.run[0] == group.name:
         lead, size = "LEAD", "PITCH"
+    room = (size,) if times == 1 else (times, size)
     fill = Tabulate(name, group.name, slot, at(block), (end, at(group.extent)), lead)
 
     def rewritten(ref: Ref) -> Ref:
@@ -81,7 +88,7 @@ def _tabulate(nest: Nest, schedule: Schedule, group: Group, slot: int, tensor: s
     return replace(
         nest,
         body=tuple(rewrite(s) for s in nest.body),
-        buffers=(*nest.buffers, Buffer(name, "i8", Scope.SCRATCH, (size,))),
+        buffers=(*nest.buffers, Buffer(name, "i8", Scope.SCRATCH, room)),
     )
 
 

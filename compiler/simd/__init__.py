@@ -18,6 +18,7 @@ and strides count elements, not bytes. From the ground up:
     loops        range and min
     memory       load_*, store_*, copy_part; made with `runs` (whole or through the stack) and
                  `transpose`
+    lookups      load_found, store_found: where a table says
     streams      write_runs, fence: past the caches
     arithmetic   zeros, multiply, add, multiply_add, accumulate, convert, total_rows, stretch
 
@@ -28,9 +29,11 @@ from . import (  # noqa: F401 - they declare operations
     addresses,
     arithmetic,
     integers,
+    lookups,
     memory,
     streams,
     tables,
+    weave,
 )
 from .loops import least, positions
 from .registry import LOWERING, OPERATIONS, TYPING

@@ -169,6 +169,12 @@ class Emitter:
                     [parts[part], at, ir.Constant(I32, align), self._part(mask, part, count)],
                 )
 
+    def prefetch(self, address: ir.Value) -> None:
+        """Ask for the cache line at an address, to be read soon and more than once."""
+        read, locality, data = (ir.Constant(I32, number) for number in (0, 3, 1))
+        place = self.builder.bitcast(address, ir.IntType(8).as_pointer())
+        self.intrinsic("llvm.prefetch.p0", ir.VoidType(), [place, read, locality, data])
+
     def _load_unit(self, address: ir.Value, scalar: ir.Type, align: int, plane: int) -> ir.Value:
         at = self.builder.gep(address, [ir.Constant(I64, plane)])
         value = self.builder.load(at)

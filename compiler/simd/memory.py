@@ -20,6 +20,8 @@ from .runs import Spill, each_element, load_clamped, load_runs, step_to, store_r
 from .tiles import I64, Pointer, Tile, planes, scalar_bytes, scalar_type
 from .transpose import transposed
 
+CACHE_LINE = 64  # bytes
+
 
 @operation
 def load_rows(
@@ -34,6 +36,28 @@ def load_rows(
         return e.pack(kind, load_runs(e, kind, values[:2], (step, values[2]), values[6:]))
 
     return kind, lowering
+
+
+@operation
+def fetch_rows(p: Any, offset: Any, step: Any, rows: Any, columns: Any) -> Any:
+    """Begin to bring ``rows`` runs of ``columns`` elements, ``step`` apart, into the first cache.
+
+    Nothing need be there: an address outside of any tensor is passed over.
+    """
+    sizes = literals(rows, columns)
+    if sizes is None or not isinstance(p, Pointer):
+        return None
+    count, width = sizes
+    line = max(1, CACHE_LINE // int(p.element[1:]))
+
+    def lowering(e: Emitter, values: Sequence[Any]) -> None:
+        for row in range(count):
+            begin = e.builder.add(values[1], step_to(e, (step, values[2]), row))
+            for column in range(0, width, line):
+                at = e.address(p.element, values[0], e.builder.add(begin, e.integer(column)))
+                e.prefetch(at)
+
+    return types.void, lowering
 
 
 @operation

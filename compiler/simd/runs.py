@@ -81,7 +81,7 @@ def load_runs(
     if part and _is_narrow(kind):
         spill = Spill(e, kind)
         spill.clear()
-        for at, places in _inside_elements(e, kind, base, step, spill, part):
+        for at, places in _inside_elements(spill, base, step, part):
             for value, place in zip(e.load(kind.element, at, 1, None), places, strict=True):
                 e.builder.store(value, place)
         return spill.registers()
@@ -90,7 +90,7 @@ def load_runs(
     elif part:
         spill = Spill(e, kind)
         spill.clear()
-        for at, mask, places in _inside_runs(e, kind, base, step, spill, part):
+        for at, mask, places in _inside_runs(spill, base, step, part):
             for value, place in zip(
                 e.load(kind.element, at, kind.lanes, mask), places, strict=True
             ):
@@ -128,7 +128,7 @@ def store_runs(
     if part and _is_narrow(kind):
         spill = Spill(e, kind)
         spill.fill(registers)
-        for at, places in _inside_elements(e, kind, base, step, spill, part):
+        for at, places in _inside_elements(spill, base, step, part):
             e.store(kind.element, at, [e.builder.load(place) for place in places], 1, None)
         return
     if part and kind.rows == 1 and kind.lanes > 1:
@@ -136,7 +136,7 @@ def store_runs(
     elif part:
         spill = Spill(e, kind)
         spill.fill(registers)
-        for at, mask, places in _inside_runs(e, kind, base, step, spill, part):
+        for at, mask, places in _inside_runs(spill, base, step, part):
             value = [e.builder.load(place) for place in places]
             e.store(kind.element, at, value, kind.lanes, mask)
         return
@@ -151,17 +151,11 @@ def _is_narrow(kind: Tile) -> bool:
 
 
 def _inside_elements(
-    e: Emitter,
-    kind: Tile,
-    base: Sequence[Any],
-    step: tuple[Any, Any],
-    spill: Spill,
-    part: Sequence[Any],
+    spill: Spill, base: Sequence[Any], step: tuple[Any, Any], part: Sequence[Any]
 ) -> Iterator[tuple[Any, list[Any]]]:
     """A loop over the elements inside of a tile that is made of runs."""
-    beside = (None, e.integer(1))
-    values = (*base, step[1], beside[1])
-    return each_element(e, kind, values, (step[0], beside[0]), spill, part)
+    values = (*base, step[1], spill.e.integer(1))
+    return each_element(spill.e, spill.kind, values, (step[0], None), spill, part)
 
 
 def _row_masks(e: Emitter, kind: Tile, columns: Any) -> list[Any]:
@@ -181,14 +175,10 @@ def _whole_runs(
 
 
 def _inside_runs(
-    e: Emitter,
-    kind: Tile,
-    base: Sequence[Any],
-    step: tuple[Any, Any],
-    spill: Spill,
-    part: Sequence[Any],
+    spill: Spill, base: Sequence[Any], step: tuple[Any, Any], part: Sequence[Any]
 ) -> Iterator[tuple[Any, Any, list[Any]]]:
     """A loop over the rows inside: for every vector its address, its mask and its spill places."""
+    e, kind = spill.e, spill.kind
     rows, columns = part
     with for_range(e.builder, rows, intp=I64) as loop:
         begin = e.builder.add(base[1], step_to(e, step, loop.index))

@@ -34,19 +34,20 @@ def is_run(table: Any, count: Any) -> Any:
     if sizes is None or not isinstance(table, Pointer) or table.element != "i8":
         return None
     (size,) = sizes
+    return types.boolean, lambda e, v: steps_by(e, v[0], size, 1)
 
-    def lowering(e: Emitter, values: Sequence[Any]) -> Any:
-        b = e.builder
-        kind = ir.VectorType(I64, size)
-        entries = b.load(b.bitcast(values[0], kind.as_pointer()))
-        entries.align = 8
-        first = e.splat(b.extract_element(entries, ir.Constant(ir.IntType(32), 0)), size)
-        steps = b.sub(entries, first)
-        same = b.icmp_signed("==", steps, ir.Constant(kind, list(range(size))))
-        mask = ir.IntType(size)
-        return b.icmp_unsigned("==", b.bitcast(same, mask), ir.Constant(mask, -1))
 
-    return types.boolean, lowering
+def steps_by(e: Emitter, table: Any, count: int, step: int) -> Any:
+    """Whether ``count`` entries of a table are each ``step`` more than that before."""
+    b = e.builder
+    kind = ir.VectorType(I64, count)
+    entries = b.load(b.bitcast(table, kind.as_pointer()))
+    entries.align = 8
+    first = e.splat(b.extract_element(entries, ir.Constant(ir.IntType(32), 0)), count)
+    wanted = ir.Constant(kind, [step * n for n in range(count)])
+    same = b.icmp_signed("==", b.sub(entries, first), wanted)
+    mask = ir.IntType(count)
+    return b.icmp_unsigned("==", b.bitcast(same, mask), ir.Constant(mask, -1))
 
 
 @operation

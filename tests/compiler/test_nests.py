@@ -138,7 +138,7 @@ def test_right_after_every_pass(equation, twist):
 @pytest.mark.parametrize("equation", ["ij,jk->ik", "bij,bjk->bik", "iajb,jbkc->iakc", "ji,kj->ki"])
 @pytest.mark.parametrize("twist", [0, 3])
 def test_packed_recipe_is_right_after_every_pass(equation, twist):
-    extents = dict.fromkeys("abcijk", 3) | {"i": 7, "k": 9, "j": 10}
+    extents = dict.fromkeys("abcijk", 3) | {"i": 13, "k": 9, "j": 10}
     choice = run_stages(equation, extents, twist, 7, packed=True)
     assert choice.schedule.recipe == "packed"
 

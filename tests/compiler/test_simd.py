@@ -93,6 +93,57 @@ def test_columns_are_transposed(element):
     np.testing.assert_array_equal(found[128:].reshape(8, 16), source)
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("element", [e for e in LANES if LANES[e] < 16])
+def test_woven_rows_are_sorted(element, rows):
+    """Rows that are neighbours, in lanes that are as many apart as there are rows, or more."""
+    lanes = LANES[element]
+    columns = 2 * lanes
+    body = (
+        f"x, y = operand(args, 0, {element}), operand(args, 1, {element})\n"
+        f"z = operand(args, 2, {element})\n"
+        f"t = load_woven(x, 1, args[3], {rows}, {columns}, {lanes})\n"
+        f"store_rows(y, 0, {columns}, t)\n"
+        f"store_woven(z, 1, args[3], t)\n"
+    )
+    for step in (rows, rows + 1, 2 * rows + 3, 0, -rows):
+        if step > 0:
+            source, first = numbers(columns * step + 1, element), 1
+        else:
+            source, first = numbers(columns * rows + rows, element), 1 - step * (columns - 1)
+        found = np.full((rows, columns), SENTINEL, element)
+        back = np.full(source.shape, SENTINEL, element)
+        shift = source.itemsize * (first - 1)
+        call(body, source.ctypes.data + shift, found, back.ctypes.data + shift, step)
+        places = first + np.arange(columns) * step + np.arange(rows)[:, None]
+        np.testing.assert_array_equal(found, source[places])
+        if step:
+            expected = np.full(source.shape, SENTINEL, element)
+            expected[places] = source[places]
+            np.testing.assert_array_equal(back, expected)
+
+
+@pytest.mark.parametrize("element", [e for e in LANES if LANES[e] < 16])
+def test_parts_of_woven_tiles_touch_nothing_outside(element):
+    """Rows outside are zero; columns outside repeat the last one inside, or are zero."""
+    lanes = LANES[element]
+    rows, columns = 6, 2 * lanes
+    body = (
+        f"x, y = operand(args, 0, {element}), operand(args, 1, {element})\n"
+        f"t = load_woven(x, 0, args[2], {rows}, {columns}, {lanes}, begin, end)\n"
+        f"store_woven(y, 0, args[2], t, begin, end)\n"
+    )
+    for step in (rows, rows + 3):
+        for inside in ((1, 1), (6, 1), (2, 5), (5, columns), (6, columns - 1), (6, columns)):
+            source = numbers(columns * step, element)
+            found = np.full(source.shape, SENTINEL, element)
+            call(body, source, found, step, begin=inside[0], end=inside[1])
+            places = np.arange(inside[1]) * step + np.arange(inside[0])[:, None]
+            expected = np.full(source.shape, SENTINEL, element)
+            expected[places] = source[places]
+            np.testing.assert_array_equal(found, expected)
+
+
 def test_tiles_may_start_at_any_element():
     source, found = numbers(200, "f4"), np.zeros(200, "f4")
     body = (
@@ -288,3 +339,47 @@ def test_range_and_min():
         for i in range(begin, min(end, 20, least), 3):
             expected[i : i + 2] += 1
         np.testing.assert_array_equal(found, expected)
+
+
+# --- what a table says ----------------------------------------------------------------------------
+
+OFFSETS = {
+    "neighbours": lambda n: 5 + n,
+    "the same": lambda n: 7 + 0 * n,
+    "backwards": lambda n: 20 - n,
+    "two runs": lambda n: n + 9 * (n > 5),
+}
+
+
+@pytest.mark.parametrize("element", LANES)
+@pytest.mark.parametrize("offsets", OFFSETS.values(), ids=OFFSETS)
+@pytest.mark.parametrize("count", [16, 9, 1, 0])
+def test_rows_are_found_where_a_table_says(element, offsets, count):
+    table = offsets(np.arange(16))
+    part = "" if count == 16 else ", 1, begin"
+    body = (
+        f"t = load_found(operand(args, 0, {element}), 3, operand(args, 2, i8), 16,"
+        f" {LANES[element]}{part})\n"
+        f"store_rows(operand(args, 1, {element}), 0, 0, t)"
+    )
+    source, found = numbers(64, element), np.full(16, SENTINEL, element)
+    call(body, source, found, table, begin=count)
+    wanted = np.where(np.arange(16) < count, source[3 + table], np.zeros((), element))
+    np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("element", LANES)
+@pytest.mark.parametrize("kind", ["neighbours", "backwards", "two runs"])
+@pytest.mark.parametrize("count", [16, 9, 1, 0])
+def test_rows_are_stored_where_a_table_says(element, kind, count):
+    table = OFFSETS[kind](np.arange(16))
+    part = "" if count == 16 else ", 1, begin"
+    body = (
+        f"t = load_rows(operand(args, 0, {element}), 0, 0, 1, 16, {LANES[element]})\n"
+        f"store_found(operand(args, 1, {element}), 3, operand(args, 2, i8), t{part})"
+    )
+    source, found = numbers(16, element), np.full(64, SENTINEL, element)
+    wanted = found.copy()
+    wanted[3 + table[:count]] = source[:count]
+    call(body, source, found, table, begin=count)
+    np.testing.assert_array_equal(found, wanted)

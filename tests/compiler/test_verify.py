@@ -26,7 +26,7 @@ from steps import Step
 STEPS = {
     "product": Step("ij,jk->ik", dict.fromkeys("ijk", 200)),
     "composite": Step("iajb,jkbc->ikac", dict.fromkeys("iajbkc", 20)),
-    "sum": Step("ij->i", {"i": 30, "j": 50}),
+    "sum": Step("aij->ia", {"a": 20, "i": 30, "j": 50}),
 }
 
 

@@ -4,6 +4,7 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from einsumc.compiler.describe import describe, read
@@ -11,10 +12,12 @@ from einsumc.compiler.resolve import resolve
 from einsumc.compiler.subscripts import parse
 from einsumc.runtime import kernels, verify_store
 from einsumc.runtime.cli import command
+from einsumc.runtime.decorator import compile_einsum
 from einsumc.runtime.kernel_file import PREFIX, encode
 from einsumc.runtime.plan import plan, virtual
-from einsumc.runtime.precompile import precompile
+from einsumc.runtime.precompile import build, jobs_for
 from einsumc.runtime.provenance import provenance
+from einsumc.runtime.signatures import parse_signature
 from einsumc.runtime.store import Store
 from kernel_stores import overwrite, path_of, quiet, sample
 
@@ -31,8 +34,16 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def store(cache: Path) -> Store:
     """A kernel, and the two programs that go into every store."""
-    precompile("i,i->", "f4[64], f4[64]")
+    fill("i,i->", [(64,), (64,)], "f4[64], f4[64]")
     return Store(cache)
+
+
+def fill(equation, shapes, signature):
+    """Compile the one kernel that a call with arrays in C order takes."""
+    plan = compile_einsum(equation).explain(*(np.ones(shape, "f4") for shape in shapes))
+    subscripts = parse(equation)
+    jobs = jobs_for(subscripts, [parse_signature(signature, subscripts)])
+    build([job for job in jobs if job.key == plan.steps[0].key or not job.dtypes])
 
 
 def run(*arguments, status=0):
@@ -69,7 +80,7 @@ def test_another_directory(store, tmp_path):
 
 def test_a_target_that_is_not_here(cache, monkeypatch):
     monkeypatch.setenv("EINSUMC_TARGET", "x86-64-v4")
-    precompile("i,i->", "f4[64], f4[64]")
+    fill("i,i->", [(64,), (64,)], "f4[64], f4[64]")
     monkeypatch.setattr("einsumc.runtime.provenance.can_run", lambda features: False)
     assert "(x86-64-v4)" in run("list").stdout
 
@@ -124,7 +135,7 @@ def test_verify_compiles_again_and_compares(store, monkeypatch):
 
 
 def test_verify_in_several_processes(store):
-    precompile("ij,j->i", "f4[64,64], f4[64]")
+    fill("ij,j->i", [(64, 64), (64,)], "f4[64,64], f4[64]")
     assert "all sound" in run("verify", "--jobs", 2).stdout
 
 
@@ -169,7 +180,7 @@ def test_verify_finds_damage(store):
 
 def test_verify_leaves_alone_what_others_built(cache, monkeypatch):
     monkeypatch.setattr(kernels, "toolchain", lambda: "llvmlite 0.1, numba 0.2, Python 3.11")
-    precompile("i,i->", "f4[64], f4[64]")
+    fill("i,i->", [(64,), (64,)], "f4[64], f4[64]")
     monkeypatch.undo()
     monkeypatch.setenv("EINSUMC_CACHE_DIR", str(cache))
     said = run("verify").stdout

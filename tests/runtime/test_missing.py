@@ -13,8 +13,8 @@ from einsumc.compiler.machine import TARGETS
 from einsumc.compiler.subscripts import parse
 from einsumc.runtime import kernels, machine, missing, target, trouble
 from einsumc.runtime.kernels import KernelMissing
+from einsumc.runtime.levels import levels, planning_for
 from einsumc.runtime.load import LoadError
-from einsumc.runtime.machine import levels, planning_for
 from einsumc.runtime.manifest import Request
 from einsumc.runtime.precompile import build
 from einsumc.runtime.signatures import parse_signature
@@ -31,6 +31,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("EINSUMC_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("EINSUMC_TARGET", raising=False)
     monkeypatch.setattr(kernels, "_kernels", {})
+    monkeypatch.setattr(kernels, "_addresses", {})
     monkeypatch.setattr(trouble, "_warned", {})
     return tmp_path / "cache"
 
@@ -61,7 +62,8 @@ def run() -> None:
 
 def targets(store: Path) -> set[str]:
     """Those of the kernels in a store."""
-    return {str(entry.header["fields"]["target"]) for entry in Store(store).entries()} - {"x86-64"}
+    found = (entry.header for entry in Store(store).entries())
+    return {str(h["fields"]["target"]) for h in found if h["kind"] == "kernel"} - {"x86-64"}
 
 
 # --- the error ------------------------------------------------------------------------------------

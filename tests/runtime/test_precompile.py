@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from einsumc.compiler.errors import EinsumError
 from einsumc.compiler.subscripts import parse
-from einsumc.runtime import precompile as module
-from einsumc.runtime.decorator import compile_einsum
+from einsumc.runtime import kernels
+from einsumc.runtime.decorator import compile_einsum, einsum
+from einsumc.runtime.kernels import KernelMissing
 from einsumc.runtime.manifest import read_requests
 from einsumc.runtime.plan import virtual
 from einsumc.runtime.precompile import build, jobs_for, precompile
@@ -76,8 +77,75 @@ def test_same_bytes_from_one_process_and_from_several(tmp_path):
     assert seen == [(n, len(jobs)) for n in range(len(jobs) + 1)]
 
 
+# --- any sizes and layouts ------------------------------------------------------------------------
+
+
+def drawn(shape, dtype, rng):
+    """An array as it may come: in C or Fortran order, a view, or something rarer."""
+    kind = rng.choice(
+        ["C", "F", "transposed", "slice", "steps", "backwards", "broadcast"],
+        p=[0.4, 0.2, 0.1, 0.1, 0.1, 0.05, 0.05],
+    )
+    values = rng.integers(0, 3, [n + 2 for n in shape]).astype(dtype)
+    if kind == "steps":
+        values = rng.integers(0, 3, [2 * n for n in shape]).astype(dtype)
+        return values[tuple(slice(None, 2 * n, 2) for n in shape)]
+    if kind == "transposed":
+        return np.ascontiguousarray(values[tuple(slice(n) for n in shape)].T).T
+    values = values[tuple(slice(1, n + 1) for n in shape)]
+    if kind == "slice":
+        return values
+    if kind == "backwards":
+        return values.copy()[(slice(None, None, -1),) * bool(shape)]
+    if kind == "broadcast" and shape and shape[0]:
+        return np.broadcast_to(values[:1].copy(), shape)
+    return np.array(values, order="F" if kind == "F" else "C")
+
+
+def drawn_operands(equation, dtype, rng, powers):
+    """Operands of random sizes: as often between 1 and 2 as between 2 and 4, and at times 0."""
+    terms = equation.split("->")[0].split(",")
+    sizes = {i: int(2 ** rng.uniform(0, powers)) for i in "".join(terms)}
+    if rng.random() < 0.05:
+        sizes[rng.choice(list(sizes))] = 0
+    return [drawn([sizes[i] for i in term], dtype, rng) for term in terms]
+
+
+def signature_of(equation, dtype):
+    return ", ".join(f"{dtype}[{','.join(term)}]" for term in equation.split("->")[0].split(","))
+
+
+SERVED = [  # the least number of 100 calls that get the very kernel that they would compile
+    ("ij,jk->ik", "f4", 85),
+    ("ij,jk->ik", "c8", 90),
+    ("ij,j->i", "f8", 90),
+    ("ij->i", "f4", 90),
+    ("ij->j", "i4", 90),
+    ("ij,ij->ij", "f4", 90),
+    ("i,j->ij", "f8", 90),
+    ("i,i->", "f4", 90),
+    ("bij,bjk->bik", "f4", 65),  # three strides of each operand: many classes, each of them rare
+    ("ij,jk,kl->il", "f8", 65),  # two kernels at once
+]
+
+
+@pytest.mark.parametrize(("equation", "dtype", "least"), SERVED)
+def test_most_calls_get_their_own_kernels(equation, dtype, least):
+    jobs = wanted(equation, signature_of(equation, dtype))
+    have = {job.key for job in jobs}
+    rng, compiled = np.random.default_rng(1), compile_einsum(equation)
+    powers = 10 if equation.count(",") < 2 and "b" not in equation else 8
+    found = 0
+    for _ in range(100):
+        plan = compiled.explain(*drawn_operands(equation, dtype, rng, powers))
+        found += {step.key for step in plan.steps} <= have
+    print(f"{equation} {dtype}: {len(jobs)} kernels, {found} of 100 calls")
+    assert len(jobs) < 85
+    assert found >= least
+
+
 @pytest.mark.parametrize("level", ["x86-64-v2", "x86-64-v3", "x86-64-v4"])
-def test_most_matrix_products_are_covered(level, monkeypatch):
+def test_nearly_all_ordinary_matrix_products_are_covered(level, monkeypatch):
     monkeypatch.setenv("EINSUMC_TARGET", level)
     have = {job.key for job in wanted("ij,jk->ik", "f4[i,j], f4[j,k]")}
     rng, multiply = np.random.default_rng(0), compile_einsum("ij,jk->ik")
@@ -86,7 +154,87 @@ def test_most_matrix_products_are_covered(level, monkeypatch):
         i, j, k = (int(2 ** rng.uniform(0, 11)) for _ in range(3))
         plan = multiply.explain(virtual((i, j), "f4"), virtual((j, k), "f4"))
         found += {step.key for step in plan.steps} <= have
-    assert found >= 85  # two or three extents of 1 or 2 at once are not
+    assert found >= 90
+
+
+def forget_kernels(monkeypatch):
+    monkeypatch.setattr(kernels, "_kernels", {})
+    monkeypatch.setenv("EINSUMC_COMPILE", "never")
+
+
+def check(equation, dtype, count, powers):
+    """Compute with whatever kernels there are, and compare."""
+    rng = np.random.default_rng(2)
+    for _ in range(count):
+        operands = drawn_operands(equation, dtype, rng, powers)
+        result = einsum(equation, *operands)
+        np.testing.assert_array_equal(result, np.einsum(equation, *operands, optimize=True))
+
+
+def test_a_signature_serves_every_call_without_a_compiler(monkeypatch):
+    """Sums of small whole numbers are exact, in whatever order."""
+    made = compile_einsum("ij,j->i", signatures=["f8[i,j], f8[j]"]).precompile()
+    assert sum(kernel.recipe == "general" for kernel in made) == 7
+    forget_kernels(monkeypatch)
+    check("ij,j->i", "f8", 100, 9)
+
+
+@pytest.mark.parametrize(
+    ("equation", "dtype"),
+    [
+        ("ij,jk->ik", "f4"),
+        ("ij,jk,kl->il", "f8"),
+        ("bij,bjk->bik", "c16"),
+        ("ab,cbe,ae->ac", "i2"),
+        ("ijk->kj", "f4"),
+        ("iij,j->ij", "u4"),
+        ("ij,ij,kj->k", "f2"),
+        ("ij,jk->", "b1"),
+    ],
+)
+def test_general_kernels_compute_everything(equation, dtype, monkeypatch, cache):
+    powers = 4 if dtype in ("f2", "i2") else 6
+    jobs = [
+        job
+        for job in wanted(equation, signature_of(equation, dtype))
+        if job.recipe not in ("packed", "streamed", "turned")
+    ]
+    build(jobs, store=Store(cache))
+    forget_kernels(monkeypatch)
+    check(equation, dtype, 100, powers)
+
+
+def test_plans_say_that_kernels_are_general(monkeypatch, cache):
+    a, b = np.ones((30, 40)), np.ones((40, 50))
+    product = compile_einsum("ij,jk->ik", signatures=["f8[i,j], f8[j,k]"])
+    jobs = wanted("ij,jk->ik", "f8[i,j], f8[j,k]")
+    build([job for job in jobs if job.recipe == "general"], store=Store(cache))
+    assert product.explain(a, b).steps[0].recipe != "general"
+    forget_kernels(monkeypatch)
+    plan = product.explain(a, b)
+    assert [step.recipe for step in plan.steps] == ["general"]
+    assert "general" in plan.stage("tree")
+    assert plan.steps[0].origin == "stored"
+
+
+def test_a_kernel_for_other_sizes_is_better_than_none(monkeypatch):
+    a, b = np.ones((4, 64), "f4"), np.ones((64, 1024), "f4")
+    product = compile_einsum("ij,jk->ik")
+    product(a, b)
+    (made,) = product.explain(a, b).steps
+    assert product.explain(a[:3, :40], b[:40, :1000]).steps[0].key != made.key
+    forget_kernels(monkeypatch)
+    (step,) = product.explain(a[:3, :40], b[:40, :1000]).steps
+    assert step.key == made.key
+    assert (product(a[:3, :40], b[:40, :1000]) == 40).all()
+
+
+def test_without_any_kernel_there_is_an_error(monkeypatch):
+    forget_kernels(monkeypatch)
+    with pytest.raises(KernelMissing):
+        einsum("ij,jk->ik", np.ones((3, 4)), np.ones((4, 5)))
+    plan = compile_einsum("ij,jk->ik").explain(np.ones((3, 4)), np.ones((4, 5)))
+    assert plan.steps[0].origin == "not stored"
 
 
 def test_fixed_extents_need_fewer_kernels():
@@ -111,7 +259,12 @@ def test_virtual_arrays_have_no_memory():
 def test_precompile_takes_what_einsum_takes(tmp_path):
     store = Store(tmp_path / "store")
     made = precompile("...i,...i->...", ["f4[64,8], f4[64,8]"], optimize="greedy", store=store)
-    assert {kernel.recipe for kernel in made} == {"streamed", "thread pool", "entry"}
+    assert {kernel.recipe for kernel in made} == {
+        "streamed",
+        "general",
+        "thread pool",
+        "entry",
+    }
     assert sum(kernel.size for kernel in made) > 0
 
 
@@ -189,10 +342,3 @@ def test_bytes_that_are_no_text(tmp_path):
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(EinsumError, match="not UTF-8"):
         read_requests(path)
-
-
-def test_extents_are_never_repeated():
-    for count in (0, 1, 2, 6):
-        extents = module._extents(count)
-        assert len(extents) == len({*extents})
-        assert all(len(each) == count for each in extents)

@@ -1,0 +1,461 @@
+"""Emit register tiles: rows and lanes around one assignment become operations of :mod:`.simd`.
+
+An operation works on a whole tile. At an edge, where fewer rows or columns are inside, the same
+operation takes their counts and masks the rest. Which of its ways an operand is loaded or stored in
+follows from the steps from row to row and from lane to lane.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from math import gcd
+
+from .affine import Affine
+from .loopnest import Assign, Kind, Loop, Nest, Ref, Scope, Statement, Tabulate, Term
+from .schedule import Schedule, vector_lanes
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One side of a register tile: its loop variable, first position, size and count inside."""
+
+    index: str | None
+    start: Affine
+    size: int
+    inside: str | None  # the variable that holds how many are inside; None when all are
+
+
+@dataclass
+class TileSource:
+    """Source in the making: its lines, and what they have given a name to."""
+
+    nest: Nest
+    schedule: Schedule
+    lines: list[str] = field(default_factory=list)
+    depth: int = 0
+    ends: dict[tuple[Affine, ...], str] = field(default_factory=dict)  # bounds that have a name
+    firsts: dict[str, str] = field(default_factory=dict)  # offsets that have a name
+    loop: str = ""  # the innermost loop's index
+    whole: dict[str, bool | None] = field(default_factory=dict)  # sides known to be whole or not
+    fixed: dict[str, str] = field(default_factory=dict)  # parts of offsets named before that loop
+    in_runs: bool = False  # what `runs` tests has been found true
+
+    def line(self, text: str) -> None:
+        """Add a line at the present depth."""
+        self.lines.append("    " * self.depth + text)
+
+    def stop(self, stops: tuple[Affine, ...]) -> str:
+        """The least of several bounds, by the names that outer loops gave to them."""
+        if stops in self.ends:
+            return self.ends[stops]
+        if len(stops) == 1:
+            return str(stops[0])
+        return f"min({stops[0]}, {self.stop(stops[1:])})"
+
+    def register_tile(self, statement: Statement) -> None:
+        """Rows and lanes around one assignment: an operation on a whole tile."""
+        statement, rows, lanes = tile_of(statement)
+        if statement.total:
+            (tile,) = statement.factors
+            self.line(f"{tile.buffer}_sum = total_rows({tile.buffer})")
+            statement = replace(statement, factors=(Ref(f"{tile.buffer}_sum"),), total=False)
+        row_axis, row_guard = self.axis(rows, "rows")
+        lane_axis, lane_guard = self.axis(lanes, "columns")
+        in_memory = self.is_guarded(statement)
+        runs = self.runs(statement, row_axis, lane_axis)
+        part = in_memory and False in self.whole.values()
+        tests = []
+        for axis, guard in ((row_axis, row_guard), (lane_axis, lane_guard)):
+            if guard and in_memory and axis.inside not in self.whole:
+                self.line(f"{axis.inside} = {guard}")
+                tests.append(f"{axis.inside} == {axis.size}")
+        tests += runs
+        if isinstance(statement.add, str):
+            # From the second round on, begin with what the output holds already.
+            self.line(f"if {statement.add} > 0:")
+            self.depth += 1
+            again = replace(statement, target=statement.factors[0], factors=(statement.target,))
+            self.assign(replace(again, add=True), row_axis, lane_axis, inside=bool(tests) or part)
+            self.depth -= 1
+            statement = replace(statement, add=False)
+        if not tests or part:
+            self.assign(statement, row_axis, lane_axis, inside=part)
+            return
+        if not runs:
+            self.name_firsts(statement, row_axis, lane_axis)
+        self.line(f"if {' and '.join(tests)}:")
+        self.depth += 1
+        self.in_runs = True
+        self.assign(statement, row_axis, lane_axis, inside=False)
+        self.in_runs = False
+        self.depth -= 1
+        self.line("else:")
+        self.depth += 1
+        self.assign(statement, row_axis, lane_axis, inside=True)
+        self.depth -= 1
+        self.firsts.clear()
+
+    def name_fixed_parts(self, loop: Loop) -> None:
+        """Compute once what an innermost loop's offsets have in common in all rounds."""
+        self.loop = loop.index
+        for tile in loop.body:
+            if isinstance(tile, Tabulate):
+                continue
+            statement, *sides = tile_of(tile)
+            axes = [self.axis(side, "")[0] for side in sides]
+            for ref in (statement.target, *statement.factors):
+                if self.in_register(ref) or ref.buffer in self.fixed:
+                    continue
+                parts, _ = self.offset_parts(ref, *axes)
+                text = " + ".join(parts)
+                if len(parts) > 1 or (text and not text.isidentifier()):
+                    self.line(f"{ref.buffer}_at = {text}")
+                    self.fixed[ref.buffer] = text
+
+    def name_firsts(self, statement: Assign, rows: Axis, lanes: Axis) -> None:
+        """Compute the offsets of a tile's first elements once for the branches that follow."""
+        for ref in (statement.target, *statement.factors):
+            if not self.in_register(ref):
+                first, _, _ = self.steps(ref, rows, lanes)
+                self.line(f"{ref.buffer}_first = {first}")
+                self.firsts[ref.buffer] = f"{ref.buffer}_first"
+
+    def runs(self, statement: Assign, rows: Axis, lanes: Axis) -> list[str]:
+        """Tests that the tables along a tile's vectors hold neighbours, where they may."""
+        tests = []
+        for ref in (statement.target, *statement.factors):
+            if not self.in_memory(ref):
+                continue
+            _, row_step, lane_step = self.steps(ref, rows, lanes)
+            along = {
+                axis.index: term
+                for axis in (rows, lanes)
+                for term in ref.terms
+                if axis.index in term.position.names
+            }
+            for axis, step, other in ((lanes, lane_step, row_step), (rows, row_step, lane_step)):
+                term = along.get(axis.index or "")
+                if term is not None and term.runs and axis.size > 1 and other != "1":
+                    tests.append(f"is_run({step}, {axis.size})")
+                    break
+        return list(dict.fromkeys(tests))
+
+    def axis(self, loop: Loop | None, word: str) -> tuple[Axis, str | None]:
+        """A side of the tile that a loop makes, and the expression that counts what is inside."""
+        if loop is None:
+            return Axis(None, Affine(()), 1, None), None
+        fixed, *others = loop.stop
+        if loop.kind is Kind.RUN:
+            return Axis(loop.index, loop.start, 0, word), f"{self.stop(loop.stop)} - {loop.start}"
+        size = fixed.constant - loop.start.constant
+        if not others:
+            return Axis(loop.index, loop.start, size, None), None
+        guard = f"{self.stop(loop.stop)} - {loop.start}"
+        return Axis(loop.index, loop.start, size, word), guard
+
+    def is_guarded(self, statement: Assign) -> bool:
+        """Whether it matters that part of a tile may lie outside: scratch has room for all of it,
+        but lanes outside must not be summed.
+        """
+        if any(self.in_memory(ref) for ref in (statement.target, *statement.factors)):
+            return True
+        summed = self.nest.group(self.schedule.lanes).reduced
+        into = self.in_register(statement.target) and statement.add is True
+        return summed and into and not any(map(self.in_register, statement.factors))
+
+    def in_memory(self, ref: Ref) -> bool:
+        """Whether it is an operand or the output."""
+        return not self.in_register(ref) and self.nest.buffer(ref.buffer).scope is Scope.MEMORY
+
+    def is_scratch(self, ref: Ref) -> bool:
+        """Whether it lies in the thread's own memory."""
+        return not self.in_register(ref) and self.nest.buffer(ref.buffer).scope is Scope.SCRATCH
+
+    def is_panel(self, ref: Ref) -> bool:
+        """Whether it lies in scratch that has room for whole tiles."""
+        job = self.schedule.stage
+        return job is None and self.nest.buffer(ref.buffer).scope is Scope.SCRATCH
+
+    def in_register(self, ref: Ref) -> bool:
+        """Whether a variable holds it: a register tile, or the sums of one's rows."""
+        tile = ref.buffer.removesuffix("_sum")
+        return self.nest.buffer(tile).scope is Scope.REGISTERS
+
+    def assign(self, statement: Assign, rows: Axis, lanes: Axis, *, inside: bool) -> None:
+        """One assignment as tile operations; with ``inside``, only on what lies in the tensor."""
+        counts = f", {rows.inside or rows.size}, {lanes.inside or lanes.size}" if inside else ""
+        if not inside:
+            self.ask_ahead(statement, rows, lanes)
+        element = self.schedule.accumulator
+        target = statement.target
+        in_register = self.in_register(target)
+        if in_register and not statement.factors:
+            shape = f"{rows.size}, {lanes.size}, {self.lanes(lanes.size)}"
+            self.line(f"{target.buffer} = zeros({element}, {shape})")
+            return
+        panel = not in_register and self.is_panel(target)
+        if panel and inside and self.copied_part(statement, rows, lanes):
+            return
+        values = [
+            self.load(factor, rows, lanes, counts, element, wide=panel and not inside)
+            for factor in statement.factors
+        ]
+        if in_register and statement.add is True:
+            # What lies outside is never stored, but summed lanes must not hold any of it.
+            summed = self.nest.group(self.schedule.lanes).reduced and target.buffer != "acc_sum"
+            counts = counts if summed else ""
+            *first, last = values
+            product = self.product(first)
+            operation = (
+                f"multiply_add({target.buffer}, {product}, {last}{counts})"
+                if first
+                else f"accumulate({target.buffer}, {last}{counts})"
+            )
+            self.line(f"{target.buffer} = {operation}")
+            return
+        value = self.product(values)
+        if not in_register and not self.fills(statement, rows, lanes):
+            shape = f"{rows.size}, {lanes.size}, {self.lanes(lanes.size)}"
+            value = f"stretch({value}, {shape})"
+        stored = self.nest.buffer(target.buffer).element
+        if stored != element:
+            value = f"convert({value}, {stored})"
+        self.store(target, rows, lanes, counts, value)
+
+    def ask_ahead(self, statement: Assign, rows: Axis, lanes: Axis) -> None:
+        """Ask for what the next tile along the lanes, or the next position of a run, will read."""
+        if self.schedule.stage is None or lanes.index is None:
+            return
+        firsts = dict(self.firsts)
+        self.firsts.clear()
+        if "u" in self.schedule.stage.run:
+            (factor,) = statement.factors
+            following = moved_to(factor, {"u": Affine((("ahead", 1),))})
+            first, row_step, _ = self.steps(following, rows, lanes)
+            self.line("ahead = min(u + 1, u_block_end - 1)")
+            self.line(f"prefetch({factor.buffer}, {first}, {row_step}, {rows.size})")
+            self.firsts.update(firsts)
+            return
+        tile = lanes.start
+        for factor in statement.factors:
+            _, row_step, lane_step = self.steps(factor, rows, lanes)
+            if row_step == "1" and lane_step not in ("0", "1"):
+                ahead = replace(lanes, start=Affine((("ahead", 1),)))
+                first, _, step = self.steps(factor, rows, ahead)
+                self.line(f"ahead = min({tile} + {lanes.size}, {tile}_last)")
+                self.line(f"prefetch({factor.buffer}, {first}, {step}, {lanes.size})")
+        self.firsts.update(firsts)
+
+    def copied_part(self, statement: Assign, rows: Axis, lanes: Axis) -> bool:
+        """Fill the edge of a panel element by element, unless it is a single run of neighbours."""
+        (factor,) = statement.factors
+        source, row_step, lane_step = self.steps(factor, rows, lanes)
+        if rows.size == 1 and lane_step == "1":
+            return False
+        panel = statement.target.buffer
+        if row_step == "1" and any(panel == f"{p.operand}_panel" for p in self.schedule.panels):
+            return False
+        place, pitch, _ = self.steps(statement.target, rows, lanes)
+        counts = f"{rows.inside or rows.size}, {lanes.inside or lanes.size}"
+        self.line(
+            f"copy_part({panel}, {place}, {pitch}, {factor.buffer}, {source}, {row_step},"
+            f" {lane_step}, {counts}, {lanes.size})"
+        )
+        return True
+
+    def fills(self, statement: Assign, rows: Axis, lanes: Axis) -> bool:
+        """Whether the product has all rows and columns of the tile without being stretched."""
+        sides = [
+            (row_step != "0" or rows.size == 1, lane_step != "0" or lanes.size == 1)
+            for _, row_step, lane_step in (
+                ("", "1", "1") if self.in_register(factor) else self.steps(factor, rows, lanes)
+                for factor in statement.factors
+            )
+        ]
+        return any(row for row, _ in sides) and any(lane for _, lane in sides)
+
+    def product(self, values: list[str]) -> str:
+        """The product of some values; nothing for no values."""
+        product = values[0] if values else ""
+        for value in values[1:]:
+            product = f"multiply({product}, {value})"
+        return product
+
+    def load(
+        self, ref: Ref, rows: Axis, lanes: Axis, counts: str, element: str, *, wide: bool = False
+    ) -> str:
+        """Bring a tile into registers; returns the name of the variable that holds it.
+
+        ``wide``: more columns than the tile has may be loaded, up to a whole number of vectors. A
+        panel is written so: what is too much is overwritten by the next position's values, or lies
+        in the slack behind the last one.
+        """
+        if self.in_register(ref):
+            return ref.buffer
+        buffer = self.nest.buffer(ref.buffer)
+        if buffer.scope is Scope.SCRATCH:
+            counts = ""
+        base, row_step, lane_step = self.steps(ref, rows, lanes)
+        r, c = rows.size, lanes.size
+        width = self.lanes(c)
+        whole = vector_lanes(self.schedule.accumulator, self.schedule.vector_bytes)
+        p = ref.buffer
+        name = f"{p}_tile"
+        if row_step == "0":
+            r, counts = 1, counts and f", 1, {lanes.inside or lanes.size}"
+        if wide and width < whole and lane_step == "1" and r == 1:
+            columns = -(-c // whole) * whole
+            call = f"load_rows({p}, {base}, 0, 1, {columns}, {whole}, 1, {c})"
+            name = f"{p}_wide"
+        elif wide and width < whole and row_step == "1" and r > 1:
+            call = f"load_panel({p}, {base}, {lane_step}, {c}, {r})"
+            name = f"{p}_wide"
+        elif lane_step == "0":
+            call = f"load_splat({p}, {base}, {row_step}, {r}{counts})"
+        elif self.looks_up(lane_step):
+            call = f"load_found({p}, {base}, {lane_step}, {c}, {width}{counts})"
+        elif lane_step == "1":
+            self.fetch_ahead(ref, (rows, lanes), row_step)
+            call = f"load_rows({p}, {base}, {row_step}, {r}, {c}, {width}{counts})"
+        elif row_step == "1" and self.is_woven(r, width):
+            call = f"load_woven({p}, {base}, {lane_step}, {r}, {c}, {width}{counts})"
+        elif row_step == "1" and r % (side := min(r, width)) == 0 and c % side == 0:
+            call = f"load_columns({p}, {base}, {lane_step}, {r}, {c}, {side}{counts})"
+        else:
+            call = f"load_any({p}, {base}, {row_step}, {lane_step}, {r}, {c}, {width}{counts})"
+        if buffer.element != element:
+            call = f"convert({call}, {element})"
+        self.line(f"{name} = {call}")
+        return name
+
+    def looks_up(self, lane_step: str) -> bool:
+        """Whether a row's layout is not known before its table is looked at."""
+        return self.schedule.recipe == "general" and lane_step not in ("0", "1")
+
+    def is_woven(self, rows: int, lanes: int) -> bool:
+        """Whether rows that are neighbours in memory are moved by operations of :mod:`.weave`."""
+        return self.schedule.recipe == "streamed" and lanes > 1 and rows % lanes != 0
+
+    def fetch_ahead(self, ref: Ref, axes: tuple[Axis, Axis], row_step: str) -> None:
+        """Where late sums are walked in blocks, ask for what the next block will read."""
+        terms = tuple(_shifted(term, "q", "Q_BLOCK") for term in ref.terms)
+        again = row_step == "0" and axes[0].size > 1
+        if self.schedule.inner == ("q",) and terms != ref.terms and not again:
+            firsts, self.firsts = self.firsts, {}
+            ahead, _, _ = self.steps(replace(ref, terms=terms), *axes)
+            self.firsts = firsts
+            rows, columns = (axis.size for axis in axes)
+            self.line(f"fetch_rows({ref.buffer}, {ahead}, {row_step}, {rows}, {columns})")
+
+    def store(self, ref: Ref, rows: Axis, lanes: Axis, counts: str, value: str) -> None:
+        """Write a tile from registers to memory."""
+        base, row_step, lane_step = self.steps(ref, rows, lanes)
+        if self.is_panel(ref):
+            counts = ""
+        width = self.lanes(lanes.size)
+        p = ref.buffer
+        square = rows.size % width == 0 and lanes.size % width == 0
+        if self.looks_up(lane_step):
+            self.line(f"store_found({p}, {base}, {lane_step}, {value}{counts})")
+        elif lane_step in ("0", "1"):
+            self.line(f"store_rows({p}, {base}, {row_step}, {value}{counts})")
+        elif row_step == "1" and square and width > 1:
+            self.line(f"store_columns({p}, {base}, {lane_step}, {value}{counts})")
+        elif row_step == "1" and self.is_woven(rows.size, width):
+            self.line(f"store_woven({p}, {base}, {lane_step}, {value}{counts})")
+        else:
+            self.line(f"store_any({p}, {base}, {row_step}, {lane_step}, {value}{counts})")
+
+    def lanes(self, columns: int) -> int:
+        """Lanes of the vectors that make up a row of this many columns."""
+        return gcd(columns, vector_lanes(self.schedule.accumulator, self.schedule.vector_bytes))
+
+    def steps(self, ref: Ref, rows: Axis, lanes: Axis) -> tuple[str, str, str]:
+        """The offset of the tile's first element; the steps from row to row and lane to lane."""
+        steps = {rows.index: "0", lanes.index: "0"}
+        for term in ref.terms:
+            for index in {rows.index, lanes.index}.intersection(term.position.names):
+                first = str(_first(term, rows, lanes))
+                if term.table is None:
+                    steps[index] = str(term.stride)
+                elif term.runs and self.in_runs:
+                    steps[index] = "1"
+                else:
+                    steps[index] = term.table if first == "0" else f"advance({term.table}, {first})"
+        fixed, moving = self.offset_parts(ref, rows, lanes)
+        if fixed and self.fixed.get(ref.buffer) == " + ".join(fixed):
+            fixed = [f"{ref.buffer}_at"]
+        offset = " + ".join(fixed + moving) or "0"
+        offset = self.firsts.get(ref.buffer, offset)
+        return offset, steps[rows.index], steps[lanes.index]
+
+    def offset_parts(self, ref: Ref, rows: Axis, lanes: Axis) -> tuple[list[str], list[str]]:
+        """The terms of a tile's first offset: those that are the same in all rounds of the loop
+        around it, and those that are not.
+        """
+        fixed: list[str] = []
+        moving: list[str] = []
+        for term in ref.terms:
+            along = {rows.index, lanes.index}.intersection(term.position.names)
+            if term.table is not None and along and not (term.runs and self.in_runs):
+                continue  # its steps are looked up from the first element on
+            first = _first(term, rows, lanes)
+            part = _offset(term, first)
+            if part != "0":
+                (moving if self.loop in first.names else fixed).append(part)
+        return fixed, moving
+
+
+def tile_of(statement: Statement) -> tuple[Assign, Loop | None, Loop | None]:
+    """The assignment inside the loops of a register tile, and these: rows and lanes."""
+    rows = lanes = None
+    while isinstance(statement, Loop):
+        if statement.kind is Kind.UNROLLED:
+            rows = statement
+        else:
+            lanes = statement
+        (statement,) = statement.body
+    assert isinstance(statement, Assign)
+    return statement, rows, lanes
+
+
+def _first(term: Term, rows: Axis, lanes: Axis) -> Affine:
+    """The position of a tile's first element along a term."""
+    starts = {axis.index: axis.start for axis in (rows, lanes) if axis.index is not None}
+    return _substitute(term.position, starts)
+
+
+def moved_to(ref: Ref, starts: dict[str, Affine]) -> Ref:
+    """The access where some loops begin."""
+    terms = (replace(t, position=_substitute(t.position, starts)) for t in ref.terms)
+    return replace(ref, terms=tuple(terms))
+
+
+def _offset(term: Term, position: Affine) -> str:
+    if term.table is not None:
+        return f"peek({term.table}, {position})"
+    text = str(position)
+    if text == "0" or term.stride == 1:
+        return text
+    return f"{text} * {term.stride}" if position.is_index else f"({text}) * {term.stride}"
+
+
+def _shifted(term: Term, index: str, by: str) -> Term:
+    """The same term at a position further on, where it depends on an index."""
+    if index not in term.position.names:
+        return term
+    position = replace(term.position, terms=(*term.position.terms, (by, 1)))
+    return replace(term, position=position)
+
+
+def _substitute(position: Affine, values: dict[str, Affine]) -> Affine:
+    """An affine position with some of its names replaced by affine positions."""
+    terms: list[tuple[str, int]] = []
+    constant = position.constant
+    for name, coefficient in position.terms:
+        if name in values:
+            terms += [(n, coefficient * c) for n, c in values[name].terms]
+            constant += coefficient * values[name].constant
+        else:
+            terms.append((name, coefficient))
+    return Affine(tuple(terms), constant)

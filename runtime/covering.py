@@ -1,0 +1,265 @@
+"""Which kernels serve a signature, whatever arrays come.
+
+Which kernel a call uses depends on its sizes and memory layouts, not only on the dtypes and ranks
+that a signature fixes. So calls are drawn at random, the same ones every time: extents between 1
+and `LARGEST` for the indices that the signature leaves open, and layouts as they occur in programs,
+C and Fortran order most of all, then slices, steps, reversed and broadcast axes. They are planned,
+which takes no memory and little time since nothing is computed. What most of them ask for is taken,
+and besides that the general kernels, which compute whatever the others do not
+(:mod:`einsumc.compiler.choose.general`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..compiler.choose import Kind, general_schedule
+from ..compiler.errors import EinsumError
+from ..compiler.resolve import resolve
+from .execute import prepare_layouts
+from .kernels import Kernel
+from .machine import machine
+from .memory import memory_order
+from .operands import Array
+from .plan import virtual
+from .views import distinct_output
+
+if TYPE_CHECKING:
+    from ..compiler.machine import Target
+    from ..compiler.schedule import Schedule
+    from ..compiler.subscripts import Expression, Subscripts
+    from ..compiler.windows import Given
+    from .signatures import Signature
+
+__all__ = ["schedules_for", "shapes_for"]
+
+CALLS = 4000
+"""How many calls are drawn, shared among the operands: planning many takes longer."""
+
+LARGEST = 2048
+"""The largest extent of an open index, where tensors are of few indices."""
+
+MOST = 64
+"""So many kernels at most, besides the general ones."""
+
+ENOUGH = 0.99
+"""The share of calls whose kernels are all to be there, if `MOST` allows."""
+
+_ELEMENTS = 36  # the binary logarithm of the largest tensor's size
+_POSITIONS = 120  # that of the positions of all indices together
+
+Layout = tuple[int, ...]
+"""An array's strides, in bytes."""
+
+
+def schedules_for(
+    subscripts: Subscripts,
+    signature: Signature,
+    optimize: Any,
+    memory_limit: int | None = None,
+    sizes: Given = (),
+) -> set[Schedule]:
+    """The schedules of the kernels that serve a signature.
+
+    Raises:
+        EinsumError: (a ValueError) the equation does not go together with the signature's extents,
+            or the memory limit is too low for all of them.
+    """
+    asked: Counter[frozenset[Schedule]] = Counter()
+    problem: EinsumError | None = None
+    for call in _calls(subscripts, signature, sizes):
+        if isinstance(call, EinsumError):
+            problem = call
+            continue
+        try:
+            asked[call.schedules(optimize, memory_limit)] += 1
+        except EinsumError as error:  # sizes for which the limit is too low
+            problem = error
+    if not asked and problem is not None:
+        raise problem
+    every: frozenset[Schedule] = frozenset().union(*asked)
+    return _most_wanted(asked) | (_general(every, len(signature.operands)) if every else set())
+
+
+def _most_wanted(asked: Counter[frozenset[Schedule]]) -> set[Schedule]:
+    """So many schedules that enough calls have all that they ask for."""
+    wanted: Counter[Schedule] = Counter()
+    for schedules, count in asked.items():
+        wanted.update(dict.fromkeys(schedules, count))
+    taken: set[Schedule] = set()
+    for schedule, _ in wanted.most_common(MOST):
+        served = sum(count for schedules, count in asked.items() if schedules <= taken)
+        if served >= ENOUGH * asked.total():
+            break
+        taken.add(schedule)
+    return taken
+
+
+def _general(drawn: frozenset[Schedule], operands: int) -> set[Schedule]:
+    """The general schedules for the element types of the steps that were drawn, and of all others
+    that contract two operands or fewer at a time.
+    """
+    types = {(s.elements, s.accumulator) for s in drawn}
+    for accumulator in {s.accumulator for s in drawn if s.accumulator[0] != "u"}:
+        found = sorted({e for s in drawn if s.accumulator == accumulator for e in s.elements})
+        for count in range(1, min(operands, 2) + 1):
+            types |= {
+                ((*factors, result), accumulator)
+                for factors in combinations_with_replacement(found, count)
+                for result in found
+            }
+    host = machine()
+    schedules = set()
+    for elements, accumulator in types:
+        for kind in Kind if accumulator[0] != "u" else (Kind.MAP,):  # bits are only moved
+            schedules.add(general_schedule(elements, accumulator, kind, host))
+    return schedules
+
+
+# --- calls that are not made ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What the plan of a call depends on."""
+
+    expression: Expression
+    dtype: np.dtype[Any]
+    strides: tuple[Layout, ...]
+    out_strides: Layout
+    same: tuple[int, ...]
+
+    def schedules(self, optimize: Any, memory_limit: int | None) -> frozenset[Schedule]:
+        """The schedules of all its steps."""
+        execution = prepare_layouts(
+            self.expression,
+            self.dtype,
+            self.strides,
+            self.out_strides,
+            optimize,
+            self.same,
+            obtain=_nothing,
+            memory_limit=memory_limit,
+        )
+        steps = (step for bound in execution.bound.values() for step in bound.steps)
+        return frozenset(step.choice.schedule for step in steps)
+
+
+def _nothing(schedule: Schedule, target: Target) -> Kernel:
+    """A kernel without arguments: of a call that is only drawn nobody asks for more."""
+    return Kernel("", 0, (), (), (), "")
+
+
+SHAPES = 100
+"""How many shapes are drawn where layouts are given."""
+
+
+def shapes_for(signature: Signature) -> Iterator[tuple[tuple[int, ...], ...]]:
+    """Shapes of operands as they may come, some of which may not go together in an equation."""
+    random = Random(0)
+    terms = [operand.axes for operand in signature.operands]
+    drawn = (_shapes(terms, _extents(terms, random)) for _ in range(SHAPES))
+    yield from dict.fromkeys(drawn)
+
+
+def _shapes(
+    terms: Sequence[Sequence[str | int]], extents: Mapping[str, int]
+) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(extents[a] if isinstance(a, str) else a for a in term) for term in terms)
+
+
+def _calls(
+    subscripts: Subscripts, signature: Signature, sizes: Given
+) -> Iterator[_Call | EinsumError]:
+    """Calls with arrays of a signature, or what is wrong with their extents."""
+    random = Random(0)
+    dtype = np.result_type(*(operand.dtype for operand in signature.operands))
+    terms = [operand.axes for operand in signature.operands]
+    for _ in range(max(CALLS // len(terms), 100)):
+        shapes = _shapes(terms, _extents(terms, random))
+        try:
+            expression = resolve(subscripts, shapes, sizes)
+        except EinsumError as error:  # extents that do not go together in this equation
+            yield error
+            continue
+        if not all(extent for _, extent in expression.extents):
+            continue
+        alike = [terms.index(term) for term in terms]
+        distinct = random.random() < 0.5
+        same = tuple(range(len(terms))) if distinct else tuple(alike)
+        kinds = _kinds(len(terms), random)
+        arrays: list[Array] = []
+        for place, shape in enumerate(shapes):
+            known = same[place] < place
+            arrays.append(
+                arrays[same[place]] if known else _drawn(shape, dtype, kinds[place], random)
+            )
+        written, part = distinct_output(expression)
+        out = part(_output(expression, written is expression, arrays, random))
+        yield _Call(written, dtype, tuple(a.strides for a in arrays), out.strides, same)
+
+
+def _extents(terms: Sequence[Sequence[str | int]], random: Random) -> dict[str, int]:
+    """An extent for every open index: as often between 1 and 2 as between 2 and 4, and so on."""
+    names = list(dict.fromkeys(a for term in terms for a in term if isinstance(a, str)))
+    rank = max(map(len, terms))
+    most = min(LARGEST.bit_length() - 1, _ELEMENTS / max(rank, 1), _POSITIONS / max(len(names), 1))
+    extents = {}
+    for name in names:
+        extent = int(2 ** (most * random.random()))
+        if extent > 8 and random.random() < 0.3:
+            extent -= extent % 8  # round numbers are more frequent than others
+        extents[name] = extent
+    return extents
+
+
+_LAYOUTS = "CCCCCCFFFVVSTRB"
+"""C and Fortran order; some axes order with a gap or without; a step; reversed; broadcast."""
+
+
+def _kinds(count: int, random: Random) -> str:
+    """A kind of layout for each operand: often that of C or Fortran order for all."""
+    chance = random.random()
+    if chance < 0.5:
+        return ("C" if chance < 0.35 else "F") * count
+    return "".join(_LAYOUTS[int(len(_LAYOUTS) * random.random())] for _ in range(count))
+
+
+def _drawn(shape: Sequence[int], dtype: np.dtype[Any], kind: str, random: Random) -> Array:
+    """An array of a kind of layout, without memory."""
+    axes = list(range(len(shape)))
+    if kind == "T":
+        axes.sort(key=lambda _: random.random())
+    elif kind == "F" or (kind != "C" and random.random() < 0.25):
+        axes.reverse()
+    if not axes:
+        return virtual(shape, dtype)
+    inner = axes[-1]
+    gap = {"V": 1, "T": int(2 * random.random()), "S": shape[inner]}.get(kind, 0)
+    room = [extent + (gap if axis == inner else 0) for axis, extent in enumerate(shape)]
+    array = virtual(room, dtype, axes)
+    strides = list(array.strides)
+    if kind == "S":
+        strides[inner] *= 2
+    elif kind in "RB":
+        axis = axes[int(len(axes) * random.random())]
+        strides[axis] *= -1 if kind == "R" else 0
+    return np.lib.stride_tricks.as_strided(array, shape, strides)
+
+
+def _output(
+    expression: Expression, plain: bool, operands: Sequence[Array], random: Random
+) -> Array:
+    """The result as `einsum` makes it, or at times one that the caller has."""
+    chance, rank = random.random(), len(expression.output_shape)
+    axes = memory_order(expression, operands, "K") if plain and chance < 0.8 else None
+    if chance > 0.9:
+        axes = tuple(reversed(range(rank)))
+    return virtual(expression.output_shape, operands[0].dtype, axes)
