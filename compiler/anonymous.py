@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from .choose import Choice, choose
+from .finish import Finish
 from .geometry import Geometry, canonical
 from .machine import Machine
 from .split import in_lines
@@ -41,6 +42,7 @@ class Form:
             extents=self._named(step.extents),
             strides=tuple(map(self._named, step.strides)),
             merged={self._name(i): self._listed(m) for i, m in step.merged.items()},
+            finish=step.finish and replace(step.finish, over=self._listed(step.finish.over)),
         )
 
     @property
@@ -76,17 +78,23 @@ def form_of(step: Geometry, machine: Machine) -> Form:
     names = tuple(step.extents)
     number = {name: str(n) for n, name in enumerate(names)}
     strides = tuple([tuple([(number[i], s) for i, s in t.items()]) for t in step.strides])
-    key = (step.elements, step.accumulator, tuple(step.extents.values()), strides)
+    finish = step.finish
+    if finish is not None:
+        finish = replace(finish, over=tuple([number[i] for i in finish.over if i in number]))
+    extents = tuple(step.extents.values())
+    key = (step.elements, step.accumulator, extents, strides, step.twins, finish)
     return Form(key, names, *_chosen(key, machine))
 
 
-_Key = tuple[tuple[str, ...], str, tuple[int, ...], tuple[tuple[tuple[str, int], ...], ...]]
+_Strides = tuple[tuple[tuple[str, int], ...], ...]
+_Key = tuple[tuple[str, ...], str, tuple[int, ...], _Strides, bool, Finish | None]
 
 
 @lru_cache(maxsize=4096)
 def _chosen(key: _Key, machine: Machine) -> tuple[Geometry, Choice]:
-    elements, accumulator, extents, strides = key
+    elements, accumulator, extents, strides, twins, finish = key
     numbered = {str(n): extent for n, extent in enumerate(extents)}
-    plain = Geometry(elements, accumulator, numbered, tuple(map(dict, strides)))
+    steps = tuple(map(dict, strides))
+    plain = Geometry(elements, accumulator, numbered, steps, twins=twins, finish=finish)
     step = in_lines(canonical(plain), machine)
     return step, choose(step, machine)

@@ -25,9 +25,11 @@ from dataclasses import dataclass
 from math import ceil, prod
 
 from .choose.packed import THIN, register_tile
+from .formula import Apply, Value
 from .machine import Levels, Machine
 from .program import Access, Program, Statement, bounds
 from .schedule import vector_lanes
+from .symmetry import gram_swap
 
 __all__ = ["Cost", "program_cost", "statement_cost", "worthwhile_threads"]
 
@@ -45,6 +47,9 @@ GATHER_CYCLES = 1.0
 
 PACKED_GATHER_CYCLES = 6.0
 """The same where the operand is packed: it is large, and each element is on a line of its own."""
+
+_MANY = 256
+"""Tiles across an output up to which those below its diagonal are counted one column by one."""
 
 _MOST = 10**300  # what a float can hold; the unfactored form of a network has more products
 
@@ -106,8 +111,10 @@ def statement_cost(
     """
     form = _form(statement, extents)
     flops = form.volume * (len(statement.factors) - 1 + bool(form.reduced))
+    flops += form.outputs * _operations(form.value)
     size = int(element[1:])
-    read = [min(_elements(factor, extents) * size, _MOST) for factor in form.factors]
+    accesses = dict.fromkeys(statement.accesses)
+    read = [min(_elements(access, extents) * size, _MOST) for access in accesses]
     written = min(_elements(statement.target, extents) * size, _MOST)
     total = sum(read) + written
     speeds = machine.speeds
@@ -117,14 +124,15 @@ def statement_cost(
     least = max(min(flops, _MOST) / (speeds.flops.of(element) * threads), reading + writing)
     groups = _groups(form)
     if groups is not None and _is_packed(groups, element, machine):
-        busy = _packed(groups, element, machine)
-        gathered = sum(n for f, n in zip(form.factors, read, strict=True) if _is_gathered(f, form))
+        busy = _packed(groups, element, machine, _is_mirrored(statement, groups, element, machine))
+        gathered = sum(n for f, n in zip(form.factors, read, strict=False) if _is_gathered(f, form))
         busy += gathered // size * PACKED_GATHER_CYCLES * _cycle(machine)
         panels = sum(read) / _rate(speeds.write, speeds.write_all, total // 2, machine, threads)
         seconds = busy / threads + reading + panels + writing
     else:
         busy = _streamed(form, element, machine)
         seconds = max(busy / threads, reading + writing)
+    seconds += _finishing(form, element, machine) / threads
     seconds += speeds.call + speeds.wake * (threads - 1) / threads
     return Cost(flops, total, seconds, least)
 
@@ -150,7 +158,8 @@ class _Form:
     """What of a statement is asked for again and again.
 
     ``factors`` are the distinct ones: the square of an array reads it once. ``names`` are theirs,
-    ``last`` the names of their last axes.
+    ``last`` the names of their last axes. ``kept`` are the indices of the sums that an epilogue is
+    applied to, ``over`` those of them that are summed after it.
     """
 
     extents: Mapping[str, int]
@@ -163,22 +172,29 @@ class _Form:
     volume: int
     outputs: int
     count: int  # of factors, equal ones too
+    value: Value | None
+    over: tuple[str, ...]
 
 
 def _form(statement: Statement, extents: Mapping[str, int]) -> _Form:
     factors = tuple(dict.fromkeys(statement.factors))
     kept, indices = statement.kept, statement.indices
+    epilogue = statement.epilogue
+    if epilogue is not None:
+        kept += epilogue.over
     return _Form(
         extents=extents,
         kept=kept,
-        reduced=indices[len(kept) :],
+        reduced=tuple(index for index in indices if index not in kept),
         factors=factors,
         names=tuple(factor.names for factor in factors),
         last=tuple(_last(factor) for factor in factors),
-        target_last=_last(statement.target),
+        target_last=_last(statement.target) if epilogue is None or not epilogue.over else (),
         volume=_volume(indices, extents),
         outputs=_volume(kept, extents),
         count=len(statement.factors),
+        value=epilogue.value if epilogue is not None else None,
+        over=epilogue.over if epilogue is not None else (),
     )
 
 
@@ -202,6 +218,8 @@ def _groups(form: _Form) -> _Groups | None:
     if form.count != 2:
         return None
     left, right = form.names[0], form.names[-1]
+    if any((name in left) == (name in right) for name in form.over):
+        return None
     if any(name in left and name not in right for name in form.target_last):
         left, right = right, left
     volumes = {"b": 1, "m": 1, "n": 1}
@@ -219,13 +237,25 @@ def _is_packed(groups: _Groups, element: str, machine: Machine) -> bool:
     return long and m * n * k >= machine.worth_packing
 
 
-def _packed(groups: _Groups, element: str, machine: Machine) -> float:
+def _is_mirrored(statement: Statement, groups: _Groups, element: str, machine: Machine) -> bool:
+    """Whether only half of the tiles are computed: see :mod:`.passes.mirror`."""
+    swap = gram_swap(statement)
+    alike = swap is not None and statement.epilogue is None and len(swap) == 1
+    alike = alike and groups.m == groups.n
+    return alike and groups.k <= machine.partial_sum and element[0] != "c"
+
+
+def _packed(groups: _Groups, element: str, machine: Machine, mirrored: bool = False) -> float:
     """Seconds of the microkernel's tiles on one core."""
     accumulator = _accumulator(element)
     lanes = vector_lanes(accumulator, machine.target.vector_bytes)
     rows, vectors = register_tile(accumulator, machine.target.registers)
     width = vectors * lanes
-    tiles = groups.b * ceil(groups.m / rows) * ceil(groups.n / width)
+    across = ceil(groups.n / width)
+    tiles = groups.b * ceil(groups.m / rows) * across
+    if mirrored:
+        below = (ceil(min((n + 1) * width, groups.m) / rows) for n in range(min(across, _MANY)))
+        tiles = groups.b * (sum(below) if across <= _MANY else tiles // groups.b // 2)
     depth = max(8, machine.l1_bytes // 2 // (width * int(accumulator[1:])))
     steps = groups.k + TILE_STEPS * ceil(groups.k / depth)
     return 2 * min(tiles * rows * width * steps, _MOST) / machine.speeds.flops.of(element)
@@ -268,7 +298,7 @@ def _streamed(form: _Form, element: str, machine: Machine) -> float:
             loads += 0.5 if v not in names or last == (v,) else GATHER_CYCLES * lanes
         cycles = volume * vectors * max(loads, operations)
         if v in form.kept:
-            stores = 1 if form.target_last == (v,) else lanes
+            stores = 0 if form.over else 1 if form.target_last == (v,) else lanes
             tiles = outputs / extent * ceil(extent / (4 * lanes))
             cycles += outputs * vectors * stores + tiles * TILE_CYCLES
         else:
@@ -281,6 +311,32 @@ def _cycle(machine: Machine) -> float:
     """Seconds of a cycle: two vector multiply-adds of f4, as the peak says."""
     a_cycle = (4 if machine.target.fma else 2) * machine.target.vector_bytes // 4
     return a_cycle / machine.speeds.flops.f4
+
+
+_CYCLES = {"divide": 4, "sqrt": 5, "power": 40, "exp": 14, "log": 20, "tanh": 22}
+"""For a function of a register; half a cycle for others."""
+
+
+def _operations(value: Value | None) -> int:
+    """How many functions a formula applies, equal ones once."""
+    return len({*_functions(value)}) if value is not None else 0
+
+
+def _functions(value: Value) -> Iterable[Apply]:
+    if isinstance(value, Apply):
+        yield value
+        for argument in value.arguments:
+            yield from _functions(argument)
+
+
+def _finishing(form: _Form, element: str, machine: Machine) -> float:
+    """Seconds that an epilogue's formula takes on one core."""
+    if form.value is None:
+        return 0.0
+    lanes = vector_lanes(_accumulator(element), machine.target.vector_bytes)
+    cycles = sum(_CYCLES.get(part.function, 0.5) for part in {*_functions(form.value)})
+    cycles += 0.5 * bool(form.over)
+    return min(form.outputs, _MOST) / lanes * cycles * _cycle(machine)
 
 
 def _accumulator(element: str) -> str:

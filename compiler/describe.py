@@ -6,7 +6,7 @@ import ast
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from . import loopnest
+from . import formula, loopnest
 from . import schedule as schedules
 from .schedule import Schedule
 
@@ -54,7 +54,7 @@ def read(text: str) -> Schedule:
 
 _PARTS = {
     name: value
-    for module in (loopnest, schedules)
+    for module in (formula, loopnest, schedules)
     for name, value in vars(module).items()
     if isinstance(value, type) and is_dataclass(value)
 }

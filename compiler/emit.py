@@ -42,8 +42,12 @@ class _Source(TileSource):
         self.line("def kernel(args, begin, end, scratch):")
         self.depth += 1
         self.prologue()
+        head = len(self.lines)
         for statement in self.nest.body:
             self.statement(statement)
+        self.lines[head:head] = [
+            f"    {name} = {_number(*number)}" for number, name in self.numbers.items()
+        ]
         return "\n".join(self.lines) + "\n"
 
     def prologue(self) -> None:
@@ -57,7 +61,7 @@ class _Source(TileSource):
             elif name in scratch:
                 buffer = scratch[name]
                 self.line(f"{buffer.name} = buffer(scratch, args[{slot}], {buffer.element})")
-            elif name in used:
+            elif name in {f"c{number}" for number in range(self.nest.numbers)} or name in used:
                 self.line(f"{name} = args[{slot}]")
 
     def used_names(self) -> set[str]:
@@ -201,13 +205,18 @@ class _Source(TileSource):
         """The body of the loops over ``indices``, with names for the ends of their blocks."""
         self.depth += 1
         known = dict(self.ends)
+        later = {inner.index for inner in walk(statements) if isinstance(inner, Loop)}
         for inner in walk(statements):
             if isinstance(inner, Loop | Tabulate) and len(inner.stop) > 1:
                 (index,) = inner.start.names
-                if index in indices and inner.stop not in self.ends:
+                bounds = {name for bound in inner.stop for name in bound.names}
+                is_known = index in indices and not bounds & later
+                if is_known and inner.stop not in self.ends:
                     word = "known" if f"{index}_end" in self.ends.values() else "end"
                     self.line(f"{index}_{word} = {self.stop(inner.stop)}")
                     self.ends[inner.stop] = f"{index}_{word}"
+        for statement in statements:
+            self.ask_for_update(statement)
         for statement in statements:
             self.statement(statement)
         self.ends = known
@@ -263,6 +272,13 @@ class _Source(TileSource):
             f" {pitch}, {row_count or 1}, ({stop} - {first.start}){each}, {first.start},"
             f" {extent} - {stop})"
         )
+
+
+def _number(position: int, kind: str, element: str) -> str:
+    """A number of a formula as a tile of one element."""
+    if kind == "c":
+        return f"pair(c{position}, c{position + 1}, {element})"
+    return f"{'real' if kind == 'f' else 'whole'}(c{position}, {element})"
 
 
 def _is_innermost(loop: Loop) -> bool:

@@ -3,7 +3,8 @@
     where(mask[i,j] != 0, tanh(acc + bias[j]), 0)
 
 A formula is a tree of functions. Its leaves are numbers, tensors at indices, and `CONTRACTED`, the
-sum of products that it belongs to. Functions are NumPy's, and mean what they mean there.
+sum of products that it belongs to. Functions are NumPy's, and mean what they mean there. Where a
+kernel is made, nothing has a name: a formula's leaves are `Input` and `Parameter`, by position.
 """
 
 from __future__ import annotations
@@ -22,9 +23,13 @@ __all__ = [
     "Apply",
     "Constant",
     "Contracted",
+    "Input",
+    "Parameter",
     "Read",
     "Value",
     "accesses_of",
+    "folded",
+    "replaced",
     "value_of",
     "with_accesses",
 ]
@@ -92,6 +97,33 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
+class Input:
+    """In a kernel: the element of one of the tensors that a formula is applied to."""
+
+    position: int
+
+    def text(self, product: str) -> str:
+        """The formula as text."""
+        return f"${self.position}"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """In a kernel: a number that is told when it is called, so that many formulas share a kernel.
+
+    `kind` is NumPy's letter: `b`, `i`, `f` or `c`. Like Python's numbers it takes the type of what
+    it is combined with, where that is of its kind.
+    """
+
+    position: int
+    kind: str
+
+    def text(self, product: str) -> str:
+        """The formula as text."""
+        return f"c{self.position}"
+
+
+@dataclass(frozen=True, slots=True)
 class Apply:
     """One of `FUNCTIONS` of other formulas.
 
@@ -116,7 +148,8 @@ class Apply:
         return f"{self.function}({', '.join(map(_bare, texts))})"
 
 
-Value = Contracted | Constant | Read | Apply
+Leaf = Contracted | Read | Input | Parameter
+Value = Leaf | Constant | Apply
 
 
 def _bare(text: str) -> str:
@@ -162,12 +195,49 @@ def value_of(value: Value, contracted: Any, read: Callable[[Access], Any]) -> An
     >>> value_of(Apply("maximum", (CONTRACTED, Constant(0))), np.array([-1, 2]), lambda access: ...)
     array([0, 2])
     """
+
+    def leaf(value: Leaf) -> Any:
+        return read(value.access) if isinstance(value, Read) else contracted
+
+    return folded(value, leaf, _by_numpy)
+
+
+def _by_numpy(function: str, *arguments: Any) -> Any:
+    return FUNCTIONS[function](*arguments)
+
+
+def folded(value: Value, leaf: Callable[[Leaf], Any], apply: Callable[..., Any]) -> Any:
+    """A formula with something in place of each leaf that is no constant, put together again.
+
+    Args:
+        value: the formula.
+        leaf: what stands in place of a leaf.
+        apply: makes one of the name of a function and what stands for its arguments.
+
+    >>> double = Apply("add", (CONTRACTED, CONTRACTED))
+    >>> folded(double, lambda leaf: "x", lambda function, x, y: f"{function}({x}, {y})")
+    'add(x, x)'
+    """
     match value:
-        case Contracted():
-            return contracted
         case Constant(number):
             return number
-        case Read(access):
-            return read(access)
         case Apply(function, arguments):
-            return FUNCTIONS[function](*(value_of(a, contracted, read) for a in arguments))
+            return apply(function, *(folded(a, leaf, apply) for a in arguments))
+        case _:
+            return leaf(value)
+
+
+def replaced(value: Value, leaf: Callable[[Leaf], Value]) -> Value:
+    """A formula with another one in place of each leaf that is no constant.
+
+    >>> double = Apply("add", (CONTRACTED, CONTRACTED))
+    >>> print(replaced(double, lambda leaf: Constant(2)).text(""))
+    2 + 2
+    """
+    match value:
+        case Constant():
+            return value
+        case Apply(function, arguments):
+            return Apply(function, tuple(replaced(a, leaf) for a in arguments))
+        case _:
+            return leaf(value)

@@ -8,16 +8,20 @@ loop), and names are gone. What is left decides the schedule, and with it the ke
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from .finish import Finish
 
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
     """A step ``out = sum of products`` by its extents and strides.
 
-    ``elements`` are the tensors' element types, the output last; ``strides[t][i]`` is tensor t's
+    ``elements`` are the tensors' element types, the output last; before it, those that only the
+    epilogue reads; ``strides[t][i]`` is tensor t's
     stride along index i in elements, and the tensor does not depend on the index where it has no
     entry. An affine access needs nothing more: its address is linear in the indices.
+    ``twins``: the first two operands are one tensor, read at two places.
     ``merged[i]`` are the indices that ``i`` stands for, outermost first, where it is not one alone.
     """
 
@@ -26,6 +30,13 @@ class Geometry:
     extents: Mapping[str, int]
     strides: tuple[Mapping[str, int], ...]
     merged: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
+    twins: bool = False
+    finish: Finish | None = None
+
+    @property
+    def factors(self) -> int:
+        """How many operands are multiplied; those that follow are read by the epilogue."""
+        return len(self.elements) - 1 - (self.finish.reads if self.finish else 0)
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -36,6 +47,17 @@ class Geometry:
     def reduced(self) -> tuple[str, ...]:
         """The indices that are summed over."""
         return tuple(i for i in self.extents if i not in self.strides[-1])
+
+    @property
+    def over(self) -> tuple[str, ...]:
+        """Those of them that are summed after the epilogue's formula."""
+        over = self.finish.over if self.finish else ()
+        return tuple(i for i in self.reduced if i in over)
+
+    @property
+    def contracted(self) -> tuple[str, ...]:
+        """Those that are summed before it."""
+        return tuple(i for i in self.reduced if i not in self.over)
 
     def volume(self, indices: Sequence[str]) -> int:
         """The product of some indices' extents."""
@@ -53,6 +75,8 @@ def canonical(geometry: Geometry) -> Geometry:
     """
     extents = {i: n for i, n in geometry.extents.items() if n != 1}
     strides = [{i: s for i, s in t.items() if i in extents} for t in geometry.strides]
+    finish = geometry.finish
+    over = {*finish.over} if finish is not None else set()
 
     def weight(index: str) -> tuple[bool, int, int]:
         steps = [abs(t[index]) for t in strides if index in t]
@@ -66,7 +90,14 @@ def canonical(geometry: Geometry) -> Geometry:
         merged = False
         for outer in order:
             inner = next(
-                (i for i in order if i != outer and _adjacent(strides, extents, outer, i)), None
+                (
+                    i
+                    for i in order
+                    if i != outer
+                    and (i in over) == (outer in over)
+                    and _adjacent(strides, extents, outer, i)
+                ),
+                None,
             )
             if inner is not None:
                 extents[inner] *= extents.pop(outer)
@@ -81,6 +112,8 @@ def canonical(geometry: Geometry) -> Geometry:
         {i: extents[i] for i in order},
         tuple({i: t[i] for i in order if i in t} for t in strides),
         {i: indices for i, indices in members.items() if len(indices) > 1},
+        geometry.twins,
+        finish and replace(finish, over=tuple(i for i in order if i in over)),
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from .affine import Affine
+from .finish import finished
 from .loopnest import Assign, Loop, Nest, Ref, Scope, Statement, Tabulate, Tiles
 
 
@@ -24,13 +25,14 @@ class Binding:
 
     ``members`` gives each group's indices' extents; ``strides`` each tensor's strides (elements) in
     the order of the group's members; ``blocks`` the block sizes. ``memory`` holds each tensor as a
-    flat array with the position in it of the element at index zero.
+    flat array with the position in it of the element at index zero. ``numbers`` are a formula's.
     """
 
     members: Mapping[str, Sequence[int]]
     strides: Mapping[tuple[str, str], Sequence[int]]
     blocks: Mapping[str, int]
     memory: Mapping[str, tuple[np.ndarray[Any, Any], int]]
+    numbers: Sequence[int] = ()
 
 
 def interpret(nest: Nest, binding: Binding, tiles: range | None = None) -> None:
@@ -101,14 +103,20 @@ class _Machine:
             self.cells[statement.table, position - start + lead] = offset
 
     def assign(self, statement: Assign) -> None:
-        if statement.total:
-            value = self.total(statement.factors[0])
-        else:
-            value = self.product([self.read(factor) for factor in statement.factors])
+        first, others = statement.factors[:1], statement.factors[1:]
+        values = [self.total(ref) if statement.total else self.read(ref) for ref in first]
+        values += [self.read(ref) for ref in others]
+        value = self.product(values)
+        if statement.formula is not None:
+            value = finished(statement.formula, values, self.binding.numbers)
         add = statement.add
-        if add is True or (isinstance(add, str) and self.names[add] > 0):
+        if add is True or (isinstance(add, str) and self.is_again(add)):
             value = self.sum(self.read(statement.target), value)
         self.write(statement.target, value)
+
+    def is_again(self, loops: str) -> bool:
+        """Whether any of some loops is past its first round."""
+        return any(self.names[name] > 0 for name in loops.split(" + "))
 
     def total(self, tile: Ref) -> Any:
         """The sum over the lanes of one row: the last term of a tile's offset counts lanes."""

@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from .affine import Affine
+from .formula import Value
 
 
 class Kind(StrEnum):
@@ -60,13 +61,15 @@ class Buffer:
 class Group:
     """Indices walked as one loop. A composite group reaches tensors through tables of offsets.
 
-    Before fusion every index is a group of its own, and ``into`` names the group that it joins.
+    A group may be summed ``over`` what an epilogue has made of the sum over other groups. Before
+    fusion every index is a group of its own, and ``into`` names the group that it joins.
     """
 
     name: str
     composite: bool
     reduced: bool
     into: str | None = None
+    over: bool = False
 
     @property
     def extent(self) -> str:
@@ -101,14 +104,17 @@ class Ref:
 class Assign:
     """``target = product of factors``, or ``+=``. No factors means zero.
 
-    ``add`` is False, True, or the name of a loop: add from that loop's second round on.
-    ``total`` sums the factors' lanes (the register tile's columns) into the target.
+    ``add`` is False, True, or the name of a loop: add from that loop's second round on; or the sum
+    of several names, of loops that begin at zero.
+    ``total`` sums the first factor's lanes (the register tile's columns) before all else. With a
+    ``formula`` the value is that, its inputs being the factors, and not their product.
     """
 
     target: Ref
     factors: tuple[Ref, ...]
     add: bool | str = False
     total: bool = False
+    formula: Value | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +170,8 @@ class Nest:
 
     ``operands`` and ``output`` are in the order of the kernel's arguments; ``strides`` says for
     every (tensor, group) that a tensor depends on which stride it has there: a number that the
-    layout class fixes, or a parameter's name. ``blocks`` are the block-size parameters.
+    layout class fixes, or a parameter's name. ``blocks`` are the block-size parameters, and so many
+    ``numbers`` of 64 bits are what formulas call their parameters.
     """
 
     operands: tuple[Buffer, ...]
@@ -174,6 +181,7 @@ class Nest:
     buffers: tuple[Buffer, ...]
     blocks: tuple[str, ...]
     body: tuple[Statement, ...]
+    numbers: int = 0
 
     def group(self, name: str) -> Group:
         """The group called ``name``."""
@@ -203,10 +211,10 @@ def parameters(nest: Nest) -> tuple[str, ...]:
     """What a kernel's argument array holds, in order, by name.
 
     The addresses of the tensors (by the tensors' names), the groups' extents, the block sizes, the
-    strides that the layout class leaves open, for every scratch buffer its place in the thread's
-    memory in bytes (``x0_panel_place``), and for every composite group the place of its
-    description within the array (``m_group``): its rank, its extents, and then each tensor's
-    strides in the order of the tensors.
+    strides that the layout class leaves open, a formula's numbers (``c0``), for every scratch
+    buffer its place in the thread's memory in bytes (``x0_panel_place``), and for every composite
+    group the place of its description within the array (``m_group``): its rank, its extents, and
+    then each tensor's strides in the order of the tensors.
     """
     composite = {group.name for group in nest.groups if group.composite}
     strides = (s for _, g, s in nest.strides if isinstance(s, str) and g not in composite)
@@ -215,6 +223,7 @@ def parameters(nest: Nest) -> tuple[str, ...]:
         *(group.extent for group in nest.groups),
         *nest.blocks,
         *strides,
+        *(f"c{number}" for number in range(nest.numbers)),
         *(place_of(buffer) for buffer in scratch_buffers(nest)),
         *(f"{group.name}_group" for group in nest.groups if group.composite),
     )

@@ -6,14 +6,41 @@ for i in 0..n_i:
         for j in 0..n_j:
             acc += x0[i, j] * x1[j, k]
         out[i, k] = acc
+
+An epilogue's formula takes the sum's place where it is written; where it is summed itself, that is
+one more level of loops, as in ``out[i] = sum_k square(sum_j x0[i, j] * x1[j, k])``::
+
+for i in 0..n_i:
+    total = 0
+    for k in 0..n_k:
+        acc = 0
+        for j in 0..n_j:
+            acc += x0[i, j] * x1[j, k]
+        total += square(acc)
+    out[i] = total
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from .affine import Affine
-from .loopnest import Assign, Buffer, Group, Kind, Loop, Nest, Ref, Scope, Term, at, nested
+from .finish import of_product
+from .loopnest import (
+    Assign,
+    Buffer,
+    Group,
+    Kind,
+    Loop,
+    Nest,
+    Ref,
+    Scope,
+    Statement,
+    Term,
+    at,
+    nested,
+)
 from .schedule import Schedule
 
 
@@ -32,7 +59,7 @@ def lower(
         members = {g.name: _members(g) for g in schedule.groups}
     members = {group: indices or [group] for group, indices in members.items()}
     groups = tuple(
-        Group(index, False, group.reduced, into=group.name)
+        Group(index, False, group.reduced, into=group.name, over=group.over)
         for group in schedule.groups
         for index in members[group.name]
     )
@@ -47,16 +74,28 @@ def lower(
         return Ref(tensor, tuple(Term(at(g), stride) for t, g, stride in strides if t == tensor))
 
     *names, out = schedule.names
-    kept = [_loop(group) for group in groups if not group.reduced]
-    reduced = [_loop(group) for group in groups if group.reduced]
-    factors = tuple(ref(name) for name in names)
-    sums = any(group.reduced for group in schedule.groups)
-    if sums:
+
+    def loops(*, reduced: bool, over: bool = False) -> list[Loop]:
+        return [_loop(g) for g in groups if (g.reduced, g.over) == (reduced, over)]
+
+    factors = tuple(map(ref, names[: schedule.factors]))
+    reads = tuple(map(ref, names[schedule.factors :]))
+    value = Assign(ref(out), (*factors, *reads))
+    if schedule.formula is not None:
+        value = replace(value, formula=of_product(schedule.formula, schedule.factors))
+    body: tuple[Statement, ...] = (value,)
+    buffers: tuple[Buffer, ...] = ()
+    if contracted := loops(reduced=True):
         acc = Ref("acc")
-        update = nested(reduced, (Assign(acc, factors, add=True),))
-        body = nested(kept, (Assign(acc, ()), *update, Assign(ref(out), (acc,))))
-    else:
-        body = nested(kept, (Assign(ref(out), factors),))
+        buffers = (Buffer(acc.buffer, schedule.accumulator, Scope.REGISTERS),)
+        update = nested(contracted, (Assign(acc, factors, add=True),))
+        value = Assign(ref(out), (acc, *reads), formula=schedule.formula)
+        body = (Assign(acc, ()), *update, value)
+    if over := loops(reduced=True, over=True):
+        total = Ref("total" if contracted else "acc")
+        buffers = (*buffers, Buffer(total.buffer, schedule.total, Scope.REGISTERS))
+        update = nested(over, (*body[:-1], replace(value, target=total, add=True)))
+        body = (Assign(total, ()), *update, Assign(ref(out), (total,)))
     return Nest(
         operands=tuple(
             Buffer(name, element, Scope.MEMORY)
@@ -65,9 +104,10 @@ def lower(
         output=Buffer(out, schedule.elements[-1], Scope.MEMORY),
         groups=groups,
         strides=strides,
-        buffers=(Buffer("acc", schedule.accumulator, Scope.REGISTERS),) if sums else (),
+        buffers=buffers,
         blocks=(),
-        body=body,
+        body=nested(loops(reduced=False), body),
+        numbers=schedule.numbers,
     )
 
 

@@ -5,8 +5,8 @@ becomes a kernel::
 
     subscripts  text and shapes -> checked expression
     program     expression -> statements
-    simplify    statements -> fewer, cheaper statements
-    factorize   statements -> pairwise (or deliberately n-ary) steps
+    rewrite     statements -> fewer, cheaper statements
+    factorize   statements -> pairwise (or deliberately n-ary) steps, equal ones once
     pad         operands that boxes cannot keep a step inside of -> copies framed in zeros
     slices      statements -> loops over pieces, in less memory; only if it is limited
     relayout    small operands that steps would read badly -> copies of them
@@ -55,8 +55,8 @@ __all__ = [
 ]
 
 _GENERATOR = (
-    *("affine", "build", "emit", "image", "loopnest", "lower", "machine", "pipeline", "schedule"),
-    *("passes", "simd", "tile_source"),
+    *("affine", "build", "emit", "express", "finish", "formula", "image", "loopnest", "lower"),
+    *("machine", "pipeline", "schedule", "passes", "simd", "tile_source"),
 )
 
 

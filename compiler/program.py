@@ -35,6 +35,8 @@ __all__ = [
     "VerificationError",
     "bounds",
     "evaluate",
+    "evaluate_all",
+    "evaluate_statement",
     "from_expression",
     "scattered",
     "verify_program",
@@ -344,7 +346,7 @@ def _expect(condition: bool, message: str) -> None:
 
 
 def evaluate(program: Program, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-    """Compute a program, slowly: every product of a statement is laid out before the sum.
+    """Compute a program of one result, slowly: every product is laid out before the sum.
 
     Args:
         program: a program that `verify_program` accepts.
@@ -356,23 +358,31 @@ def evaluate(program: Program, arrays: Mapping[str, NDArray[Any]]) -> NDArray[An
     >>> evaluate(program, {"a": np.array([[1, 2], [3, 4]]), "b": np.array([10, 1])})
     array(14)
     """
+    return evaluate_all(program, arrays)[program.result]
+
+
+def evaluate_all(program: Program, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Compute all results of a program, by name, as `evaluate` does."""
     verify_program(program)
     shapes, sizes = program.shapes, program.sizes
     values = {name: np.asarray(arrays[name]) for name in program.inputs}
     for name, array in values.items():
         if array.shape != shapes[name]:
             raise ValueError(f"{name!r} has shape {array.shape}, not {shapes[name]}")
+    elements = {tensor.name: tensor.element for tensor in program.tensors}
     for statement in program.statements:
-        target, total = statement.target, _evaluate(statement, values, sizes)
+        name, target = statement.target.tensor, statement.target
+        value = evaluate_statement(statement, values, sizes)
         if not target.is_plain:
-            total = scattered(total, target, shapes[target.tensor])
-        values[target.tensor] = total
-    return values[program.result]
+            value = scattered(value, target, shapes[name])
+        values[name] = value.astype(elements[name] or value.dtype, copy=False)
+    return {name: values[name] for name in program.results}
 
 
-def _evaluate(
+def evaluate_statement(
     statement: Statement, values: Mapping[str, NDArray[Any]], sizes: Mapping[str, int]
 ) -> NDArray[Any]:
+    """What a statement computes from these tensors, in the dtype that NumPy computes it in."""
     over = statement.epilogue.over if statement.epilogue else ()
     order = (*statement.kept, *over, *statement.contracted)
     shape = tuple(sizes[name] for name in order)

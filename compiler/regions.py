@@ -175,16 +175,10 @@ def _shifted(statement: Statement, values: Mapping[str, Affine]) -> Statement:
         return statement
     epilogue = statement.epilogue
     if epilogue is not None:
-        formula = with_accesses(epilogue.value, lambda access: _replaced(access, values))
+        formula = with_accesses(epilogue.value, lambda access: access.replaced(values))
         epilogue = Epilogue(formula, epilogue.over)
-    factors = tuple(_replaced(factor, values) for factor in statement.factors)
-    return Statement(_replaced(statement.target, values), factors, epilogue)
-
-
-def _replaced(access: Access, values: Mapping[str, Affine]) -> Access:
-    if not any(name in values for name in access.names):
-        return access
-    return Access(access.tensor, tuple(axis.replaced(values) for axis in access.subscripts))
+    factors = tuple(factor.replaced(values) for factor in statement.factors)
+    return Statement(statement.target.replaced(values), factors, epilogue)
 
 
 def _clearing(tensor: str, shapes: Mapping[str, tuple[int, ...]]) -> Box:
@@ -426,7 +420,7 @@ def _turned(
                 constant -= c * t
             values[pivot] = Affine(tuple(terms), sign * (constant // s))
             written = tuple(places if a == axis else a.replaced(values) for a in target.subscripts)
-            factors = tuple(_replaced(factor, values) for factor in family.statement.factors)
+            factors = tuple(factor.replaced(values) for factor in family.statement.factors)
             limits = tuple((a.replaced(values), n) for a, n in family.limits)
             inner.pop(pivot)
             yield _Family(

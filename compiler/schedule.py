@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .finish import wide
+from .formula import Value
 from .loopnest import Group
 
 
@@ -89,8 +91,13 @@ class Schedule:
     ``outer`` are the loops around a register tile, outermost first, of which the first
     ``parallel`` ones are split over threads; ``inner`` are the loops between the clearing of
     the register tile and its storing. ``rows`` and ``lanes`` name the groups of the tile.
+    A ``mirrored`` output is symmetric in rows and lanes: what is below its diagonal is copied from
+    above, and no sum is cut into blocks.
     ``linear`` lists (tensor, group, stride) for composite groups that the tensor has one stride
     along all the same, a number or an extent's name: it needs no table there.
+    ``formula`` is what becomes of the sum of products before it is written (see :mod:`.finish`).
+    It ``reads`` the last operands, and has so many ``numbers`` that each call brings. Groups that
+    are summed after it say so themselves.
     """
 
     recipe: str
@@ -112,6 +119,20 @@ class Schedule:
     partial: str | None = None  # the inner loop whose every round sums into a tile of its own
     stage: Stage | None = None
     linear: tuple[tuple[str, str, int | str], ...] = ()  # the one stride of a composite group
+    mirrored: bool = False
+    formula: Value | None = None
+    reads: int = 0
+    numbers: int = 0
+
+    @property
+    def factors(self) -> int:
+        """How many operands are multiplied; those that follow are read by the formula."""
+        return len(self.elements) - 1 - self.reads
+
+    @property
+    def total(self) -> str:
+        """The element type in which the formula's values are summed."""
+        return wide(self.elements[-1])
 
     @property
     def names(self) -> tuple[str, ...]:

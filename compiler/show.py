@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 
 from .affine import Affine
 from .cost import Cost
 from .loopnest import Assign, Group, Kind, Loop, Nest, Ref, Statement, Tabulate, Term, Tiles
+from .program import Program
 from .program import Statement as Step
 from .schedule import Schedule
 
@@ -49,9 +52,12 @@ def _lines(statement: Statement, depth: int) -> list[str]:
 
 def assignment(statement: Assign) -> str:
     """One assignment: ``acc[m, n] += x0[m, k] * x1[k, n]``."""
-    value = " * ".join(ref(factor) for factor in statement.factors) or "0"
+    factors = [ref(factor) for factor in statement.factors]
     if statement.total:
-        value = f"total {value}"
+        factors[0] = f"total {factors[0]}"
+    value = " * ".join(factors) or "0"
+    if statement.formula is not None:
+        value = re.sub(r"\$(\d+)", lambda found: factors[int(found[1])], statement.formula.text(""))
     sign = "+=" if statement.add is True else "="
     when = f"    (+= once {statement.add} > 0)" if isinstance(statement.add, str) else ""
     return f"{ref(statement.target)} {sign} {value}{when}"
@@ -106,6 +112,37 @@ def product(step: Step) -> str:
     """What a step multiplies, and what it makes of it: ``t0 = a * b``, or ``t0 = sum a``."""
     total = "sum " if len(step.factors) == 1 and step.reduced else ""
     return f"{step.target.tensor} = {total}{' * '.join(factor.tensor for factor in step.factors)}"
+
+
+def intermediates(before: Program, after: Program, element: str) -> list[tuple[str, str]]:
+    """Where each intermediate of a program is: its name, then `registers` or `memory 75.0 MiB`.
+
+    Args:
+        before: the program as it was written.
+        after: the same where statements have been merged.
+        element: the element type of what has no other.
+
+    >>> from .formula import CONTRACTED, Apply
+    >>> from .program import Access, Affine, Epilogue, Tensor
+    >>> a, t0, out = (Access(name, (Affine.index("i"),)) for name in ("a", "t0", "out"))
+    >>> made = Epilogue(Apply("exp", (CONTRACTED,)))
+    >>> steps = Step(t0, (a,), made), Step(out, (t0,), made)
+    >>> before = Program((Tensor("a", (1 << 20,)),), ("a",), (), ("out",), (("i", 1 << 20),))
+    >>> before = before.with_statements(steps)
+    >>> intermediates(before, before, "f4"), intermediates(before, before.with_statements(()), "f4")
+    ([('t0', 'memory 4.00 MiB')], [('t0', 'registers')])
+    """
+    left = {step.target.tensor for step in after.statements}
+    steps = (*before.statements, *after.statements)
+    made = dict.fromkeys(step.target.tensor for step in steps)
+    tensors = {tensor.name: tensor for tensor in (*before.tensors, *after.tensors)}
+
+    def place(name: str) -> str:
+        tensor = tensors[name]
+        bytes_ = prod(tensor.axes) * int((tensor.element or element)[1:])
+        return f"memory {size(bytes_)}" if name in left else "registers"
+
+    return [(name, place(name)) for name in made if name not in after.results]
 
 
 def tree(steps: Iterable[Step]) -> str:

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field, replace
 from math import gcd
 
 from .affine import Affine
+from .express import Expression
+from .finish import inputs_of, wide
+from .formula import Apply
 from .loopnest import Assign, Kind, Loop, Nest, Ref, Scope, Statement, Tabulate, Term
 from .schedule import Schedule, vector_lanes
 
@@ -39,6 +42,8 @@ class TileSource:
     whole: dict[str, bool | None] = field(default_factory=dict)  # sides known to be whole or not
     fixed: dict[str, str] = field(default_factory=dict)  # parts of offsets named before that loop
     in_runs: bool = False  # what `runs` tests has been found true
+    numbers: dict[tuple[int, str, str], str] = field(default_factory=dict)  # a formula's, typed
+    values: int = 0  # parts of formulas that have a name
 
     def line(self, text: str) -> None:
         """Add a line at the present depth."""
@@ -56,9 +61,10 @@ class TileSource:
         """Rows and lanes around one assignment: an operation on a whole tile."""
         statement, rows, lanes = tile_of(statement)
         if statement.total:
-            (tile,) = statement.factors
+            tile, *others = statement.factors
             self.line(f"{tile.buffer}_sum = total_rows({tile.buffer})")
-            statement = replace(statement, factors=(Ref(f"{tile.buffer}_sum"),), total=False)
+            sums = (Ref(f"{tile.buffer}_sum", tile.terms[:-1]), *others)
+            statement = replace(statement, factors=sums, total=False)
         row_axis, row_guard = self.axis(rows, "rows")
         lane_axis, lane_guard = self.axis(lanes, "columns")
         in_memory = self.is_guarded(statement)
@@ -71,13 +77,8 @@ class TileSource:
                 tests.append(f"{axis.inside} == {axis.size}")
         tests += runs
         if isinstance(statement.add, str):
-            # From the second round on, begin with what the output holds already.
-            self.line(f"if {statement.add} > 0:")
-            self.depth += 1
-            again = replace(statement, target=statement.factors[0], factors=(statement.target,))
-            self.assign(replace(again, add=True), row_axis, lane_axis, inside=bool(tests) or part)
-            self.depth -= 1
-            statement = replace(statement, add=False)
+            self.update(statement, row_axis, lane_axis, tests)
+            return
         if not tests or part:
             self.assign(statement, row_axis, lane_axis, inside=part)
             return
@@ -94,6 +95,41 @@ class TileSource:
         self.assign(statement, row_axis, lane_axis, inside=True)
         self.depth -= 1
         self.firsts.clear()
+
+    def update(self, statement: Assign, rows: Axis, lanes: Axis, tests: list[str]) -> None:
+        """Store a tile of sums, or add it to those of the blocks before."""
+        (tile,) = statement.factors
+        target, again = statement.target, f"{statement.add} > 0"
+        self.in_runs = True
+        first, row_step, lane_step = self.steps(target, rows, lanes)
+        self.in_runs = False
+        counts = f"{rows.inside or rows.size}, {lanes.inside or lanes.size}"
+        neighbours = lane_step == "1"
+        if neighbours:
+            self.line(f"if {' and '.join(tests) or 'True'}:")
+            self.line(
+                f"    update_rows({target.buffer}, {first}, {row_step}, {tile.buffer}, {again})"
+            )
+            self.line("else:")
+            self.depth += 1
+        first, row_step, lane_step = self.steps(target, rows, lanes)
+        places = f"{target.buffer}, {first}, {row_step}, {lane_step}"
+        self.line(f"update_part({places}, {tile.buffer}, {again}, {counts})")
+        self.depth -= neighbours
+
+    def ask_for_update(self, statement: Statement) -> None:
+        """Ask for the part of the output that a tile's sums go to, before they are made."""
+        if not isinstance(statement, Loop) or statement.kind is Kind.SERIAL:
+            return
+        statement, *sides = tile_of(statement)
+        if isinstance(statement.add, str):
+            target, (rows, lanes) = statement.target, [self.axis(side, "")[0] for side in sides]
+            self.in_runs = True
+            first, row_step, lane_step = self.steps(target, rows, lanes)
+            self.in_runs = False
+            if lane_step == "1":
+                places = f"{target.buffer}, {first}, {row_step}, {rows.size}, {lanes.size}"
+                self.line(f"prefetch_rows({places})")
 
     def name_fixed_parts(self, loop: Loop) -> None:
         """Compute once what an innermost loop's offsets have in common in all rounds."""
@@ -159,9 +195,26 @@ class TileSource:
         """
         if any(self.in_memory(ref) for ref in (statement.target, *statement.factors)):
             return True
-        summed = self.nest.group(self.schedule.lanes).reduced
+        summed = self.sums_lanes(statement)
         into = self.in_register(statement.target) and statement.add is True
+        if statement.formula is not None:
+            return into and (summed or self.sums_rows(statement))
         return summed and into and not any(map(self.in_register, statement.factors))
+
+    def sums_lanes(self, statement: Assign) -> bool:
+        """Whether the lanes of a tile that a statement adds to are added up in the end."""
+        lanes = self.nest.group(self.schedule.lanes)
+        twice = any(buffer.name == "total" for buffer in self.nest.buffers)
+        return lanes.reduced and (not twice or lanes.over == (statement.formula is not None))
+
+    def sums_rows(self, statement: Assign) -> bool:
+        """Whether a register tile's rows are added up to one."""
+        rows = self.schedule.rows
+        return (
+            rows is not None
+            and any(rows in term.position.names for f in statement.factors for term in f.terms)
+            and not any(rows in term.position.names for term in statement.target.terms)
+        )
 
     def in_memory(self, ref: Ref) -> bool:
         """Whether it is an operand or the output."""
@@ -186,12 +239,15 @@ class TileSource:
         counts = f", {rows.inside or rows.size}, {lanes.inside or lanes.size}" if inside else ""
         if not inside:
             self.ask_ahead(statement, rows, lanes)
-        element = self.schedule.accumulator
+        element = self.element_of(statement)
         target = statement.target
         in_register = self.in_register(target)
         if in_register and not statement.factors:
             shape = f"{rows.size}, {lanes.size}, {self.lanes(lanes.size)}"
             self.line(f"{target.buffer} = zeros({element}, {shape})")
+            return
+        if statement.formula is not None:
+            self.finish(statement, rows, lanes, counts)
             return
         panel = not in_register and self.is_panel(target)
         if panel and inside and self.copied_part(statement, rows, lanes):
@@ -202,8 +258,8 @@ class TileSource:
         ]
         if in_register and statement.add is True:
             # What lies outside is never stored, but summed lanes must not hold any of it.
-            summed = self.nest.group(self.schedule.lanes).reduced and target.buffer != "acc_sum"
-            counts = counts if summed else ""
+            totalled = target.buffer.endswith("_sum")
+            counts = counts if self.sums_lanes(statement) and not totalled else ""
             *first, last = values
             product = self.product(first)
             operation = (
@@ -221,6 +277,69 @@ class TileSource:
         if stored != element:
             value = f"convert({value}, {stored})"
         self.store(target, rows, lanes, counts, value)
+
+    def element_of(self, statement: Assign) -> str:
+        """The type in which a statement computes, if it has no formula."""
+        tiles = (ref for ref in (statement.target, *statement.factors) if self.in_register(ref))
+        tile = next((ref.buffer.removesuffix("_sum") for ref in tiles), None)
+        return self.schedule.accumulator if tile is None else self.nest.buffer(tile).element
+
+    def finish(self, statement: Assign, rows: Axis, lanes: Axis, counts: str) -> None:
+        """Compute a formula, and store its value or add it to a register tile."""
+        target, formula = statement.target, statement.formula
+        assert formula is not None
+        used = inputs_of(formula)
+        elements = tuple(map(self.input_element, statement.factors))
+        inputs = [
+            self.load(factor, rows, lanes, counts, element) if place in used else ""
+            for place, (factor, element) in enumerate(zip(statement.factors, elements, strict=True))
+        ]
+        expression = Expression(inputs, elements, self.named_value, self.named_number)
+        shape = f"{rows.size}, {lanes.size}, {self.lanes(lanes.size)}"
+        refs = tuple(ref for place, ref in enumerate(statement.factors) if place in used)
+        filled = self.fills(replace(statement, factors=refs), rows, lanes)
+        if self.in_register(target) and statement.add is True:
+            tile = target.buffer
+            element = self.nest.buffer(tile).element
+            collects = self.sums_rows(statement)
+            summed = self.sums_lanes(statement) or collects
+            counts = counts if summed and lanes.size * rows.size > 1 else ""
+            is_product = isinstance(formula, Apply) and formula.function == "multiply"
+            if isinstance(formula, Apply) and is_product and filled and element[0] in "fc":
+                x, y = (expression.text(part, element) for part in formula.arguments)
+                word = "collect_products" if collects else "multiply_add"
+                self.line(f"{tile} = {word}({tile}, {x}, {y}{counts})")
+                return
+            value = expression.text(formula, element)
+            if not filled:
+                value = f"stretch({value}, {shape})"
+            word = "collect" if collects else "accumulate"
+            self.line(f"{tile} = {word}({tile}, {value}{counts})")
+            return
+        value = expression.text(formula, self.nest.buffer(target.buffer).element)
+        if not filled:
+            value = f"stretch({value}, {shape})"
+        self.store(target, rows, lanes, counts, value)
+
+    def input_element(self, ref: Ref) -> str:
+        """The type in which a formula reads something: factors are of the accumulator's."""
+        if self.in_register(ref):
+            return self.nest.buffer(ref.buffer.removesuffix("_sum")).element
+        read = ref.buffer in self.schedule.names[self.schedule.factors :]
+        element = self.nest.buffer(ref.buffer).element
+        return wide(element) if read else self.schedule.accumulator
+
+    def named_value(self, text: str) -> str:
+        """A name for what an operation makes."""
+        if text.isidentifier():
+            return text
+        self.values += 1
+        self.line(f"value_{self.values} = {text}")
+        return f"value_{self.values}"
+
+    def named_number(self, position: int, kind: str, element: str) -> str:
+        """A name for a number of a formula as an element type, which begins the kernel."""
+        return self.numbers.setdefault((position, kind, element), f"c{position}_{element}")
 
     def ask_ahead(self, statement: Assign, rows: Axis, lanes: Axis) -> None:
         """Ask for what the next tile along the lanes, or the next position of a run, will read."""
@@ -303,11 +422,7 @@ class TileSource:
         name = f"{p}_tile"
         if row_step == "0":
             r, counts = 1, counts and f", 1, {lanes.inside or lanes.size}"
-        if wide and width < whole and lane_step == "1" and r == 1:
-            columns = -(-c // whole) * whole
-            call = f"load_rows({p}, {base}, 0, 1, {columns}, {whole}, 1, {c})"
-            name = f"{p}_wide"
-        elif wide and width < whole and row_step == "1" and r > 1:
+        if wide and width < whole and row_step == "1" and r > 1:
             call = f"load_panel({p}, {base}, {lane_step}, {c}, {r})"
             name = f"{p}_wide"
         elif lane_step == "0":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .affine import Affine
+from .finish import inputs_of
 from .loopnest import (
     Assign,
     Kind,
@@ -124,12 +125,17 @@ class _Verifier:
         operands = {operand.name for operand in self.nest.operands}
         self.check(target not in operands, f"operand {target} is written")
         self.ref(statement.target, bound, reads=statement.add is True)
-        for factor in statement.factors:
+        for place, factor in enumerate(statement.factors):
             # Which lanes are summed is said by the tile itself, not by a loop around.
-            lanes = set(factor.terms[-1].position.names) if statement.total else set()
+            total = statement.total and place == 0
+            lanes = set(factor.terms[-1].position.names) if total else set()
             self.ref(factor, bound | lanes, reads=True)
+        if statement.formula is not None:
+            unknown = inputs_of(statement.formula) - {*range(len(statement.factors))}
+            self.check(not unknown, f"{target} is made from unknown inputs")
         if isinstance(statement.add, str):
-            self.check(statement.add in bound, f"unknown loop {statement.add}")
+            unknown_loops = {*statement.add.split(" + ")} - bound
+            self.check(not unknown_loops, f"unknown loop {statement.add}")
         self.written.add(target)
 
     def ref(self, ref: Ref, bound: frozenset[str], *, reads: bool) -> None:

@@ -3,7 +3,7 @@
 opt_einsum counts a factor `a[c,y+k]` as one that has `c`, `y` and `k`: as if it were unfolded. But
 until `k` is summed, or `y` met elsewhere, it is only as long as its axis. So the paths of
 convolutions with several factors are searched here, by what the steps really are
-(`factorize.follow`). The best path to a set of factors is made of the best paths to two parts of
+(`follow.py`). The best path to a set of factors is made of the best paths to two parts of
 it, since what a part leaves does not depend on how it was computed.
 """
 
@@ -61,7 +61,7 @@ def windows_path(
         for place, (axis, extent) in enumerate(mine):
             others = {i for n, (other, _) in enumerate(mine) if n != place for i in other.names}
             alone = others.isdisjoint(axis.names) and not needed.isdisjoint(axis.names)
-            if not axis.is_index and alone:
+            if not axis.is_index and alone and extent < prod(extents[i] for i in axis.names):
                 whole.append((axis, extent))
             else:
                 closed.update(axis.names)

@@ -26,6 +26,8 @@ def argument_values(choice: Choice, step: Geometry, host: Machine, count: int) -
         for group, members in choice.members.items():
             if len(members) == 1 and members[0] in strides:
                 values[f"{tensor}_{group}"] = strides[members[0]]
+    if step.finish is not None:
+        values.update((f"c{number}", bits) for number, bits in enumerate(step.finish.numbers))
     return values
 
 

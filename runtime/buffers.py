@@ -15,19 +15,22 @@ __all__ = ["KEEP_BYTES", "Buffer", "Kept", "allocate"]
 KEEP_BYTES = 64 << 20
 """Buffers of up to this size wait for the next call."""
 
-_HUGE = 4 << 20  # from here on a buffer asks for huge pages
+HUGE_FROM = 1 << 20
+"""From so many bytes on a buffer is made of huge pages, if the system gives them."""
+
+HUGE_PAGE = 2 << 20
 
 
 class Buffer(NamedTuple):
     """Memory that begins on a page and holds anything.
 
     Attributes:
-        pages: what owns it; None has nothing.
+        pages: what owns it, and has its contents; None has nothing.
         address: of its first byte.
         size: in bytes.
     """
 
-    pages: mmap.mmap | None
+    pages: memoryview | None
     address: int
     size: int
 
@@ -41,15 +44,21 @@ def allocate(size: int, purpose: str) -> Buffer:
     Raises:
         MemoryError: there is none; the message tells the `purpose`.
     """
+    huge = size >= HUGE_FROM and hasattr(mmap, "MADV_HUGEPAGE")
+    if huge:
+        size = -(-size // HUGE_PAGE) * HUGE_PAGE
     try:
         # Private: forked children must not share it.
-        pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        pages = mmap.mmap(-1, size + (HUGE_PAGE if huge else 0), flags=flags)
     except (OSError, OverflowError) as problem:
         raise MemoryError(f"no memory for {size} bytes of {purpose}: {problem}") from problem
-    if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+    begin = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+    shift = -begin % HUGE_PAGE if huge else 0
+    if huge:
         with suppress(OSError):
-            pages.madvise(mmap.MADV_HUGEPAGE)
-    return Buffer(pages, ctypes.addressof(ctypes.c_char.from_buffer(pages)), size)
+            pages.madvise(mmap.MADV_HUGEPAGE, shift, size)
+    return Buffer(memoryview(pages)[shift : shift + size], begin + shift, size)
 
 
 class Kept(threading.local):

@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from ..compiler.subscripts import Expression, Subscripts
     from ..compiler.windows import Given
     from .signatures import Signature
+    from .traced import CompiledFunction
 
-__all__ = ["schedules_for", "shapes_for"]
+__all__ = ["schedules_for", "schedules_for_function", "shapes_for"]
 
 CALLS = 4000
 """How many calls are drawn, shared among the operands: planning many takes longer."""
@@ -86,6 +87,32 @@ def schedules_for(
         raise problem
     every: frozenset[Schedule] = frozenset().union(*asked)
     return _most_wanted(asked) | (_general(every, len(signature.operands)) if every else set())
+
+
+def schedules_for_function(function: CompiledFunction, signature: Signature) -> set[Schedule]:
+    """The schedules of the kernels that serve a compiled function whose positional arguments have
+    a signature.
+
+    Raises:
+        EinsumError: (a ValueError) the function does not go together with the signature.
+    """
+    asked: Counter[frozenset[Schedule]] = Counter()
+    problem: EinsumError | None = None
+    dtypes = [operand.dtype for operand in signature.operands]
+    for shapes in shapes_for(signature):
+        for kind in "CF":
+            operands = (_drawn(s, d, kind, Random(0)) for s, d in zip(shapes, dtypes, strict=True))
+            try:
+                _, execution = function.planned(*operands)
+            except EinsumError as error:  # sizes that do not go together in this function
+                problem = error
+                continue
+            steps = (step.choice.schedule for step in execution.steps if step is not None)
+            asked[frozenset(steps)] += 1
+    if not asked and problem is not None:
+        raise problem
+    every: frozenset[Schedule] = frozenset().union(*asked)
+    return _most_wanted(asked) | (_general(every, 2) if every else set())
 
 
 def _most_wanted(asked: Counter[frozenset[Schedule]]) -> set[Schedule]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .manifest import Request
     from .precompile import Precompiled
     from .store import Store
+    from .traced import CompiledFunction
 
 __all__ = ["CompiledEinsum", "compile_einsum", "einsum"]
 
@@ -159,7 +160,7 @@ def compile_einsum(
     optimize: Any = True,
     memory_limit: int | str | None = None,
     sizes: Mapping[str, int] | None = None,
-) -> "CompiledEinsum": ...
+) -> "CompiledFunction": ...
 @overload
 def compile_einsum(
     equation: None = None,
@@ -168,7 +169,7 @@ def compile_einsum(
     optimize: Any = True,
     memory_limit: int | str | None = None,
     sizes: Mapping[str, int] | None = None,
-) -> Callable[[Callable[..., Any]], "CompiledEinsum"]: ...
+) -> Callable[[Callable[..., Any]], "CompiledFunction"]: ...
 def compile_einsum(
     equation: str | Callable[..., Any] | None = None,
     *,
@@ -177,25 +178,25 @@ def compile_einsum(
     memory_limit: int | str | None = None,
     sizes: Mapping[str, int] | None = None,
 ) -> Any:
-    """Make a function of an equation; or, as a decorator, give a stub its body.
+    """Make a function of an equation; or, as a decorator, give a stub its body, or compile a body.
 
     Args:
-        equation: what to compute, as the first argument of np.einsum. (Without one the decorated
-            function's body would say; that is not implemented yet.)
+        equation: what to compute, as the first argument of np.einsum. Without one the decorated
+            function's body says: it is traced, and may be made of whatever `compiler/trace` knows.
         signatures: dtypes and ranks to have kernels for, `"f4[i,j], f4[j,k]"`; the grammar is in
             `runtime/signatures.py`. Calls with others work as well.
         optimize: as for `einsum`.
-        memory_limit: as for `einsum`.
-        sizes: as for `einsum`.
+        memory_limit: as for `einsum`; for equations alone.
+        sizes: as for `einsum`; for equations alone.
 
     Returns:
-        A `CompiledEinsum`. Used as a decorator it takes the stub's name, docstring and the names of
-        its parameters, one an operand; operands may then be given by keyword.
+        A `CompiledEinsum`, or a `CompiledFunction` if there is no equation. Used as a decorator it
+        takes the stub's name, docstring and the names of its parameters, one an operand; operands
+        may then be given by keyword.
 
     Raises:
         EinsumError: (a ValueError) the equation or a signature is wrong.
         EinsumTypeError: (a TypeError) the stub does not fit the equation.
-        NotImplementedError: there is no equation.
 
     >>> multiply = compile_einsum("ij,jk->ik")
     >>> multiply(np.ones((2, 3)), np.ones((3, 2)))
@@ -220,19 +221,15 @@ def compile_einsum(
         kind = type(equation).__name__
         raise EinsumTypeError(f"the equation must be a str, or a function to decorate, not {kind}")
     parsed = tuple(parse_signature(signature) for signature in signatures)
+    if limit is not None:
+        raise EinsumError("memory_limit is for equations; a function's body cannot be sliced yet")
+    if sizes is not None:
+        raise EinsumError("sizes are for equations; a function's body says what its arrays are")
+    from .traced import CompiledFunction
+
     if equation is not None:
-        return _trace_body(equation, parsed, normalize_optimize(optimize))
-    return lambda function: _trace_body(function, parsed, normalize_optimize(optimize))
-
-
-def _trace_body(
-    function: Callable[..., Any], signatures: tuple[Signature, ...], optimize: Optimize
-) -> "CompiledEinsum":
-    """What the einsums in a function's body compute; to be."""
-    raise NotImplementedError(
-        f"{getattr(function, '__name__', function)}: compiling the body of a function is not "
-        'implemented yet; give the equation, as in @compile_einsum("ij,jk->ik")'
-    )
+        return CompiledFunction(equation, parsed, normalize_optimize(optimize))
+    return lambda function: CompiledFunction(function, parsed, normalize_optimize(optimize))
 
 
 class CompiledEinsum(Dispatcher):

@@ -6,9 +6,7 @@ layout makes its plan (checks, conversions, compilation); every later one looks 
 """
 
 import functools
-import os
 import re
-import threading
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -20,7 +18,7 @@ from ..compiler.errors import EinsumError, EinsumTypeError
 from ..compiler.resolve import resolve
 from ..compiler.subscripts import Expression, Subscripts
 from ..compiler.windows import Given
-from . import entry, settings, threads
+from . import entry, settings
 from .memory import allocate, memory_order
 from .missing import at_best_level, explain_missing
 from .operands import (
@@ -36,22 +34,20 @@ from .operands import (
     ready,
 )
 from .optimize import Optimize, check_path
+from .plan_cache import PlanCache
 from .slow import evaluate_slowly
 from .views import as_view, distinct_output
 
 if TYPE_CHECKING:
     from .manifest import Use
 
-__all__ = ["Dispatcher", "prepare_all"]
+__all__ = ["Dispatcher", "layout_of", "out_layout", "prepare_all"]
 
 _Write = Callable[[Sequence[Array], Array], None]
 """Computes an einsum of prepared operands into an array that fits."""
 
 _Plan = Callable[[Sequence[Array], Array | None], Any]
 """Computes an einsum of operands, as given, into `out` if there is one, and returns the result."""
-
-_PLANS = 4096
-"""Plans that one object keeps; when it has so many it starts anew."""
 
 
 class _Direct(NamedTuple):
@@ -68,7 +64,7 @@ class _Direct(NamedTuple):
     layout: tuple[tuple[int, ...], tuple[int, ...]] | None
 
 
-class Dispatcher:
+class Dispatcher(PlanCache):
     """One equation and its plans.
 
     Attributes:
@@ -79,7 +75,7 @@ class Dispatcher:
         sizes: extents that were asked for.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_native_plans")
+    __slots__ = ("__weakref__", "_native_plans")
     # A slot because native code reads it: unset, or what `entry.new_plans` makes.
     _native_plans: list[Any]
     _entered: type | None = None  # the class whose method `__call__` the native entry may replace
@@ -92,6 +88,7 @@ class Dispatcher:
         memory_limit: int | None = None,
         sizes: Given = (),
     ) -> None:
+        super().__init__()
         if isinstance(optimize, tuple) and not (optimize and isinstance(optimize[0], str)):
             check_path(optimize, len(subscripts.inputs))
         self.equation = subscripts.text
@@ -100,10 +97,7 @@ class Dispatcher:
         self.memory_limit = memory_limit
         self.sizes = sizes
         self._subscripts = subscripts
-        self._plans: dict[Any, _Plan] = {}
         self._direct: dict[Any, _Direct] = {}
-        self._making: dict[Any, _Making] = {}
-        self._changes = threads.changes
 
     def _call(
         self,
@@ -114,11 +108,9 @@ class Dispatcher:
         casting: str,
     ) -> Any:
         """Look the plan up, or make it."""
-        if self._changes != threads.changes:
-            self._changes = threads.changes
-            self._forget()
+        self._forget_old()
         if dtype is None and order == "K" and casting == "safe":  # nearly always
-            key = _layout(operands)
+            key = layout_of(operands)
             if key is not None:
                 if out is None:
                     plan = self._plans.get(key)
@@ -127,7 +119,7 @@ class Dispatcher:
                             self._make_native(key, operands, None)
                         return plan(operands, None)
                 elif isinstance(out, np.ndarray):
-                    key = (key, _out_layout(out, operands))
+                    key = (key, out_layout(out, operands))
                     plan = self._plans.get(key)
                     if plan is not None:
                         if key in self._direct:
@@ -144,6 +136,10 @@ class Dispatcher:
         casting: str,
     ) -> Any:
         """What `_call` does, if the layout may be new or an argument unusual."""
+        for operand in operands:
+            if hasattr(operand, "__einsumc_call__"):  # the function around it is being traced
+                options = {"out": out, "dtype": dtype, "order": order, "casting": casting}
+                return operand.__einsumc_call__(self._subscripts, operands, options)
         order, casting = _check_order(order), _check_casting(casting)
         if dtype is not None:
             dtype = np.dtype(dtype)
@@ -151,41 +147,23 @@ class Dispatcher:
         if out is not None and not isinstance(out, np.ndarray):
             check_out(out, ())
 
-        key: Any = _layout(arrays)
+        key: Any = layout_of(arrays)
         if out is not None:
-            key = (key, _out_layout(out, arrays))
+            key = (key, out_layout(out, arrays))
         if dtype is not None or order != "K" or casting != "safe":
             key = (key, dtype, order, casting)
-        return self._plan(key, arrays, out, dtype, order, casting)(arrays, out)
 
-    def _plan(self, key: Any, *call: Any) -> _Plan:
-        """The plan for this key; however many threads ask for it at once, one of them makes it."""
-        while True:
-            plan = self._plans.get(key)
-            if plan is not None:
-                return plan
-            mine = _Making()
-            theirs = self._making.setdefault(key, mine)
-            if theirs is not mine:
-                if theirs.process == os.getpid():
-                    theirs.done.wait()
-                    continue
-                self._making[key] = mine  # a thread that was not taken along when we were forked
-            try:
-                plan, direct = self._make_plan(*call)
-                if len(self._plans) >= _PLANS:
-                    self._forget()
-                if direct is not None:
-                    self._direct[key] = direct
-                self._plans[key] = plan
-                return plan
-            finally:
-                self._making.pop(key, None)
-                mine.done.set()
+        def make() -> _Plan:
+            plan, direct = self._make_plan(arrays, out, dtype, order, casting)
+            if direct is not None:
+                self._direct[key] = direct
+            return plan
+
+        return self._obtain(key, make)(arrays, out)
 
     def _forget(self) -> None:
         """Throw all plans away."""
-        self._plans.clear()
+        super()._forget()
         self._direct.clear()
         if hasattr(self, "_native_plans"):
             self._native_plans = entry.new_plans()
@@ -324,20 +302,10 @@ _FEW = 5
 """So many operands are compared with each other faster than by their addresses."""
 
 
-class _Making:
-    """A plan that a thread is making."""
-
-    __slots__ = ("done", "process")
-
-    def __init__(self) -> None:
-        self.done = threading.Event()
-        self.process = os.getpid()
-
-
 # --- layouts --------------------------------------------------------------------------------------
 
 
-def _layout(operands: Sequence[Any]) -> tuple[Any, ...] | None:
+def layout_of(operands: Sequence[Any]) -> tuple[Any, ...] | None:
     """What kernels depend on, of operands that are arrays; None if one is something else."""
     key: list[Any] = []
     for operand in operands:
@@ -374,7 +342,8 @@ def _address(array: Array) -> int:
     return cast("int", array.__array_interface__["data"][0])
 
 
-def _out_layout(out: Array, operands: Sequence[Array]) -> tuple[Any, ...]:
+def out_layout(out: Array, operands: Sequence[Array]) -> tuple[Any, ...]:
+    """What a plan depends on, of an array for the result."""
     return (
         out.dtype,
         out.shape,

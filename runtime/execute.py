@@ -20,6 +20,7 @@ from ..compiler.anonymous import Form, form_of
 from ..compiler.choose import Choice, substitutes
 from ..compiler.cost import statement_cost, worthwhile_threads
 from ..compiler.factorize import Factorization, factorize
+from ..compiler.finish import finish_of, operands_of
 from ..compiler.geometry import Geometry
 from ..compiler.machine import Machine, Target
 from ..compiler.pad import pad
@@ -72,13 +73,10 @@ class Step:
     seconds: float  # that one thread would take, by the cost model
 
     def run(self, arrays: Mapping[str, Array]) -> None:
-        """Compute on arrays of the layouts that it was bound to, by the names of the tensors.
-
-        They begin where the step does.
-        """
+        """Compute on arrays of the layouts that it was bound to, by the names of the tensors."""
         arguments = self.arguments.copy()
-        for place, name in enumerate(self.operands):
-            arguments[place] = arrays[name].__array_interface__["data"][0]
+        for place, (name, offset) in enumerate(zip(self.operands, self.offsets, strict=True)):
+            arguments[place] = arrays[name].__array_interface__["data"][0] + offset
         threads.run(
             self.kernel.address,
             arguments.__array_interface__["data"][0],
@@ -354,7 +352,7 @@ def _prepared(
     def with_copies(program: Program, layouts: Layouts) -> Program:
         if not copies:
             return program
-        return relayout(program, partial(_geometry, layouts, program.sizes, wide), host)
+        return relayout(program, partial(geometry_of, layouts, program.sizes, wide), host)
 
     if memory_limit is None:
         program = pad(factorization.program)
@@ -375,7 +373,7 @@ def _prepared(
     numbers = {name: number for number, name in enumerate([*inputs, program.result, *offsets])}
     numbers[ZERO] = -1
     bound: dict[tuple[bool, ...], Bound] = {}
-    maker = _Steps(host, obtain, wide)
+    maker = Steps(host, obtain, wide)
     for key in product(*((True, False) if s.extent % s.block else (True,) for s in sliced.slices)):
         ends = {
             each.index: each.extent % each.block
@@ -402,7 +400,7 @@ def _layouts(
 ) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     """The given layouts, and for all other tensors those of C-ordered arrays."""
     made = {
-        tensor.name: (_c_strides(tensor.axes, dtype.itemsize), dtype)
+        tensor.name: (strides_of(tensor.axes, dtype.itemsize), dtype)
         for tensor in program.tensors
         if tensor.name not in given
     }
@@ -414,7 +412,7 @@ def _moves(step: Step, sliced: Sliced, given: Layouts) -> list[list[int]]:
 
     Intermediates are those of a piece, and stay where they are.
     """
-    accesses = (*step.statement.factors, step.statement.target)
+    accesses = (*operands_of(step.statement), step.statement.target)
     order = (*step.form.numbered_choice.operands, len(accesses) - 1)
     grow = []
     for access in [accesses[n] for n in order] if sliced.slices else ():
@@ -470,23 +468,33 @@ def _check_room(size: int) -> None:
         )
 
 
-def _geometry(
+def geometry_of(
     layouts: Layouts,
     extents: Mapping[str, int],
     accumulator: np.dtype[Any],
     statement: Statement,
 ) -> Geometry:
     """A statement's sizes and strides, in elements."""
-    accesses = (*statement.factors, statement.target)
+    accesses = (*operands_of(statement), statement.target)
     return Geometry(
         elements=tuple(element(layouts[a.tensor][1]) for a in accesses),
         accumulator=element(accumulator),
         extents={i: extents[i] for i in statement.indices},
         strides=tuple(_strides(a, *layouts[a.tensor]) for a in accesses),
+        twins=len(accesses) == 3 and _begin_together(*accesses[:2]),
+        finish=finish_of(statement),
     )
 
 
-class _Steps:
+def _begin_together(first: Access, second: Access) -> bool:
+    """Whether two accesses are of one tensor, and at the same place where all indices are zero."""
+    return first.tensor == second.tensor and all(
+        one.constant == other.constant
+        for one, other in zip(first.subscripts, second.subscripts, strict=True)
+    )
+
+
+class Steps:
     """Makes steps. Those that differ in names alone share their arguments and all else."""
 
     def __init__(
@@ -501,12 +509,12 @@ class _Steps:
 
     def make(self, statement: Statement, extents: Mapping[str, int], layouts: Layouts) -> Step:
         """The step that computes a statement with tensors of these layouts."""
-        form = form_of(_geometry(layouts, extents, self._accumulator, statement), self._host)
+        form = form_of(geometry_of(layouts, extents, self._accumulator, statement), self._host)
         alike = self._made.get(form.key) or self._made.setdefault(
             form.key, self._first(statement, extents, form)
         )
         choice = alike.form.numbered_choice
-        accesses = (*statement.factors, statement.target)
+        accesses = (*operands_of(statement), statement.target)
         order = (*choice.operands, len(accesses) - 1)
         operands = tuple([accesses[i].tensor for i in order])
         form = form if choice is form.numbered_choice else replace(form, numbered_choice=choice)
@@ -578,7 +586,8 @@ def _offset(access: Access, strides: Sequence[int]) -> int:
     return sum([subscript.constant * stride for subscript, stride in pairs])
 
 
-def _c_strides(shape: Sequence[int], item: int) -> tuple[int, ...]:
+def strides_of(shape: Sequence[int], item: int) -> tuple[int, ...]:
+    """The strides of a C-ordered array, in bytes."""
     strides = [item]
     for extent in reversed(shape[1:]):
         strides.append(strides[-1] * extent)

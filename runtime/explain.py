@@ -337,7 +337,8 @@ def _explain(
     for number, step in enumerate(execution.steps, start=1):
         title = f"step {number} of {len(execution.steps)}: {step.statement}"
         runs = execution.sliced.runs(execution.levels[number - 1])
-        steps.append(_explained(step, runs, execution, dtype, [equation, title, tree]))
+        context = [equation, title, tree]
+        steps.append(explained(step, runs, element(dtype), context))
     return Explanation(
         equation=expression.text,
         sizes=expression.sizes,
@@ -351,9 +352,16 @@ def _explain(
     )
 
 
-def _explained(
-    step: Step, runs: int, execution: Execution, dtype: np.dtype[Any], context: Sequence[str]
-) -> ExplainedStep:
+def explained(step: Step, runs: int, kind: str, context: Sequence[str]) -> ExplainedStep:
+    """A step for people.
+
+    Args:
+        step: what is executed.
+        runs: how often.
+        sizes: the extent of each index.
+        kind: type of the elements, such as `f4`.
+        context: lines for the head of its source.
+    """
     host, schedule = machine(), step.choice.schedule
     values = dict(zip(step.kernel.parameters, step.arguments.tolist(), strict=False))
     groups = tuple(
@@ -381,7 +389,7 @@ def _explained(
         ", ".join(f"{group.name} = {show.indices(group.indices)}" for group in groups),
         show.schedule(schedule),
     ]
-    sizes, kind = step.extents, element(dtype)
+    sizes = step.extents
     once = statement_cost(step.statement, sizes, kind, host)
     shared = statement_cost(step.statement, sizes, kind, host, step.threads)
     return ExplainedStep(
@@ -415,7 +423,7 @@ def _program(plan: Explanation) -> str:
 
 
 def _tree(plan: Explanation) -> str:
-    if plan.factorization is None:
+    if not plan.steps:
         return plan.note
     sliced = bool(plan.slices)
     rows = [
@@ -440,14 +448,16 @@ def _tree(plan: Explanation) -> str:
     took = ["predicted", *(["measured"] if measured else []), "roofline"]
     numbers = ["flops", "bytes", *took, "threads"]
     head = ["step", *(["runs"] if sliced else []), "computes", "subscripts", *numbers, "kernel"]
-    chosen = plan.factorization.chosen
     loops = f"in slices: {', '.join(map(str, plan.slices))}\n" if sliced else ""
+    steps = _indented(show.table(head, rows, " ".join(["runs", *numbers])))
+    found = plan.factorization
+    if found is None:
+        return f"memory: {_memory(plan)}\n{steps}"
     return "\n\n".join(
         (
-            f"factorization: {chosen}\nmemory: {_memory(plan)}\n{loops}"
-            + _indented(show.table(head, rows, " ".join(["runs", *numbers]))),
+            f"factorization: {found.chosen}\nmemory: {_memory(plan)}\n{loops}{steps}",
             "candidates, with the time of one core\n"
-            + _indented(show.candidates(plan.factorization.candidates, chosen)),
+            + _indented(show.candidates(found.candidates, found.chosen)),
         )
     )
 

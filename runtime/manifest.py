@@ -8,7 +8,12 @@
     layouts = ["C, F+"]                  # beside the usual ones; see layouts.py
     sizes = {"y" = 32}                   # as einsum takes them
 
-The last four may be left out.
+The last four may be left out. In place of an equation there may be a function that
+`compile_einsum` decorates; its operands are the function's positional arguments:
+
+    [[kernel]]
+    function = "package.module:name"
+    signatures = ["f4[n,i], f4[n,j]"]
 
 People write such files, and so does a run with EINSUMC_RECORD (`record.py`). What is written here
 has one form: entries and their lists sorted, nothing twice.
@@ -35,7 +40,7 @@ from .operands import Array
 from .optimize import Optimize, normalize_optimize
 from .signatures import OperandSignature, Signature, parse_signature
 
-__all__ = ["Request", "Use", "read_requests", "to_text", "use_of", "uses_in"]
+__all__ = ["FunctionRequest", "Request", "Use", "read_requests", "to_text", "use_of", "uses_in"]
 
 _KEYS = ("equation", "signatures", "optimize", "memory_limit", "layouts", "sizes")
 
@@ -220,8 +225,28 @@ class Request:
     layouts: tuple[tuple[str, ...], ...] = ()
     sizes: Given = ()
 
+    @property
+    def text(self) -> str:
+        """What it is called in lists."""
+        return self.subscripts.text
 
-def read_requests(path: str | os.PathLike[str]) -> list[Request]:
+
+@dataclass(frozen=True, slots=True)
+class FunctionRequest:
+    """The same for a function whose body is compiled, `module:name`."""
+
+    function: str
+    signatures: tuple[Signature, ...]
+    optimize: Optimize = True
+    memory_limit: int | None = None
+
+    @property
+    def text(self) -> str:
+        """What it is called in lists."""
+        return self.function
+
+
+def read_requests(path: str | os.PathLike[str]) -> list[Request | FunctionRequest]:
     """Read a manifest.
 
     Raises:
@@ -246,8 +271,10 @@ def read_requests(path: str | os.PathLike[str]) -> list[Request]:
     return [_request(f"{name}: kernel {n}", entry) for n, entry in enumerate(entries, start=1)]
 
 
-def _request(where: str, entry: Mapping[str, Any]) -> Request:
+def _request(where: str, entry: Mapping[str, Any]) -> Request | FunctionRequest:
     """One entry; errors say where it is."""
+    if "function" in entry:
+        return _function_request(where, entry)
     for key in entry:
         if key not in _KEYS:
             raise _wrong_key(where, key, f"expected {', '.join(_KEYS[:-1])} or {_KEYS[-1]}")
@@ -274,6 +301,22 @@ def _request(where: str, entry: Mapping[str, Any]) -> Request:
     )
     sizes = _located(f"{where}, sizes", given_sizes, entry.get("sizes"))
     return Request(subscripts, checked, optimize, limit, words, sizes)
+
+
+def _function_request(where: str, entry: Mapping[str, Any]) -> FunctionRequest:
+    for key in entry:
+        if key not in ("function", "signatures"):
+            raise _wrong_key(where, key, "beside function, expected signatures alone")
+    function, signatures = entry["function"], entry.get("signatures")
+    if not isinstance(function, str) or not re.fullmatch(r"[\w.]+:[\w.]+", function):
+        raise _wrong_key(where, "function", "expected a text such as 'package.module:name'")
+    if not isinstance(signatures, list) or not signatures:
+        raise EinsumError(f"{where}: it has no signatures")
+    checked = tuple(
+        _located(f"{where}, signature {n}", parse_signature, signature)
+        for n, signature in enumerate(signatures, start=1)
+    )
+    return FunctionRequest(function, checked)
 
 
 def _located(where: str, read: Callable[..., Any], *arguments: Any) -> Any:

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..compiler.machine import Target
 from ..compiler.schedule import Schedule
 from ..compiler.subscripts import Subscripts, parse
 from ..compiler.windows import Given
-from .covering import schedules_for
+from .covering import schedules_for, schedules_for_function
 from .kernels import (
     compiled,
     compiled_entry,
@@ -32,12 +32,16 @@ from .signatures import Signature, parse_signature
 from .store import Store, StorePath, default_stores
 from .target import available_cores
 
+if TYPE_CHECKING:
+    from .traced import CompiledFunction
+
 __all__ = [
     "Job",
     "Precompiled",
     "build",
     "fields_of",
     "jobs_for",
+    "jobs_for_function",
     "precompile",
 ]
 
@@ -154,6 +158,24 @@ def jobs_for(
         for schedule in schedules_for(subscripts, signature, chosen, memory_limit, sizes):
             key = fields(schedule, target).key()
             jobs[key] = Job(key, schedule, target)
+    for name, (program, _) in _PROGRAMS.items():
+        key = program().key()
+        jobs[key] = Job(key, name, target)
+    return [jobs[key] for key in sorted(jobs)]
+
+
+def jobs_for_function(function: CompiledFunction, signatures: Iterable[Signature]) -> list[Job]:
+    """The kernels that calls of a compiled function like these need, as `jobs_for` has them.
+
+    A signature has an entry for each operand, in the order of the function's parameters; operands
+    are its positional arguments.
+    """
+    target = machine().target
+    schedules: set[Schedule] = set()
+    for signature in signatures:
+        schedules |= schedules_for_function(function, signature)
+    keys = {fields(schedule, target).key(): schedule for schedule in schedules}
+    jobs = {key: Job(key, schedule, target) for key, schedule in keys.items()}
     for name, (program, _) in _PROGRAMS.items():
         key = program().key()
         jobs[key] = Job(key, name, target)

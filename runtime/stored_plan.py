@@ -38,7 +38,7 @@ Array = np.ndarray[Any, Any]
 MOST = 64
 """Plans that a process keeps: what it begins with, not all that it may ever do."""
 
-_FILES = (".", "choose", "passes", "simd")
+_FILES = (".", "choose", "passes", "rewrite", "simd")
 _RUNTIME = ("bind", "entry", "execute", "kernels", "load", "stored_plan", "threads")
 
 _workspaces = Kept("intermediates")

@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from itertools import product
 from multiprocessing import get_context
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,19 +26,23 @@ from .key import ABI_VERSION, SCHEMA_VERSION
 from .layouts import virtual_of
 from .levels import planning_for
 from .machine import machine
-from .manifest import Request, read_requests
+from .manifest import FunctionRequest, Request, read_requests
 from .plan import plan
-from .precompile import Job, Progress, fields_of, jobs_for
+from .precompile import Job, Progress, fields_of, jobs_for, jobs_for_function
 
 if TYPE_CHECKING:
     from ..compiler.schedule import Schedule
     from .signatures import Signature
     from .store import Store
+    from .traced import CompiledFunction
 
 __all__ = ["Wanted", "jobs_of", "read_module", "read_source", "stale_kernels", "wanted_kernels"]
 
 _SIZES = (512, 24, 8)  # large, of a few vectors, of one
 _EVERY = 4  # so many open extents have these sizes in every combination
+
+
+AnyRequest = Request | FunctionRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ class Wanted:
 # --- sources --------------------------------------------------------------------------------------
 
 
-def read_source(source: str) -> list[Request]:
+def read_source(source: str) -> list[AnyRequest]:
     """The requests of a file, or of a Python module.
 
     Raises:
@@ -66,7 +70,7 @@ def read_source(source: str) -> list[Request]:
     return read_module(source)
 
 
-def read_module(name: str) -> list[Request]:
+def read_module(name: str) -> list[AnyRequest]:
     """The requests of a module: of every compiled einsum in it, and in its classes, that has
     signatures. Modules are looked for in the working directory too.
 
@@ -74,11 +78,40 @@ def read_module(name: str) -> list[Request]:
         EinsumError: (a ValueError) there is no such module, it cannot be imported, or it has no
             compiled einsum with signatures.
     """
+    module = _imported(name)
+    found = [each.request() for each in _compiled_in(module)]
+    if not found:
+        raise EinsumError(f"module {name} has no compiled einsum with signatures")
+    return found
+
+
+def load_function(name: str) -> CompiledFunction:
+    """The compiled function of this name, `package.module:name`; a plain one is compiled.
+
+    Raises:
+        EinsumError: (a ValueError) there is none.
+    """
+    from .decorator import compile_einsum
+    from .traced import CompiledFunction
+
+    module, _, path = name.partition(":")
+    found: Any = _imported(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    if isinstance(found, FunctionType):
+        found = compile_einsum(found)
+    if not isinstance(found, CompiledFunction):
+        raise EinsumError(f"{name} is no function that compile_einsum has compiled")
+    return found
+
+
+def _imported(name: str) -> ModuleType:
+    """A module; those in the working directory are found too."""
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        module = importlib.import_module(name)
+        return importlib.import_module(name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if missing and (name == missing or name.startswith(f"{missing}.")):
@@ -87,17 +120,14 @@ def read_module(name: str) -> list[Request]:
     except Exception as error:
         kind = type(error).__name__
         raise EinsumError(f"importing {name} failed: {kind}: {error}") from error
-    found = [each.request() for each in _compiled_in(module)]
-    if not found:
-        raise EinsumError(f"module {name} has no compiled einsum with signatures")
-    return found
 
 
 def _compiled_in(module: ModuleType) -> list[Any]:
     """What a module has compiled and declared signatures for, in the order of its making."""
     from .decorator import CompiledEinsum
+    from .traced import CompiledFunction
 
-    found: dict[int, CompiledEinsum] = {}
+    found: dict[int, Any] = {}
     spaces: list[Mapping[str, Any]] = [vars(module)]
     spaces += [
         vars(each)
@@ -107,7 +137,7 @@ def _compiled_in(module: ModuleType) -> list[Any]:
     for space in spaces:
         for value in space.values():
             value = value.__func__ if isinstance(value, staticmethod) else value
-            if isinstance(value, CompiledEinsum) and value.signatures:
+            if isinstance(value, CompiledEinsum | CompiledFunction) and value.signatures:
                 found[id(value)] = value
     return list(found.values())
 
@@ -116,7 +146,7 @@ def _compiled_in(module: ModuleType) -> list[Any]:
 
 
 def wanted_kernels(
-    requests: Sequence[Request],
+    requests: Sequence[AnyRequest],
     levels: Sequence[str],
     *,
     jobs: int = 1,
@@ -143,14 +173,14 @@ def wanted_kernels(
             progress(done + 1, len(parts))
         for job in planned:
             found[job.key] = job
-            equations.setdefault(job.key, set()).add(request.subscripts.text)
+            equations.setdefault(job.key, set()).add(request.text)
     return [Wanted(found[key], tuple(sorted(equations[key]))) for key in sorted(found)]
 
 
-_Part = tuple[Request, str]
+_Part = tuple[AnyRequest, str]
 
 
-def _plan_all(parts: Sequence[_Part], jobs: int) -> Iterator[tuple[Request, list[Job]]]:
+def _plan_all(parts: Sequence[_Part], jobs: int) -> Iterator[tuple[AnyRequest, list[Job]]]:
     """The kernels of each part, as they become known."""
     # Functions, which may say how to contract, cannot go to other processes.
     here = [part for part in parts if jobs <= 1 or len(parts) == 1 or callable(part[0].optimize)]
@@ -167,13 +197,15 @@ def _plan_all(parts: Sequence[_Part], jobs: int) -> Iterator[tuple[Request, list
         executor.shutdown(cancel_futures=True)
 
 
-def _plan(request: Request, level: str) -> list[Job]:
+def _plan(request: AnyRequest, level: str) -> list[Job]:
     with planning_for(level):
         return jobs_of(request)
 
 
-def jobs_of(request: Request) -> list[Job]:
+def jobs_of(request: AnyRequest) -> list[Job]:
     """The kernels that one request needs at the level that plans are made for."""
+    if isinstance(request, FunctionRequest):
+        return jobs_for_function(load_function(request.function), request.signatures)
     found = jobs_for(
         request.subscripts,
         request.signatures,

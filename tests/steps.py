@@ -6,13 +6,16 @@ from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
+from einsumc.compiler.anonymous import form_of
 from einsumc.compiler.build import builder
 from einsumc.compiler.choose import Choice
+from einsumc.compiler.finish import finish_of, operands_of
 from einsumc.compiler.geometry import Geometry
 from einsumc.compiler.image import link
 from einsumc.compiler.interpret import Binding
 from einsumc.compiler.machine import TARGETS, Machine
 from einsumc.compiler.pipeline import signature, stages
+from einsumc.compiler.program import Program, Statement
 from einsumc.compiler.schedule import Schedule
 from einsumc.runtime.bind import argument_array, argument_values
 from einsumc.runtime.kernels import Kernel
@@ -157,4 +160,65 @@ def binding(call: Call, arrays: Sequence[np.ndarray]) -> Binding:
         },
         blocks={name: call.values[name] for name in choice.schedule.blocks},
         memory={name: flat(arrays[t]) for name, t in tensors.items()},
+        numbers=step.finish.numbers if step.finish else (),
     )
+
+
+# --- statements -----------------------------------------------------------------------------------
+
+
+def statement_geometry(
+    statement: Statement,
+    extents: dict[str, int],
+    arrays: Sequence[np.ndarray],
+    accumulator: str,
+) -> Geometry:
+    """A statement on arrays: those of its operands in their order, and the output."""
+    accesses = (*operands_of(statement), statement.target)
+    strides = []
+    for access, array in zip(accesses, arrays, strict=True):
+        found: dict[str, int] = {}
+        for axis, stride in zip(access.subscripts, array.strides, strict=True):
+            for name, coefficient in axis.terms:
+                step = coefficient * (stride // array.itemsize)
+                found[name] = found.get(name, 0) + step
+        strides.append(found)
+    return Geometry(
+        tuple(f"{a.dtype.kind}{a.dtype.itemsize}" for a in arrays),
+        accumulator,
+        {i: extents[i] for i in statement.indices},
+        tuple(strides),
+        finish=finish_of(statement),
+    )
+
+
+def run_statement(
+    statement: Statement,
+    extents: dict[str, int],
+    arrays: Sequence[np.ndarray],
+    accumulator: str,
+    machine: Machine,
+    threads: int = 2,
+    *,
+    single: bool = False,
+) -> None:
+    """Compute a statement into the last of the arrays; ``single``: tile by tile, the last first."""
+    form = form_of(statement_geometry(statement, extents, arrays, accumulator), machine)
+    call = bind(form.numbered_choice, form.numbered_step, machine, threads)
+    memory, scratch = scratch_memory(call.scratch_bytes)
+    tiles = [range(n, n + 1) for n in reversed(range(call.tiles))] if single else ()
+    run(call, [a.ctypes.data for a in arrays], scratch, tiles)
+    end = scratch - memory.ctypes.data + call.scratch_bytes
+    assert (memory[end + 64 :] == 0xFF).all(), "written behind the scratch memory"
+
+
+def run_program(program: Program, arrays: dict[str, np.ndarray], machine: Machine, dtype: str):
+    """The results of a program by its kernels, by name; what it makes is of one type."""
+    arrays = dict(arrays)
+    shapes = program.shapes
+    for statement in program.statements:
+        name = statement.target.tensor
+        arrays[name] = np.full(shapes[name], np.nan if dtype[0] == "f" else 99, dtype)
+        tensors = [arrays[a.tensor] for a in (*operands_of(statement), statement.target)]
+        run_statement(statement, program.sizes, tensors, dtype, machine)
+    return {name: arrays[name] for name in program.results}

@@ -60,7 +60,8 @@ def substitutes(step: Geometry, machine: Machine) -> Iterator[Choice]:
         other = replace(step, extents=dict(zip(names, extents, strict=True)))
         # The turned recipe is left out: what is one run in memory depends on the extents.
         yield packed(other, machine) or streamed(as_bits(other), machine)
-    yield general(step, machine)
+    if step.finish is None:  # each formula has kernels of its own
+        yield general(step, machine)
 
 
 def _near(extent: int, sizes: Sequence[int]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..geometry import Geometry
 from ..loopnest import Group
@@ -43,6 +44,19 @@ def layout_class(
             unit = bool(indices) and strides.get(indices[-1]) == 1
             table.append((name, group.name, 1 if unit and matters(tensor, group.name) else None))
     return tuple(table)
+
+
+def twice_summed(step: Geometry) -> tuple[str, ...]:
+    """The indices that are summed over what a formula makes of sums."""
+    return step.over if step.contracted else ()
+
+
+def finish_fields(step: Geometry) -> dict[str, Any]:
+    """What a schedule says of a step's epilogue."""
+    finish = step.finish
+    if finish is None:
+        return {}
+    return {"formula": finish.formula, "reads": finish.reads, "numbers": len(finish.numbers)}
 
 
 def rounded(value: int, multiple: int) -> int:

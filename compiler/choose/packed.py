@@ -13,28 +13,44 @@ from ..geometry import Geometry
 from ..loopnest import Group
 from ..machine import Machine
 from ..schedule import Pack, Schedule, Split, vector_lanes
-from .choice import Choice, layout_class, rounded
+from .choice import Choice, finish_fields, layout_class, rounded, twice_summed
 
 THIN = 8
 """The extent of m or n up to which the other operand is better read where it is."""
 
+LONGEST_TASK = 1 << 33
+"""Multiply-adds of one task times an element's bytes: about 50 ms of work in f4 and f8, until
+Python looks for Ctrl-C."""
+
+SHORTEST_SIDE = 192
+"""Positions of m or n from which on a task's panels are used often enough to be packed for it."""
+
 
 def packed(step: Geometry, machine: Machine) -> Choice | None:
     """The packed recipe, where the step is a contraction that is large enough for it."""
-    if len(step.elements) != 3:
+    if step.factors != 2:
         return None
-    out = step.strides[-1]
+    last = _last(step)
     order = (0, 1)
-    last = next((i for i in step.kept if out[i] == 1), None)
     if last is not None and last in step.strides[0] and last not in step.strides[1]:
         order = (1, 0)  # the lanes run along n, where the output has neighbours
     x, y = (step.strides[i] for i in order)
+    over = twice_summed(step)
+    tile = (*step.kept, *over)
     members = {
-        "b": tuple(i for i in step.kept if (i in x) == (i in y)),
-        "m": _near(tuple(i for i in step.kept if i in x and i not in y), x, None),
-        "n": _near(tuple(i for i in step.kept if i in y and i not in x), y, last),
-        "k": step.reduced,
+        "b": tuple(i for i in tile if (i in x) == (i in y)),
+        "m": _near(tuple(i for i in tile if i in x and i not in y), x, None),
+        "n": _near(tuple(i for i in tile if i in y and i not in x), y, last),
+        "k": step.contracted,
     }
+    for group in ("m", "n"):  # where a part of a side is summed, the rest is walked outside
+        rest = tuple(i for i in members[group] if i not in over)
+        if len(rest) < len(members[group]):
+            members[group] = tuple(i for i in members[group] if i in over)
+            members["b"] += rest
+    summed = {group for group, indices in members.items() if any(i in over for i in indices)}
+    if "b" in summed or (summed and step.elements[-1] == "f2"):
+        return None  # the output collects the sums of tiles
     size = {group: step.volume(indices) for group, indices in members.items()}
     lanes = vector_lanes(step.accumulator, machine.target.vector_bytes)
     if min(size["m"], size["n"], size["k"]) < 4 or size["n"] < lanes // 2:
@@ -48,10 +64,19 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     batch = (Group("b", True, False),) if members["b"] else ()
     groups = (
         *batch,
-        *(Group(g, len(members[g]) > 1, g == "k") for g in ("m", "n", "k")),
+        *(
+            Group(g, len(members[g]) > 1, g == "k" or g in summed, over=g in summed)
+            for g in ("m", "n", "k")
+        ),
     )
-    outer = (*(g.name for g in batch), "m_task", "n_task", "k_block", "m_block", "n_tile", "m_tile")
-    strides = layout_class(step, order, groups, members, lambda _, group: group != "b")
+    tasks = sorted(("m", "n"), key=lambda group: group in summed)  # those in parallel first
+    outer = (*(g.name for g in batch), *(f"{g}_task" for g in tasks))
+    outer += ("k_block", "m_block", "n_tile", "m_tile")
+    inner: tuple[str, ...] = ("k",)
+    if "m" in summed:  # the values of one tile after the other are added up in registers
+        outer, inner = outer[:-1], ("m_tile", "k")
+    operands = (*order, *range(2, len(step.elements) - 1))
+    strides = layout_class(step, operands, groups, members, lambda _, group: group != "b")
     unit = {(tensor, group) for tensor, group, stride in strides if stride == 1}
     # Positions of k that are transposed at once, in squares or in what is left of m's tile.
     side = {"m": min(lanes, 1 << (rows - 1).bit_length()), "n": min(lanes, 8)}
@@ -59,9 +84,10 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         (tensor, group): side[group] if (tensor, "k") in unit and (tensor, group) not in unit else 1
         for tensor, group in (("x0", "m"), ("x1", "n"))
     }
+    symmetric = _is_symmetric(step, members) and size["k"] <= machine.partial_sum
     schedule = Schedule(
         recipe="packed",
-        elements=(*(step.elements[i] for i in order), step.elements[-1]),
+        elements=(*(step.elements[i] for i in order), *step.elements[2:]),
         accumulator=step.accumulator,
         groups=groups,
         strides=strides,
@@ -74,8 +100,8 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
             Split("k", "block", "K_BLOCK"),
         ),
         outer=outer,
-        inner=("k",),
-        parallel=len(batch) + 2,
+        inner=inner,
+        parallel=len(batch) + 2 - len(summed),
         rows="m",
         lanes="n",
         row_tile=rows,
@@ -85,8 +111,35 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
             Pack("x1", "k_block", "n", width, depth["x1", "n"]),
             Pack("x0", "m_block", "m", rows, depth["x0", "m"]),
         ),
+        mirrored=symmetric,
+        **finish_fields(step),
     )
-    return Choice(schedule, {g.name: members[g.name] for g in groups}, order)
+    return Choice(schedule, {g.name: members[g.name] for g in groups}, operands)
+
+
+def _last(step: Geometry) -> str | None:
+    """The index along which the output has neighbours, or else what an epilogue reads."""
+    tensors = reversed(step.strides[step.factors :])
+    tile = (*step.kept, *step.over)
+    return next((i for t in tensors for i in tile if t.get(i) == 1), None)
+
+
+def _is_symmetric(step: Geometry, members: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether exchanging m and n changes nothing: a product of a tensor with its own transpose.
+
+    Not even a bit: parts of complex products are summed in an order that depends on which factor
+    comes first.
+    """
+    m, n = members["m"], members["n"]
+    if not step.twins or step.finish is not None or step.accumulator[0] == "c":
+        return False
+    if len(m) != 1 or len(n) != 1 or step.extents[m[0]] != step.extents[n[0]]:
+        return False
+    first, second = step.strides[:2]
+    if m[0] not in first:
+        first, second = second, first
+    same = all(first.get(i) == second.get(i) for i in (*members["b"], *members["k"]))
+    return same and first[m[0]] == second[n[0]]
 
 
 def _near(
@@ -116,6 +169,28 @@ def register_tile(accumulator: str, registers: int) -> tuple[int, int]:
     return sums // 2, 2
 
 
+def _halved(
+    volume: tuple[int, int], task: tuple[int, int], tile: tuple[int, int], tasks: int, least: int
+) -> tuple[int, int]:
+    """Positions of m and of n that a task has, so that there are so many tasks if possible.
+
+    The longer side is halved as often as it takes, but not below ``least`` positions: the squarer
+    and the larger a task, the less it has to pack.
+    """
+    (m, n), (m_task, n_task), (rows, width) = volume, task, tile
+    while ceil(m / m_task) * ceil(n / n_task) < tasks:
+        m_half, n_half = rounded(ceil(m_task / 2), rows), rounded(ceil(n_task / 2), width)
+        may_halve_m = least <= m_half < m_task
+        may_halve_n = least <= n_half < n_task
+        if may_halve_m and (m_task >= n_task or not may_halve_n):
+            m_task = m_half
+        elif may_halve_n:
+            n_task = n_half
+        else:
+            break
+    return m_task, n_task
+
+
 def packed_blocks(
     schedule: Schedule, extents: Mapping[str, int], machine: Machine, threads: int
 ) -> dict[str, int]:
@@ -123,25 +198,48 @@ def packed_blocks(
     size = int(schedule.accumulator[1:])
     rows, width = schedule.row_tile, schedule.lane_tile
     m, n, k = extents["m"], extents["n"], extents["k"]
-    depth = max(8, machine.l1_bytes // 2 // (width * size))
-    if schedule.elements[-1] != schedule.accumulator:
+    depth = max(8, machine.l1_bytes * 3 // 4 // (width * size))
+    if schedule.elements[-1] != schedule.accumulator or schedule.formula is not None:
         depth = k  # the output cannot hold partial sums
+    if schedule.mirrored:
+        depth = k  # see :mod:`..passes.mirror`
     unit = max(8, *(pack.depth for pack in schedule.packs))  # no panel is cut within such a step
     k_block = rounded(ceil(k / ceil(k / depth)), unit)
-    m_block = max(rows, machine.l2_bytes // 2 // (k_block * size) // rows * rows)
     n_task = max(width, min(4096, (4 << 20) // (k_block * size)) // width * width)
-    m_task = rounded(m, rows)
-    n_task = min(n_task, rounded(n, width))
-    tasks = extents.get("b", 1) * ceil(n / n_task)
-    if tasks < 2 * threads and threads > 1:
-        pieces = ceil(2 * threads / tasks)
-        if m >= n:
-            m_task = rounded(ceil(m / pieces), rows)
-        else:
-            n_task = min(n_task, rounded(ceil(n / pieces), width))
+    m_block = max(rows, machine.l2_bytes * 2 // 3 // (k_block * size) // rows * rows)
+    task = rounded(m, rows), min(n_task, rounded(n, width))
+    if any(group.over for group in schedule.groups):
+        return _over_blocks(schedule, extents, (task[0], m_block, task[1], k_block), threads)
+    batch = extents.get("b", 1)
+    tasks = ceil(m * n * k * size / LONGEST_TASK)
+    task = _halved((m, n), task, (rows, width), tasks, SHORTEST_SIDE)
+    if threads > 1:
+        task = _halved((m, n), task, (rows, width), ceil(2 * threads / batch), 1)
+    m_task, n_task = task
+    blocks = ceil(min(m, m_task) / m_block)
+    m_block = rounded(ceil(min(m, m_task) / blocks), rows)  # no last block of a few rows
     return {
         "M_TASK": m_task,
-        "M_BLOCK": min(m_block, m_task),
+        "M_BLOCK": m_block,
         "N_TASK": n_task,
         "K_BLOCK": k_block,
     }
+
+
+def _over_blocks(
+    schedule: Schedule, extents: Mapping[str, int], sizes: tuple[int, int, int, int], threads: int
+) -> dict[str, int]:
+    """The block sizes where the values of tiles are summed along m, n, or both of them.
+
+    How these are cut decides the order of the sum, so that it depends on no number of threads; the
+    other one may be cut for them.
+    """
+    m_task, m_block, n_task, k_block = sizes
+    over = {group.name for group in schedule.groups if group.over}
+    pieces = ceil(2 * threads / extents.get("b", 1)) if threads > 1 else 1
+    if "m" not in over:
+        m_task = rounded(ceil(extents["m"] / pieces), schedule.row_tile)
+    elif "n" not in over:
+        n_task = min(n_task, rounded(ceil(extents["n"] / pieces), schedule.lane_tile))
+    blocks = {"M_TASK": m_task, "M_BLOCK": min(m_block, m_task), "N_TASK": n_task}
+    return blocks | {"K_BLOCK": k_block}

@@ -15,7 +15,7 @@ from ..geometry import Geometry
 from ..loopnest import Group
 from ..machine import Machine
 from ..schedule import Panel, Schedule, Split, vector_lanes
-from .choice import Choice, layout_class, rounded
+from .choice import Choice, finish_fields, layout_class, rounded, twice_summed
 
 
 def streamed(step: Geometry, machine: Machine) -> Choice:
@@ -34,21 +34,29 @@ def streamed(step: Geometry, machine: Machine) -> Choice:
         elements=(*(step.elements[t] for t in order), step.elements[-1]),
         strides=(*(step.strides[t] for t in order), step.strides[-1]),
     )
-    reduced_lanes = v in step.reduced
+    again = twice_summed(step)
+    summed = step.contracted or step.over
+    reduced_lanes = v in summed
     outer = _outer_order(step, tuple(i for i in step.kept if i not in (u, v)))
     members = {
         "o": outer,
         "u": (u,) if u is not None else (),
         "v": (v,) if v is not None else (),
+        "w": tuple(i for i in again if i not in (u, v)),
         "q": _late_indices(step, v, u, (row_tile, vectors * lanes), machine),
     }
-    members["r"] = tuple(i for i in step.reduced if i != v and i not in members["q"])
+    members["r"] = tuple(i for i in summed if i != v and i not in members["q"])
     members = {g: indices for g, indices in members.items() if indices or g == "v"}
     panels = () if square else _panels(step, members, lanes, machine)
     if panels and row_tile * vectors > 1:  # from panels, all tiles are read as fast
         row_tile, vectors = (1, 4) if u is None else (3, 4) if step.extents[u] == 3 else (4, 2)
     groups = tuple(
-        Group(g, g == "o" or len(members[g]) != 1, g in "qr" or (g == "v" and reduced_lanes))
+        Group(
+            g,
+            g == "o" or len(members[g]) != 1,
+            any(i in step.reduced for i in members[g]),
+            over=any(i in step.over for i in members[g]),
+        )
         for g in members
     )
     splits = [
@@ -57,6 +65,7 @@ def streamed(step: Geometry, machine: Machine) -> Choice:
         Split("u", "tile", row_tile),
         Split("v", "block", "V_BLOCK"),
         Split("v", "tile", vectors * lanes),
+        Split("w", "block", "W_BLOCK"),
         Split("q", "block", "Q_BLOCK"),
         Split("r", "block", "R_BLOCK"),
     ]
@@ -80,13 +89,20 @@ def streamed(step: Geometry, machine: Machine) -> Choice:
         for loops, loop in ((blocks, "v_block"), (tiles, "v_tile")):
             loops.remove(loop)
             inner.append(loop)
+    around = ["w_block", "w"] if "w" in members else []
+    for group, index in (("u", u), ("v", v)):
+        if index in again:
+            blocks.remove(f"{group}_block")
+            tiles.remove(f"{group}_tile")
+            around += [f"{group}_block", f"{group}_tile"]
+    inner = [*around, *inner]
     parallel = len(blocks)
     for loop in ("r_block", "v_block"):
         if panels and loop in inner:  # a panel holds one block of what is summed
             inner.remove(loop)
             blocks.append(loop)
     partial = None
-    early = [i for i in step.reduced if i not in members.get("q", ())]
+    early = [i for i in summed if i not in members.get("q", ())]
     if early and step.volume(early) > 2 * machine.partial_sum and not panels:
         long_lanes = reduced_lanes and step.extents[str(v)] > machine.partial_sum
         partial = "v_block" if long_lanes else "r_block"
@@ -114,6 +130,7 @@ def streamed(step: Geometry, machine: Machine) -> Choice:
         vector_bytes=machine.target.vector_bytes,
         partial=partial,
         panels=panels,
+        **finish_fields(step),
     )
     return Choice(schedule, members, order)
 
@@ -130,7 +147,8 @@ def _operand_order(step: Geometry, v: str | None, u: str | None) -> tuple[int, .
         depends = (index in strides for index in roles[0])
         return (step.elements[tensor], *depends, *roles[1], *others)
 
-    return tuple(sorted(range(len(step.elements) - 1), key=part))
+    reads = range(step.factors, len(step.elements) - 1)
+    return (*sorted(range(step.factors), key=part), *reads)
 
 
 def lane_index(step: Geometry, lanes: int, machine: Machine) -> str | None:
@@ -154,7 +172,9 @@ def lane_index(step: Geometry, lanes: int, machine: Machine) -> str | None:
         extent = step.extents[index]
         waste = ceil(extent / lanes) * lanes / extent
         # Summing the lanes of one register tile costs about as much as a few dozen elements.
-        totals = 0 if index in step.kept else 2 * lanes * step.volume(step.kept)
+        again = twice_summed(step)
+        tiles = step.kept if index in again else (*step.kept, *again)
+        totals = 0 if index in step.kept else 2 * lanes * step.volume(tiles)
         return (moved + work * (1 + 1.5 * gathered)) * waste + totals
 
     return min(step.extents, key=cost, default=None)
@@ -257,6 +277,8 @@ def _late_indices(
     size = step.volume(tuple(strides)) * int(step.elements[large][1:])
     if size <= machine.l2_bytes or step.elements[-1] != step.accumulator or v is None:
         return ()
+    if step.finish is not None:
+        return ()  # what its formula makes has another place and type than the sums
     rows = tile[0] if u not in strides else 1
     if step.volume(tuple(step.extents)) > 4 * rows * step.volume(tuple(strides)):
         return ()  # elements are used often: registers are a better place for the sums
@@ -304,7 +326,7 @@ def _row_index(step: Geometry, v: str | None, lanes: int) -> tuple[str | None, i
     large = step.strides[_largest(step)]
     reused = v in step.reduced or step.volume(tuple(step.extents)) >= 2 * step.volume(tuple(large))
     best, saved = None, (False, 0)
-    for index in step.kept:
+    for index in (*step.kept, *twice_summed(step)):
         if index == v or not reused or all(index in t for t in step.strides[:-1]):
             continue
         lacking = index not in large and len(large) > 1
@@ -324,6 +346,8 @@ def _panels(
 ) -> tuple[Panel, ...]:
     """The operands whose lanes are no neighbours, but some other index of theirs are."""
     if not members["v"] or lanes == 1 or step.elements[-1] != step.accumulator or "q" in members:
+        return ()
+    if step.finish is not None:
         return ()
     v = members["v"][0]
     if v in step.reduced and "r" in members:
@@ -362,6 +386,7 @@ def streamed_blocks(
         "O_BLOCK": 1,
         "U_BLOCK": schedule.row_tile,
         "V_BLOCK": lanes,
+        "W_BLOCK": 256,
     }
     aim = 1 << 15  # elements a tile
     width = extents["v"]
@@ -369,7 +394,11 @@ def streamed_blocks(
         blocks["V_BLOCK"] = rounded(machine.partial_sum, lanes)
         aim //= max(1, extents["v"])
         extents = {**extents, "v": 1}
-    inner = extents.get("r", 1)
+    if "u_block" in schedule.inner:
+        blocks["U_BLOCK"] = rounded(machine.partial_sum, schedule.row_tile)
+        aim //= max(1, extents["u"])
+        extents = {**extents, "u": 1}
+    inner = extents.get("r", 1) * extents.get("w", 1)
     v, u, o = extents["v"], extents.get("u", 1), extents.get("o", 1)
     room = max(1, aim // max(1, inner))
     if "q_block" in schedule.outer:
@@ -388,8 +417,9 @@ def streamed_blocks(
     if "v_block" in schedule.outer:
         blocks["V_BLOCK"] = rounded(min(v, max(lanes, room)), lanes)
         room //= min(v, blocks["V_BLOCK"])
-    blocks["U_BLOCK"] = rounded(min(u, max(1, room)), schedule.row_tile)
-    room //= min(u, blocks["U_BLOCK"])
+    if "u_block" in schedule.outer:
+        blocks["U_BLOCK"] = rounded(min(u, max(1, room)), schedule.row_tile)
+        room //= min(u, blocks["U_BLOCK"])
     blocks["O_BLOCK"] = max(1, min(o, room, 2048))
     return _shared(schedule, blocks, extents, threads)
 

@@ -32,6 +32,8 @@ def turned(step: Geometry, machine: Machine) -> Choice | None:
     """The turned recipe, where the step sums nothing and its output is too large for the caches."""
     out = step.strides[-1]
     size = int(step.elements[-1][1:])
+    if step.finish is not None:
+        return None
     if step.reduced or step.volume(step.kept) * size < machine.l3_bytes // 2:
         return None
     step = as_bits(step)
@@ -52,7 +54,13 @@ def as_bits(step: Geometry) -> Geometry:
     elements of one size share their kernels.
     """
     first, *others = set(step.elements)
-    if len(step.elements) != 2 or others or step.reduced or int(first[1:]) > 8:
+    if (
+        step.finish is not None
+        or len(step.elements) != 2
+        or others
+        or step.reduced
+        or int(first[1:]) > 8
+    ):
         return step
     bits = f"u{first[1:]}"
     return replace(step, elements=(bits, bits), accumulator=bits)

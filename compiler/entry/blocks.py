@@ -57,21 +57,26 @@ remove:
   call void @PyMem_RawFree(ptr %old_memory)
   br label %make
 make:
-  %at_least = call i64 @llvm.umax.i64(i64 %bytes, i64 16384)
-  %with_room = add i64 %at_least, 4096
+  ; From 1 MiB on in huge pages, whole ones.
+  %least = call i64 @llvm.umax.i64(i64 %bytes, i64 16384)
+  %huge = icmp uge i64 %least, 1048576
+  %unit = select i1 %huge, i64 2097152, i64 4096
+  %below = sub i64 %unit, 1
+  %mask = sub i64 0, %unit
+  %reached = add i64 %least, %below
+  %at_least = and i64 %reached, %mask
+  %with_room = add i64 %at_least, %unit
   %memory = call ptr @PyMem_RawMalloc(i64 %with_room)
   %none = icmp eq ptr %memory, null
   br i1 %none, label %failed, label %align
 align:
   %number = ptrtoint ptr %memory to i64
-  %above = add i64 %number, 4095
-  %page = and i64 %above, -4096
+  %above = add i64 %number, %below
+  %page = and i64 %above, %mask
   %new = inttoptr i64 %page to ptr
-  %huge = icmp uge i64 %at_least, 4194304
   br i1 %huge, label %advise, label %sign
 advise:
-  %whole_pages = and i64 %at_least, -4096
-  %advised = call i64 (i64, ...) @syscall(i64 28, ptr %new, i64 %whole_pages, i64 14) ; madvise
+  %advised = call i64 (i64, ...) @syscall(i64 28, ptr %new, i64 %at_least, i64 14) ; madvise
   br label %sign
 sign:
   store ptr %memory, ptr %new

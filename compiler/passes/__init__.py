@@ -11,6 +11,7 @@ from collections.abc import Callable
 from ..loopnest import Nest
 from ..schedule import Schedule
 from .fuse import fuse
+from .mirror import mirror
 from .pack import pack
 from .panels import panels
 from .parallelize import parallelize
@@ -29,6 +30,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("pack", pack),
     ("panels", panels),
     ("vectorize", vectorize),
+    ("mirror", mirror),
     ("stage", stage),
     ("parallelize", parallelize),
     ("tabulate", tabulate),

@@ -40,6 +40,9 @@ from ..loopnest import (
 )
 from ..schedule import Pack, Schedule
 
+STRIP = 8
+"""Positions of ``k`` along which whole lines of the operand are copied before the next ones are."""
+
 
 def pack(nest: Nest, schedule: Schedule) -> Nest:
     """Carry out every pack of the schedule."""
@@ -67,14 +70,12 @@ def _pack(nest: Nest, schedule: Schedule, job: Pack) -> Nest:
             Term(at(width, f"-{tile}"), 1),
         ),
     )
-    along_k = [loops["k"]]
-    if job.depth > 1:
-        k_stop = Affine((("k_tile", 1),), job.depth)
-        along_k = [
-            replace(loops["k"], index="k_tile", step=job.depth),
-            replace(loops["k"], start=at("k_tile"), stop=(k_stop, *loops["k"].stop)),
-        ]
-    copy = nested([loops[tile], *along_k, loops[width]], (Assign(slot, (access,)),))
+    step = job.depth if job.depth > 1 else STRIP
+    k_stop = Affine((("k_tile", 1),), step)
+    k_tile = replace(loops["k"], index="k_tile", step=step)
+    k = replace(loops["k"], start=at("k_tile"), stop=(k_stop, *loops["k"].stop))
+    around = [loops[tile], k_tile] if job.depth > 1 else [k_tile, loops[tile]]
+    copy = nested([*around, k, loops[width]], (Assign(slot, (access,)),))
     body = tuple(_rewrite(s, job, copy, access, slot) for s in nest.body)
     return replace(nest, body=body, buffers=(*nest.buffers, panel))
 

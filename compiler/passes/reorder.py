@@ -24,20 +24,22 @@ A reduced block loop may stand outside the tile; then the output collects the bl
 last statement is ``out[m, n] += acc[m, n]`` from that loop's second round on. Lanes may be reduced
 too: then they stay in the tile until its columns are summed into the output. TVM calls the moving
 of ``acc`` into an array *scalar expansion* and the loop order *reorder*.
+
+The values of an epilogue's formula may be summed in turn. That is a second tile, ``total``, around
+the first: it has no rows if these are summed too, for each tile's are added as soon as it is done.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 
 from ..affine import Affine
 from ..loopnest import (
     Assign,
-    Buffer,
     Loop,
     Nest,
     Ref,
-    Scope,
     Statement,
     Term,
     at,
@@ -53,62 +55,100 @@ def reorder(nest: Nest, schedule: Schedule) -> Nest:
     assigns = [s for s in walk(nest.body) if isinstance(s, Assign)]
     outer = [loops[index] for index in schedule.outer]
     inner = [loops[index] for index in schedule.inner]
-    registers = [loops[index] for index in (schedule.rows, schedule.lanes) if index is not None]
-    reduced = {group.name for group in nest.groups if group.reduced}
-    kept = [loop for loop in registers if loop.index not in reduced]
-    body: tuple[Statement, ...]
+    sides = tuple(loops[index] for index in (schedule.rows, schedule.lanes) if index is not None)
     if len(assigns) == 1:
-        body = nested(registers, (assigns[0],))
+        return replace(nest, body=nested(outer, nested(list(sides), (assigns[0],))))
+    store = replace(assigns[-1], add=_late(nest, schedule))
+    tile = _Tile("acc", sides, schedule)
+    if len(assigns) == 3:
+        summed = {group.name for group in nest.groups if group.reduced}
+        cut = schedule.inner.index(schedule.partial) + 1 if schedule.partial else 0
+        body = (*tile.sums(inner, cut, assigns[1]), *tile.uses(store, summed))
+        parts = {"part": "acc"} if cut else {}
     else:
-        clear, update, store = assigns
-        tile = _expanded(clear.target, schedule)
-        late = [loop.index for loop in outer if schedule.group_of(loop.index) in reduced]
-        store = replace(
-            store,
-            factors=(tile,),
-            add=late[0] if late else False,
-            total=schedule.lanes in reduced,
-        )
-        whole = [_whole(loop, schedule) for loop in registers]
-        cleared = _expanded(clear.target, schedule, whole=True)
-        sums: tuple[Statement, ...]
-        if schedule.partial is None:
-            sums = nested([*inner, *registers], (replace(update, target=tile),))
-        else:
-            cut = schedule.inner.index(schedule.partial) + 1
-            part = replace(cleared, buffer="part")
-            rounds = (
-                *nested(whole, (replace(clear, target=part),)),
-                *nested([*inner[cut:], *registers], (replace(update, target=_part(tile)),)),
-                *nested(whole, (Assign(cleared, (part,), add=True),)),
-            )
-            sums = nested(inner[:cut], rounds)
-            partial = Buffer("part", nest.buffer("acc").element, Scope.REGISTERS)
-            nest = replace(nest, buffers=(*nest.buffers, partial))
-        body = (
-            *nested(whole, (replace(clear, target=cleared),)),
-            *sums,
-            *nested(registers if not store.total else kept, (store,)),
-        )
-    return replace(nest, body=nested(outer, body))
+        # The sum of the formula's values is a tile of its own, around that of the products.
+        update, add = assigns[2:4]
+        over = {group.name for group in nest.groups if group.over}
+        contracted = {group.name for group in nest.groups if group.reduced and not group.over}
+        around = [loop for loop in inner if schedule.group_of(loop.index) in over]
+        within = [loop for loop in inner if loop not in around]
+        names = [loop.index for loop in within]
+        cut = names.index(schedule.partial) + 1 if schedule.partial else 0
+        kept = (s for s in sides if s.index not in contracted | (over - {schedule.lanes}))
+        total = _Tile("total", tuple(kept), schedule)
+        pieces = int(len(around) > 1 and around[0].index.endswith("_block"))
+
+        def added(target: Ref) -> tuple[Statement, ...]:
+            value = tile.uses(replace(add, target=target), contracted)
+            return (*tile.sums(within, cut, update), *value)
+
+        body = (*total.collects(around, pieces, added), *total.uses(store, over))
+        parts = ({"part": "acc"} if cut else {}) | ({"total_part": "total"} if pieces else {})
+    buffers = tuple(replace(nest.buffer(whole), name=part) for part, whole in parts.items())
+    return replace(nest, body=nested(outer, body), buffers=(*nest.buffers, *buffers))
 
 
-def _part(tile: Ref) -> Ref:
-    """The same place in the tile of partial sums."""
-    return replace(tile, buffer="part")
+@dataclass(frozen=True)
+class _Tile:
+    """A register tile that sums are made in: ``sides`` are the loops over its rows and lanes."""
+
+    name: str
+    sides: tuple[Loop, ...]
+    schedule: Schedule
+
+    def sums(self, loops: list[Loop], cut: int, update: Assign) -> tuple[Statement, ...]:
+        """Clear the tile and fill it; the loops from ``cut`` on make partial sums."""
+
+        def updated(target: Ref) -> tuple[Statement, ...]:
+            return nested(list(self.sides), (replace(update, target=target),))
+
+        return self.collects(loops, cut, updated)
+
+    def collects(
+        self, loops: list[Loop], cut: int, add: Callable[[Ref], tuple[Statement, ...]]
+    ) -> tuple[Statement, ...]:
+        """The same where ``add`` makes the statements that add to a tile."""
+        if not cut:
+            return (*self._cleared(), *nested(loops, add(self.ref())))
+        part = replace(self, name="part" if self.name == "acc" else f"{self.name}_part")
+        sum_up = Assign(self.ref(whole=True), (part.ref(whole=True),), add=True)
+        rounds = (*part.collects(loops[cut:], 0, add), *nested(self._whole(), (sum_up,)))
+        return (*self._cleared(), *nested(loops[:cut], rounds))
+
+    def uses(self, statement: Assign, summed: Collection[str]) -> tuple[Statement, ...]:
+        """A statement that reads the tile first, whose lanes are totalled if they are summed."""
+        total = any(s.index == self.schedule.lanes and s.index in summed for s in self.sides)
+        loops = [s for s in self.sides if not (total and s.index == self.schedule.lanes)]
+        factors = (self.ref(), *statement.factors[1:])
+        return nested(loops, (replace(statement, factors=factors, total=total),))
+
+    def ref(self, *, whole: bool = False) -> Ref:
+        """A place in the tile: row after row, relative to the tile's first position."""
+        terms = []
+        for side in self.sides:
+            position = at(side.index) if whole else at(side.index, f"-{side.index}_tile")
+            lanes = side.index == self.schedule.lanes
+            terms.append(Term(position, 1 if lanes else self.schedule.lane_tile))
+        return Ref(self.name, tuple(terms))
+
+    def _cleared(self) -> tuple[Statement, ...]:
+        return nested(self._whole(), (Assign(self.ref(whole=True), ()),))
+
+    def _whole(self) -> list[Loop]:
+        """The loops over all rows or lanes, counted from 0."""
+        sizes = {self.schedule.rows: self.schedule.row_tile}
+        sizes[self.schedule.lanes] = self.schedule.lane_tile
+        return [
+            replace(side, start=Affine(()), stop=(Affine((), sizes[side.index]),))
+            for side in self.sides
+        ]
 
 
-def _whole(loop: Loop, schedule: Schedule) -> Loop:
-    """The loop over all rows or lanes of a register tile, counted from 0."""
-    size = schedule.row_tile if loop.index == schedule.rows else schedule.lane_tile
-    return replace(loop, start=Affine(()), stop=(Affine((), size),))
-
-
-def _expanded(acc: Ref, schedule: Schedule, *, whole: bool = False) -> Ref:
-    """The accumulator as a tile: row after row, relative to the tile's first position."""
-
-    def term(index: str, stride: int) -> Term:
-        return Term(at(index) if whole else at(index, f"-{index}_tile"), stride)
-
-    rows = () if schedule.rows is None else (term(schedule.rows, schedule.lane_tile),)
-    return Ref(acc.buffer, (*rows, term(schedule.lanes, 1)))
+def _late(nest: Nest, schedule: Schedule) -> bool | str:
+    """The loops outside the tile whose rounds all add to the same part of the output, if any."""
+    groups = {index: nest.group(schedule.group_of(index)) for index in schedule.outer}
+    if schedule.formula is not None:
+        # The innermost loop of each group tells; sums before the formula are whole.
+        over = {group.name: index for index, group in groups.items() if group.over}
+        return " + ".join(over.values()) or False
+    return next((index for index, group in groups.items() if group.reduced), False)

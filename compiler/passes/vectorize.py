@@ -34,14 +34,15 @@ def _vectorize(statement: Statement, schedule: Schedule) -> Statement:
         return statement
     inner = statement.body[0]
     if len(statement.body) == 1 and isinstance(inner, Assign):
-        lanes = statement.index in _lane_loops(schedule)
+        lanes = statement.index in _lane_loops(schedule) and not inner.total
         return replace(statement, kind=Kind.VECTOR if lanes else Kind.UNROLLED)
     loop = with_body(statement, tuple(_vectorize(s, schedule) for s in statement.body))
     assert isinstance(loop, Loop)
     first = loop.body[0]
     if len(loop.body) == 1 and isinstance(first, Loop) and first.kind is Kind.VECTOR:
-        copies = isinstance(first.body[0], Assign) and not first.body[0].add
-        if loop.index == schedule.rows or (copies and len(loop.stop) > 2):
+        copy = first.body[0]
+        deep = isinstance(copy, Assign) and copy.target.buffer in _deep_panels(schedule)
+        if loop.index == schedule.rows or deep:
             return replace(loop, kind=Kind.UNROLLED)
     return loop
 
@@ -49,3 +50,8 @@ def _vectorize(statement: Statement, schedule: Schedule) -> Statement:
 def _lane_loops(schedule: Schedule) -> set[str]:
     """The loops that run along a register tile's columns: the step's own, and those of packs."""
     return {schedule.lanes, *(pack.group for pack in schedule.packs)}
+
+
+def _deep_panels(schedule: Schedule) -> set[str]:
+    """The panels that several positions of ``k`` are moved into at once."""
+    return {f"{pack.operand}_panel" for pack in schedule.packs if pack.depth > 1}

@@ -20,7 +20,10 @@ and strides count elements, not bytes. From the ground up:
                  `transpose`
     lookups      load_found, store_found: where a table says
     streams      write_runs, fence: past the caches
-    arithmetic   zeros, multiply, add, multiply_add, accumulate, convert, total_rows, stretch
+    updates      update_rows, update_part, prefetch_rows: blocks of a sum, added in the output
+    arithmetic   zeros, multiply, add, multiply_add, accumulate, total_rows, stretch
+    elementwise  what formulas are made of: divide, maximum, where, convert ...; collect
+    functions    exp, log, tanh, power
 
 Importing this package declares all operations; `OPERATIONS` has them by name.
 """
@@ -28,11 +31,14 @@ Importing this package declares all operations; `OPERATIONS` has them by name.
 from . import (  # noqa: F401 - they declare operations
     addresses,
     arithmetic,
+    elementwise,
+    functions,
     integers,
     lookups,
     memory,
     streams,
     tables,
+    updates,
     weave,
 )
 from .loops import least, positions

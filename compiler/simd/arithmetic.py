@@ -9,7 +9,8 @@ from llvmlite import ir
 
 from .emitter import Emitter, picks
 from .registry import literals, operation
-from .tiles import I32, Element, Tile, planes, scalar_bytes
+from .shapes import common_shape, pack_units, units_of
+from .tiles import I32, Element, Tile, planes
 
 
 @operation
@@ -23,46 +24,16 @@ def zeros(element: Any, rows: Any, columns: Any, lanes: Any) -> Any:
     return kind, lambda e, v: e.pack(kind, [e.zero(kind.unit)] * count)
 
 
-def _stretched(x: Tile, y: Tile) -> Tile:
-    """The shape that two tiles have together when sides of length 1 stretch."""
-    wide = x if x.columns >= y.columns else y
-    return Tile(x.element, max(x.rows, y.rows), wide.columns, wide.lanes)
-
-
-def _units(e: Emitter, kind: Tile, value: Any, shape: Tile) -> list[list[Any]]:
-    """A tile's registers stretched to ``shape``: a list of planes for each row and vector."""
-    registers = e.unpack(kind, value)
-    per_plane = kind.rows * kind.vectors
-    stretched: dict[tuple[int, int], Any] = {}
-
-    def register(plane: int, row: int, vector: int) -> Any:
-        index = plane * per_plane + (row % kind.rows) * kind.vectors + vector % kind.vectors
-        if kind.columns == shape.columns:
-            return registers[index]
-        if (plane, index) not in stretched:
-            stretched[plane, index] = e.splat(registers[index], shape.lanes)
-        return stretched[plane, index]
-
-    return [
-        [register(plane, row, vector) for plane in range(planes(kind.element))]
-        for row in range(shape.rows)
-        for vector in range(shape.vectors)
-    ]
-
-
-def _pack_units(e: Emitter, shape: Tile, units: list[list[Any]]) -> Any:
-    return e.pack(shape, [unit[p] for p in range(planes(shape.element)) for unit in units])
-
-
 def _binary(combine: str) -> Callable[..., Any]:
     def declare(x: Any, y: Any) -> Any:
         if not (isinstance(x, Tile) and isinstance(y, Tile) and x.element == y.element):
             return None
-        shape = _stretched(x, y)
+        shape = common_shape(x, y)
 
         def lowering(e: Emitter, values: Sequence[Any]) -> Any:
-            pairs = zip(_units(e, x, values[0], shape), _units(e, y, values[1], shape), strict=True)
-            return _pack_units(e, shape, [getattr(e, combine)(x.element, a, b) for a, b in pairs])
+            sides = (units_of(e, t, v, shape) for t, v in zip((x, y), values, strict=True))
+            pairs = zip(*sides, strict=True)
+            return pack_units(e, shape, [getattr(e, combine)(x.element, a, b) for a, b in pairs])
 
         return shape, lowering
 
@@ -84,16 +55,16 @@ def multiply_add(acc: Any, x: Any, y: Any, *part: Any) -> Any:
     def lowering(e: Emitter, values: Sequence[Any]) -> Any:
         inside = values[3:]
         triples = zip(
-            _units(e, acc, values[0], acc),
-            _units(e, x, values[1], acc),
-            _units(e, y, values[2], acc),
+            units_of(e, acc, values[0], acc),
+            units_of(e, x, values[1], acc),
+            units_of(e, y, values[2], acc),
             strict=True,
         )
         results = []
         for i, (a, b, c) in enumerate(triples):
             result = e.multiply_add(acc.element, a, b, c)
             results.append(_inside(e, acc, i, inside, result, a))
-        return _pack_units(e, acc, results)
+        return pack_units(e, acc, results)
 
     return acc, lowering
 
@@ -106,12 +77,12 @@ def accumulate(acc: Any, x: Any, *part: Any) -> Any:
 
     def lowering(e: Emitter, values: Sequence[Any]) -> Any:
         inside = values[2:]
-        pairs = zip(_units(e, acc, values[0], acc), _units(e, x, values[1], acc), strict=True)
+        pairs = zip(units_of(e, acc, values[0], acc), units_of(e, x, values[1], acc), strict=True)
         results = [
             _inside(e, acc, i, inside, e.add(acc.element, a, b), a)
             for i, (a, b) in enumerate(pairs)
         ]
-        return _pack_units(e, acc, results)
+        return pack_units(e, acc, results)
 
     return acc, lowering
 
@@ -130,23 +101,6 @@ def _inside(
 
 
 @operation
-def convert(tile: Any, element: Any) -> Any:
-    """The same values as another element type (real floating-point types and equal ones)."""
-    if not (isinstance(tile, Tile) and isinstance(element, Element)):
-        return None
-    kind = Tile(element.element, tile.rows, tile.columns, tile.lanes)
-
-    def lowering(e: Emitter, values: Sequence[Any]) -> Any:
-        wider = scalar_bytes(kind.element) > scalar_bytes(tile.element)
-        change = e.builder.fpext if wider else e.builder.fptrunc
-        if kind.element == tile.element:
-            return values[0]
-        return e.pack(kind, [change(u, kind.unit) for u in e.unpack(tile, values[0])])
-
-    return kind, lowering
-
-
-@operation
 def total_rows(tile: Any) -> Any:
     """The sum of every row's values, as a tile of one column; always in the same order."""
     if not isinstance(tile, Tile):
@@ -154,9 +108,9 @@ def total_rows(tile: Any) -> Any:
     kind = Tile(tile.element, tile.rows, 1, 1)
 
     def lowering(e: Emitter, values: Sequence[Any]) -> Any:
-        units = _units(e, tile, values[0], tile)
+        units = units_of(e, tile, values[0], tile)
         rows = [units[r * tile.vectors : (r + 1) * tile.vectors] for r in range(tile.rows)]
-        return _pack_units(e, kind, [_sum_units(e, tile, row) for row in rows])
+        return pack_units(e, kind, [_sum_units(e, tile, row) for row in rows])
 
     return kind, lowering
 
@@ -188,4 +142,4 @@ def stretch(tile: Any, rows: Any, columns: Any, lanes: Any) -> Any:
     if sizes is None or not isinstance(tile, Tile):
         return None
     kind = Tile(tile.element, *sizes)
-    return kind, lambda e, v: _pack_units(e, kind, _units(e, tile, v[0], kind))
+    return kind, lambda e, v: pack_units(e, kind, units_of(e, tile, v[0], kind))

@@ -96,7 +96,7 @@ def load_runs(
             ):
                 e.builder.store(value, place)
         return spill.registers()
-    runs = zip(_whole_runs(e, kind, base, step), masks, strict=True)
+    runs = zip(whole_runs(e, kind, base, step), masks, strict=True)
     units = [e.load(kind.element, at, kind.lanes, mask) for at, mask in runs]
     return [unit[plane] for plane in range(planes(kind.element)) for unit in units]
 
@@ -141,7 +141,7 @@ def store_runs(
             e.store(kind.element, at, value, kind.lanes, mask)
         return
     count = kind.rows * kind.vectors
-    for i, (at, mask) in enumerate(zip(_whole_runs(e, kind, base, step), masks, strict=True)):
+    for i, (at, mask) in enumerate(zip(whole_runs(e, kind, base, step), masks, strict=True)):
         e.store(kind.element, at, list(registers[i::count]), kind.lanes, mask)
 
 
@@ -163,9 +163,7 @@ def _row_masks(e: Emitter, kind: Tile, columns: Any) -> list[Any]:
     return [e.lanes_below(columns, v * kind.lanes, kind.lanes) for v in range(kind.vectors)]
 
 
-def _whole_runs(
-    e: Emitter, kind: Tile, base: Sequence[Any], step: tuple[Any, Any]
-) -> Iterator[Any]:
+def whole_runs(e: Emitter, kind: Tile, base: Sequence[Any], step: tuple[Any, Any]) -> Iterator[Any]:
     """The address of every register's elements, row by row."""
     for row in range(kind.rows):
         begin = e.builder.add(base[1], step_to(e, step, row))

@@ -286,15 +286,15 @@ def test_an_axis_that_a_step_leaves_alone_stays_whole():
     program = windows_of("n c y+k-1, c r, r k -> n r y", (2, 3, 9), (3, 4), (4, 3))
     split = follow(program, ((0, 1), (0, 1)))
     assert str(split) == (
-        "t0[n,r,t0.0] = sum_c a[n,c,t0.0] * b[c,r]\nout[n,r,y] = sum_k t0[n,r,k+y-1] * c[r,k]"
+        "t0[r,n,t0.0] = sum_c a[n,c,t0.0] * b[c,r]\nout[n,r,y] = sum_k t0[r,n,k+y-1] * c[r,k]"
     )
-    assert split.shapes["t0"] == (2, 4, 9)
+    assert split.shapes["t0"] == (4, 2, 9)
 
 
 def test_an_axis_whose_indices_a_step_needs_does_not():
     program = windows_of("n c y+k-1, c y, c k -> n y", (2, 3, 9), (3, 9), (3, 3))
     split = follow(program, ((0, 1), (0, 1)))
-    assert str(split.statements[0]) == "t0[c,n,k,y] = a[n,c,k+y-1] * b[c,y]"
+    assert str(split.statements[0]) == "t0[c,y,n,k] = a[n,c,k+y-1] * b[c,y]"
 
 
 @pytest.mark.parametrize(

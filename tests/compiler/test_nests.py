@@ -143,6 +143,25 @@ def test_packed_recipe_is_right_after_every_pass(equation, twist):
     assert choice.schedule.recipe == "packed"
 
 
+@pytest.mark.parametrize("extent", [9, 16, 23, 40])
+@pytest.mark.parametrize("equation", ["ij,kj->ik", "ji,jk->ik", "ij,kj->ki", "bij,bkj->bik"])
+def test_mirrored_products_are_right_after_every_pass(extent, equation):
+    left, output = equation.split("->")
+    terms = left.split(",")
+    machine = replace(PACKING, partial_sum=100)
+    shape = [{"b": 2, "j": 11}.get(index, extent) for index in terms[0]]
+    array = np.random.default_rng(0).integers(-3, 4, shape).astype(np.float64)
+    expected = np.einsum(equation, array, array)
+    out = np.full(expected.shape, 99.0)
+    step = replace(geometry_of(terms, output, [array, array], out, "f8"), twins=True)
+    choice = choose(step, machine)
+    assert choice.schedule.mirrored
+    for name, nest in stages_of(choice, step).nests:
+        out[...] = 99.0
+        interpret(nest, binding_of(nest, choice, step, [array, array], out, machine))
+        np.testing.assert_array_equal(out, expected, err_msg=f"after {name}")
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_random_steps_are_right_after_every_pass(data):

@@ -8,7 +8,7 @@ from einsumc.compiler.cost import program_cost
 from einsumc.compiler.machine import TARGETS, Machine
 from einsumc.compiler.program import Program, evaluate, from_expression, verify_program
 from einsumc.compiler.resolve import resolve
-from einsumc.compiler.simplify import simplify
+from einsumc.compiler.rewrite import simplify
 from einsumc.compiler.subscripts import parse
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -362,11 +362,7 @@ def test_operands_by_name(arguments, named, message):
         chain(*arguments, **named)
 
 
-def test_a_body_cannot_be_compiled_yet():
-    with pytest.raises(NotImplementedError, match="body: compiling the body of a function is not"):
-        compile_einsum(body)
-    with pytest.raises(NotImplementedError, match="body: compiling the body of a function is not"):
-        compile_einsum(signatures=["f4[n,i], f4[i,m]"])(body)
+def test_wrong_decorations_of_a_body():
     with pytest.raises(EinsumError, match="there is no dtype"):
         compile_einsum(signatures=["x4[n]"])
     with pytest.raises(EinsumTypeError, match="the equation must be a str, or a function"):

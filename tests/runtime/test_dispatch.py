@@ -94,7 +94,7 @@ def test_alignment_is_part_of_the_layout(executor):
 
 
 def test_many_layouts_do_not_pile_up(executor, monkeypatch):
-    monkeypatch.setattr("einsumc.runtime.dispatch._PLANS", 10)
+    monkeypatch.setattr("einsumc.runtime.plan_cache._PLANS", 10)
     total = compile_einsum("i->")
     for length in range(1, 30):
         assert total(np.ones(length)) == length

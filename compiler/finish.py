@@ -1,0 +1,230 @@
+"""What a kernel knows of an epilogue: a formula without names, and the types of its values.
+
+A statement's formula reads tensors by name and holds numbers. A kernel serves many statements, so
+in its formula tensors are told by position (`Input`), and numbers when it is called (`Parameter`):
+scaling by 1/3 and by 1/4 is one kernel. Only small exponents stay: they decide what is computed.
+
+Types follow NumPy's rules of promotion, numbers being as weak as Python's. Half precision is
+widened where it is read, as it is in sums.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, reduce
+from typing import Any
+
+import numpy as np
+
+from .access import Access
+from .formula import (
+    FUNCTIONS,
+    Apply,
+    Constant,
+    Contracted,
+    Input,
+    Leaf,
+    Parameter,
+    Read,
+    Value,
+    folded,
+    replaced,
+)
+from .program import Statement
+
+__all__ = [
+    "Finish",
+    "finish_of",
+    "finished",
+    "inputs_of",
+    "of_product",
+    "operands_of",
+    "typed",
+    "wide",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """What becomes of a step's sum before it is written.
+
+    ``Input(0)`` of the formula is the sum of products, and ``Input(n)`` what the n-th of the
+    ``reads`` other tensors holds; ``numbers`` are its parameters, each as 64 bits, a complex one
+    as two of them. The formula is summed over the indices ``over``.
+    """
+
+    formula: Value
+    reads: int = 0
+    over: tuple[str, ...] = ()
+    numbers: tuple[int, ...] = ()
+
+
+def operands_of(statement: Statement) -> tuple[Access, ...]:
+    """The tensors that a statement's kernel reads: its factors, then each read of its formula."""
+    reads = statement.accesses[len(statement.factors) :]
+    return (*statement.factors, *dict.fromkeys(reads))
+
+
+def finish_of(statement: Statement) -> Finish | None:
+    """A statement's epilogue without names.
+
+    >>> from .affine import Affine
+    >>> from .program import Epilogue
+    >>> a, b = (Access(name, (Affine.index("i"),)) for name in "ab")
+    >>> scaled = Apply("multiply", (Apply("add", (Contracted(), Read(b))), Constant(0.5)))
+    >>> finish = finish_of(Statement(a, (a,), Epilogue(scaled)))
+    >>> print(finish.formula.text("$0"), [hex(bits) for bits in finish.numbers])
+    ($0 + $1) * c0 ['0x3fe0000000000000']
+    """
+    if statement.epilogue is None:
+        return None
+    reads = operands_of(statement)[len(statement.factors) :]
+    places: dict[tuple[str, tuple[int, ...]], int] = {}
+    numbers: list[int] = []
+
+    def unnamed(value: Value) -> Value:
+        match value:
+            case Contracted():
+                return Input(0)
+            case Read(access):
+                return Input(1 + reads.index(access))
+            case Constant(number):
+                key = np.result_type(number).kind, _bits(number)
+                if key not in places:
+                    places[key] = len(numbers)
+                    numbers.extend(key[1])
+                return Parameter(places[key], key[0])
+            case Apply("power", (base, Constant() as exponent)) if is_simple(exponent):
+                number = exponent.number
+                plain = int(number) if isinstance(number, int) else float(number.real)
+                return Apply("power", (unnamed(base), Constant(plain)))
+            case Apply(function, arguments):
+                return Apply(function, tuple(map(unnamed, arguments)))
+            case _:
+                return value
+
+    formula = unnamed(statement.epilogue.value)
+    return Finish(formula, len(reads), statement.epilogue.over, tuple(numbers))
+
+
+def is_simple(exponent: Constant) -> bool:
+    """Whether a power is a few multiplications, and at most a root and a division.
+
+    >>> [is_simple(Constant(number)) for number in (2, -0.5, 1.5, 0.3, 1000)]
+    [True, True, True, False, False]
+    """
+    number = exponent.number
+    return isinstance(number, int | float) and abs(number) <= 64 and 2 * number == int(2 * number)
+
+
+def _bits(number: complex) -> tuple[int, ...]:
+    """A number as a kernel is told it: integers as they are, others as the bits of doubles."""
+    if isinstance(number, int | np.integer | np.bool_):
+        return struct.unpack("q", struct.pack("Q", int(number) % 2**64))
+    parts = (number.real, number.imag) if np.iscomplexobj(number) else (number,)
+    return tuple(struct.unpack("q", struct.pack("d", part))[0] for part in parts)
+
+
+def of_product(formula: Value, factors: int) -> Value:
+    """The same of the factors themselves: ``Input(0)`` becomes the product of so many inputs.
+
+    >>> print(of_product(Apply("add", (Input(0), Input(1))), 2).text(""))
+    ($0 * $1) + $2
+    """
+    first: list[Value] = [Input(n) for n in range(factors)]
+    product = reduce(lambda x, y: Apply("multiply", (x, y)), first)
+
+    def leaf(value: Leaf) -> Value:
+        if not isinstance(value, Input):
+            return value
+        return product if value.position == 0 else Input(value.position + factors - 1)
+
+    return replaced(formula, leaf)
+
+
+def finished(formula: Value, inputs: Sequence[Any], numbers: Sequence[int]) -> Any:
+    """A formula's value, by NumPy, for values of its inputs and the bits of its numbers.
+
+    >>> finished(Apply("add", (Input(0), Parameter(0, "i"))), [np.float32(1)], [41])
+    np.float32(42.0)
+    """
+
+    def leaf(value: Leaf) -> Any:
+        match value:
+            case Input(position):
+                return inputs[position]
+            case Parameter(position, kind):
+                return _number(kind, numbers[position:])
+        raise TypeError(f"{value} has no place in a kernel")
+
+    with np.errstate(all="ignore"):
+        return folded(formula, leaf, lambda function, *values: FUNCTIONS[function](*values))
+
+
+def _number(kind: str, bits: Sequence[int]) -> bool | int | float | complex:
+    """The inverse of :func:`_bits`."""
+    if kind in "bi":
+        return bool(bits[0]) if kind == "b" else bits[0]
+    parts = [struct.unpack("d", struct.pack("q", part))[0] for part in bits[:2]]
+    return complex(*parts) if kind == "c" else float(parts[0])
+
+
+def inputs_of(formula: Value) -> set[int]:
+    """The inputs that a formula depends on."""
+    match formula:
+        case Input(position):
+            return {position}
+        case Apply(_, arguments):
+            return set().union(*map(inputs_of, arguments))
+        case _:
+            return set()
+
+
+# --- types ----------------------------------------------------------------------------------------
+
+_KINDS = {"b": True, "i": 1, "u": 1, "f": 1.0, "c": 1j}
+
+
+def wide(element: str) -> str:
+    """The type in which elements are computed."""
+    return "f4" if element == "f2" else element
+
+
+def typed(value: Value, elements: Sequence[str]) -> str:
+    """The element type of a formula of tensors of these types.
+
+    >>> typed(Apply("divide", (Input(0), Parameter(0, "f"))), ["i4"])
+    'f8'
+    >>> typed(Apply("multiply", (Input(0), Parameter(0, "f"))), ["f4"])
+    'f4'
+
+    Raises:
+        TypeError: NumPy has no such function of such numbers.
+    """
+    return element_name(sample(value, tuple(elements)))
+
+
+def element_name(value: Any) -> str:
+    """The element type of a sample."""
+    dtype = np.asarray(value).dtype
+    return wide(f"{dtype.kind}{dtype.itemsize}")
+
+
+@cache
+def sample(value: Value, elements: tuple[str, ...]) -> Any:
+    """Something of a formula's type: an array, or a Python number where it is as weak as one."""
+    match value:
+        case Input(position):
+            return np.ones(1, wide(elements[position]))
+        case Parameter(_, kind):
+            return _KINDS[kind]
+        case Constant(number):
+            return number
+        case Apply(function, arguments):
+            with np.errstate(all="ignore"):
+                found = FUNCTIONS[function](*(sample(a, elements) for a in arguments))
+            return np.ones(1, wide(f"{found.dtype.kind}{found.dtype.itemsize}"))
+        case _:
+            raise TypeError(f"{value} has no place in a kernel")

@@ -1,0 +1,288 @@
+"""Merge: a statement and the only one that reads its result become one, with an epilogue.
+
+Before::
+
+    t0[n,i,j] = sum_t b[n,t,i] * a[n,t,j]
+    out[n] = sum_ij t0[n,i,j] * t0[n,i,j]
+
+after::
+
+    out[n] = sum_ij square(sum_t b[n,t,i] * a[n,t,j])
+
+What was an intermediate is never in memory: what follows happens where it is made, in registers.
+Chains of maps become one formula in the same way. It is done where it is predicted to take less
+time: what is recomputed, or no longer multiplied by the microkernel, may cost more than memory.
+
+Where a statement sums so much into so few elements that few threads would have work, :func:`spread`
+makes partial sums. How many does not depend on the number of threads, nor do the result's bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import reduce
+from math import prod
+
+from .access import Access
+from .affine import Affine
+from .cost import statement_cost
+from .formula import CONTRACTED, Apply, Contracted, Leaf, Read, Value, replaced
+from .machine import Machine
+from .program import Epilogue, Program, Statement, Tensor
+
+__all__ = ["merged", "spread"]
+
+_TRUTH = (
+    *("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"),
+    *("logical_and", "logical_or", "logical_not"),
+)
+
+_PIECES = 16
+"""So many elements of a result, or partial sums of it, keep all threads busy."""
+
+_WORTH_SPREADING = 1e-4
+"""Seconds that a statement takes at least if its sum is cut into partial ones."""
+
+
+def merged(program: Program, element: str, machine: Machine) -> Program:
+    """The program with statements merged where that is predicted to take less time.
+
+    >>> from .machine import TARGETS
+    >>> b, a, t, again = (
+    ...     Access(name, tuple(map(Affine.index, axes)))
+    ...     for name, axes in (("b", "nti"), ("a", "ntj"), ("t0", "nij"), ("t0", "nij"))
+    ... )
+    >>> out = Access("out", (Affine.index("n"),))
+    >>> sizes = {"n": 32, "t": 16, "i": 768, "j": 768}
+    >>> shapes = {"b": "nti", "a": "ntj", "t0": "nij", "out": "n"}
+    >>> tensors = (Tensor(k, tuple(sizes[i] for i in v)) for k, v in shapes.items())
+    >>> steps = Statement(t, (b, a)), Statement(out, (t, again))
+    >>> norms = Program(tuple(tensors), ("b", "a"), steps, ("out",), tuple(sizes.items()))
+    >>> print(merged(norms, "f4", Machine(TARGETS["x86-64-v3"])))
+    out[n] = sum_{i,j} square(sum_t b[n,t,i] * a[n,t,j])
+    """
+    while (better := _better(program, element, machine)) is not None:
+        program = better
+    return program
+
+
+def _better(program: Program, element: str, machine: Machine) -> Program | None:
+    """The program with one more pair of statements merged; None if none is worth it."""
+    sizes = program.sizes
+
+    def seconds(*statements: Statement) -> float:
+        return sum(statement_cost(s, sizes, element, machine).seconds for s in statements)
+
+    makers = {statement.target.tensor: statement for statement in program.statements}
+    for consumer in program.statements:
+        for name in dict.fromkeys(access.tensor for access in consumer.accesses):
+            producer = makers.get(name)
+            if producer is None or not _is_private(program, producer, consumer):
+                continue
+            for renamed, extents in _renamed(program, producer, consumer):
+                sizes = program.sizes | extents
+                one = _merged(renamed, consumer)
+                if one is None or seconds(one) >= seconds(producer, consumer):
+                    continue
+                rest = (s for s in program.statements if s is not producer)
+                return replace(
+                    program,
+                    tensors=tuple(t for t in program.tensors if t.name != name),
+                    statements=tuple(one if s is consumer else s for s in rest),
+                    extents=tuple(sizes.items()),
+                )
+    return None
+
+
+def _is_private(program: Program, producer: Statement, consumer: Statement) -> bool:
+    """Whether nothing but the consumer needs what the producer makes, and it has no own type."""
+    name = producer.target.tensor
+    tensor = next(tensor for tensor in program.tensors if tensor.name == name)
+    readers = [s for s in program.statements if any(a.tensor == name for a in s.accesses)]
+    value = producer.epilogue.value if producer.epilogue else CONTRACTED
+    is_mask = isinstance(value, Apply) and value.function in _TRUTH and tensor.element == "b1"
+    return (
+        name not in program.results
+        and readers == [consumer]
+        and (tensor.element is None or is_mask)
+        and not (producer.epilogue is not None and producer.epilogue.over)
+    )
+
+
+def _renamed(
+    program: Program, producer: Statement, consumer: Statement
+) -> Iterator[tuple[Statement, dict[str, int]]]:
+    """The producer in the consumer's indices, and the extents of those that get a new name.
+
+    Nothing if the consumer reads it in several ways, or not whole.
+    """
+    reads = {a for a in consumer.accesses if a.tensor == producer.target.tensor}
+    if len(reads) != 1:
+        return
+    (read,) = reads
+    if not all(axis.is_index for axis in read.subscripts) or len(read.names) < len(read.subscripts):
+        return
+    names = dict(zip(producer.target.names, read.names, strict=True))
+    sizes, taken = program.sizes, {*program.sizes}
+    extents: dict[str, int] = {}
+    for index in producer.contracted:
+        name = index
+        if name in consumer.indices:
+            name = next(n for n in (f"{index}{k}" for k in range(len(taken) + 1)) if n not in taken)
+            extents[name] = sizes[index]
+            taken.add(name)
+        names[index] = name
+
+    def access(old: Access) -> Access:
+        axes = (
+            Affine(tuple((names[name], c) for name, c in axis.terms), axis.constant)
+            for axis in old.subscripts
+        )
+        return Access(old.tensor, tuple(axes))
+
+    def leaf(old: Leaf) -> Value:
+        return Read(access(old.access)) if isinstance(old, Read) else old
+
+    epilogue = producer.epilogue
+    yield (
+        Statement(
+            access(producer.target),
+            tuple(map(access, producer.factors)),
+            epilogue and Epilogue(replaced(epilogue.value, leaf)),
+        ),
+        extents,
+    )
+
+
+def _merged(producer: Statement, consumer: Statement) -> Statement | None:
+    """One statement for both; None where there is no such statement."""
+    name = producer.target.tensor
+    value = consumer.epilogue.value if consumer.epilogue is not None else None
+    made = producer.epilogue.value if producer.epilogue else CONTRACTED
+    only_read = value is not None and all(factor.tensor != name for factor in consumer.factors)
+    if only_read and value is not None and not producer.contracted:
+        # The producer is a map that the consumer's epilogue reads.
+        inner = _of_product(made, producer)
+        assert consumer.epilogue is not None
+        return replace(
+            consumer, epilogue=replace(consumer.epilogue, value=_put(value, name, inner))
+        )
+    if consumer.epilogue is not None and consumer.contracted:
+        return None
+    whole = _of_product(value or CONTRACTED, consumer)
+    over = consumer.reduced
+    around = {*consumer.kept, *over}
+    if producer.contracted and not around <= {*producer.target.names}:
+        return None  # the sum would be made again along an index that it does not depend on
+    return Statement(consumer.target, producer.factors, Epilogue(_put(whole, name, made), over))
+
+
+def _put(value: Value, tensor: str, made: Value) -> Value:
+    """A formula with another one in place of a tensor."""
+
+    def leaf(old: Leaf) -> Value:
+        return made if isinstance(old, Read) and old.access.tensor == tensor else old
+
+    return replaced(value, leaf)
+
+
+def _of_product(value: Value, statement: Statement) -> Value:
+    """A formula of a statement's product, as one of its factors."""
+    factors: list[Value] = [Read(factor) for factor in statement.factors]
+    product = reduce(lambda x, y: Apply("multiply", (x, y)), factors)
+    return replaced(value, lambda old: product if isinstance(old, Contracted) else old)
+
+
+# --- partial sums ---------------------------------------------------------------------------------
+
+
+def spread(program: Program, element: str, machine: Machine) -> Program:
+    """The program with partial sums where a statement sums much into few elements.
+
+    Before::
+
+        out = sum_{n,i,j} square(sum_t b[n,t,i] * a[n,t,j])
+
+    after::
+
+        t0[n] = sum_{i,j} square(sum_t b[n,t,i] * a[n,t,j])
+        out = sum_n t0[n]
+
+    An index of both factors makes one partial sum each; else a long one is cut into pieces.
+    """
+    sizes, names = program.sizes, program.fresh_names()
+    types = {tensor.name: tensor.element for tensor in program.tensors}
+    statements: list[Statement] = []
+    made: list[Tensor] = []
+    for statement in program.statements:
+        cost = statement_cost(statement, sizes, element, machine)
+        outer = _outer(statement, sizes) if cost.seconds > _WORTH_SPREADING else None
+        if outer is None:
+            statements.append(statement)
+            continue
+        part, extents = outer
+        sizes |= extents
+        target = replace(part.target, tensor=next(names))
+        made.append(
+            Tensor(
+                target.tensor,
+                tuple(sizes[i] for i in target.names),
+                types.get(statement.target.tensor),
+            )
+        )
+        statements += [replace(part, target=target), Statement(statement.target, (target,))]
+    return replace(
+        program,
+        tensors=(*program.tensors, *made),
+        statements=tuple(statements),
+        extents=tuple(sizes.items()),
+    )
+
+
+def _outer(
+    statement: Statement, sizes: Mapping[str, int]
+) -> tuple[Statement, dict[str, int]] | None:
+    """A statement that makes partial sums along one more index, and that index's extent."""
+    epilogue = statement.epilogue
+    if epilogue is None or not epilogue.over or not statement.contracted:
+        return None
+    if len(statement.factors) != 2:
+        return None
+    shared = [i for i in epilogue.over if all(i in f.names for f in statement.factors)]
+    kept = tuple(statement.target.subscripts)
+    if shared:
+        over = tuple(i for i in epilogue.over if i not in shared)
+        target = Access(statement.target.tensor, (*kept, *map(Affine.index, shared)))
+        return replace(statement, target=target, epilogue=replace(epilogue, over=over)), {}
+    missing = _PIECES // max(1, prod(sizes[i] for i in statement.kept))
+    index = max(epilogue.over, key=lambda i: sizes[i])
+    extent = sizes[index]
+    pieces = [p for p in range(2, 2 * missing + 1) if extent % p == 0 and extent // p >= 32]
+    if missing < 2 or not pieces:
+        return None
+    count = min(pieces, key=lambda p: abs(p - missing))
+    fresh = (f"{index}_{k}" for k in range(len(sizes) + 2))
+    outer, inner = [name for name in fresh if name not in sizes][:2]
+    length = extent // count
+
+    def access(old: Access) -> Access:
+        return Access(old.tensor, tuple(map(cut, old.subscripts)))
+
+    def cut(axis: Affine) -> Affine:
+        step = dict(axis.terms).get(index, 0)
+        others = (term for term in axis.terms if term[0] != index)
+        return Affine((*others, (outer, step * length), (inner, step)), axis.constant)
+
+    def leaf(old: Leaf) -> Value:
+        return Read(access(old.access)) if isinstance(old, Read) else old
+
+    part = Statement(
+        Access(statement.target.tensor, (*kept, Affine.index(outer))),
+        tuple(map(access, statement.factors)),
+        Epilogue(
+            replaced(epilogue.value, leaf),
+            tuple(inner if i == index else i for i in epilogue.over),
+        ),
+    )
+    return part, {outer: count, inner: length}

@@ -1,0 +1,66 @@
+"""Mirror: compute a symmetric output's tiles on and above the diagonal, and copy the others.
+
+Before, where ``x0`` and ``x1`` are one tensor and ``out[m, n] == out[n, m]``::
+
+    for n_tile: for m_tile in m_block..min(m_block+M_BLOCK, M):
+        ...
+        rows m: lanes n: out[m*out_m + n*out_n] = acc[m, n]
+
+after, with tiles of 16 columns::
+
+    for n_tile: for m_tile in m_block..min(n_tile+16, m_block+M_BLOCK, M):
+        ...
+        rows m: lanes n: out[m*out_m + n*out_n] = acc[m, n]
+        rows m: lanes n: out[n*out_m + m*out_n] = acc[m, n]
+
+Tiles that the diagonal crosses are computed whole, so elements next to it are written twice. Both
+times they have the same bits, since products and sums are taken in one order, as long as a sum is
+one block (:func:`.packed_blocks`): blocks that were added up in the output would count twice. BLAS
+calls a product of this kind syrk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..affine import Affine
+from ..loopnest import Assign, Loop, Nest, Ref, Statement, at, walk, with_body
+from ..schedule import Schedule
+
+
+def mirror(nest: Nest, schedule: Schedule) -> Nest:
+    """Leave out the tiles below the diagonal, and write each of the others to both places."""
+    if not schedule.mirrored:
+        return nest
+    return replace(nest, body=tuple(_mirror(s, schedule, inside=False) for s in nest.body))
+
+
+def _mirror(statement: Statement, schedule: Schedule, *, inside: bool) -> Statement:
+    """A statement's mirrored form; it is ``inside`` the loop over tiles of columns."""
+    if not isinstance(statement, Loop):
+        return statement
+    inside = inside or statement.index == f"{schedule.lanes}_tile"
+    body = [_mirror(s, schedule, inside=inside) for s in statement.body]
+    if inside and statement.index == f"{schedule.rows}_tile":
+        diagonal = Affine(((f"{schedule.lanes}_tile", 1),), schedule.lane_tile)
+        statement = replace(statement, stop=(diagonal, *statement.stop))
+        body += [_turned(store, schedule) for store in body if _is_store(store)]
+    return with_body(statement, tuple(body))
+
+
+def _is_store(statement: Statement) -> bool:
+    return any(isinstance(s, Assign) and s.target.buffer == "out" for s in walk((statement,)))
+
+
+def _turned(statement: Statement, schedule: Schedule) -> Statement:
+    """A store of a tile with the strides of rows and lanes exchanged."""
+    if isinstance(statement, Loop):
+        return with_body(statement, tuple(_turned(s, schedule) for s in statement.body))
+    assert isinstance(statement, Assign)
+    assert schedule.rows is not None
+    rows, lanes = at(schedule.rows), at(schedule.lanes)
+    terms = statement.target.terms
+    stride = {term.position: term.stride for term in terms}
+    exchanged = {rows: stride[lanes], lanes: stride[rows]}
+    turned = (replace(t, stride=exchanged.get(t.position, t.stride)) for t in terms)
+    return replace(statement, target=Ref(statement.target.buffer, tuple(turned)), add=False)

@@ -1,0 +1,160 @@
+"""Contraction paths: who proposes them.
+
+A path is a list of contractions, each the positions of the factors that it takes from the list of
+those that are left; its result goes to the end of that list. opt_einsum and, for large networks,
+cotengra propose paths by counting operations; where a tensor repeats, so does :mod:`.shared`, which
+knows what need not be computed twice, and where one is read at windows :mod:`.windows_path`, which
+knows that they overlap.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.util import find_spec
+from typing import Any
+
+from .errors import EinsumError
+from .machine import Machine
+from .program import Program, Statement
+from .shared import MOST_SHARED, shared_paths
+from .windows_path import EXHAUSTIVE, windows_path
+
+__all__ = ["MOST_FACTORS", "SHARED", "SMALL", "Path", "exact_path", "propose", "propose_small"]
+
+Path = tuple[tuple[int, ...], ...]
+"""The positions of the factors that each contraction takes."""
+
+_Search = Callable[..., Iterable[Iterable[int]]]
+"""opt_einsum's protocol: (sets of indices, set of the output, extents, memory limit) -> path."""
+
+MOST_FACTORS = 8
+"""Of one statement, unless asked for: a loop nest keeps a pointer and strides for each."""
+
+AUTO = 14
+"""Factors up to which opt_einsum's "auto" looks at more than "greedy" does."""
+
+RANDOM = 12
+"""Factors beyond which a random search finds what the others miss."""
+
+SMALL = ", small"
+"""What the names of candidates end in that were searched for their small intermediates."""
+
+SHARED = "shared"
+"""The name of what :mod:`.shared` proposes."""
+
+TRIALS, EFFORT = 32, 100_000
+"""At most so many trials, and at most so many factors squared in all: below a tenth of a second."""
+
+
+def exact_path(optimize: Any, factors: int) -> tuple[str, Path] | None:
+    """What `optimize` leaves no choice about, and its name; None if a path is to be searched."""
+    if optimize is None or optimize is False:
+        return "unsplit", _all_at_once(factors)
+    if optimize is True or isinstance(optimize, str) or callable(optimize):
+        return None
+    first, *rest = optimize or [()]
+    if not isinstance(first, str):
+        return "path", _path(optimize)
+    return ("path", _path(rest)) if first == "einsum_path" else None
+
+
+def propose(
+    program: Program, optimize: Any, element: str, machine: Machine
+) -> Iterator[tuple[str, Path]]:
+    """The paths for a program's last statement that `optimize` asks to choose from, with names.
+
+    Those of `SHARED` have all the same one: their caller finds a better name.
+    """
+    statement, extents = program.statements[-1], program.sizes
+    factors = len(statement.factors)
+    if optimize is not True:
+        yield _search(statement, extents, *_named_search(optimize))
+        return
+    if factors <= MOST_FACTORS:
+        yield "unsplit", _all_at_once(factors)
+    repeats = len({factor.tensor for factor in statement.factors}) < factors
+    shared = repeats and factors <= MOST_SHARED
+    if shared:
+        for path in shared_paths(statement, extents, element, machine):
+            yield SHARED, path
+    if factors > 2:
+        yield "left to right", ((0, 1), *((0, left) for left in range(factors - 2, 0, -1)))
+        yield _search(statement, extents, *_named_search("greedy"))
+    if 2 < factors <= AUTO and not shared:
+        yield _search(statement, extents, *_named_search("auto"))
+    if 2 < factors <= EXHAUSTIVE and not all(f.is_plain for f in statement.factors):
+        yield "windows", windows_path(statement, extents, program.shapes)
+    if factors > RANDOM and find_spec("cotengra"):
+        yield _search(statement, extents, "cotengra", _cotengra)
+
+
+def propose_small(
+    statement: Statement, extents: Mapping[str, int], optimize: Any, largest: int
+) -> Iterator[tuple[str, Path]]:
+    """The paths that opt_einsum finds when told how large intermediates may be.
+
+    Where it finds none it contracts many factors at once; that is no proposal.
+    """
+    factors = len(statement.factors)
+    names = ["greedy", *(["auto"] if factors <= AUTO else [])]
+    if optimize is not True:
+        names = [optimize] if isinstance(optimize, str) else []
+    for name in names if factors > 2 else []:
+        found, path = _search(statement, extents, *_named_search((name, largest)))
+        if all(len(step) <= MOST_FACTORS for step in path):
+            yield found + SMALL, path
+
+
+def _all_at_once(factors: int) -> Path:
+    return (tuple(range(factors)),)
+
+
+def _named_search(optimize: Any) -> tuple[str, _Search, int | None]:
+    """The name, the function and the memory limit that `optimize` stands for."""
+    if callable(optimize):
+        return getattr(optimize, "__name__", type(optimize).__name__), optimize, None
+    from opt_einsum import paths  # here, since only planning needs it
+
+    name, limit = (optimize, -1) if isinstance(optimize, str) else optimize
+    try:
+        search = paths.get_path_fn(name)
+    except KeyError:
+        raise EinsumError(f"opt_einsum has no path search called {name!r}") from None
+    return f"opt_einsum {name}", search, int(limit) if 0 <= limit < math.inf else None
+
+
+def _search(
+    statement: Statement,
+    extents: Mapping[str, int],
+    name: str,
+    search: _Search,
+    memory_limit: int | None = None,
+) -> tuple[str, Path]:
+    """The path that a search finds, under the name of the search."""
+    from opt_einsum import get_symbol
+
+    symbols = {index: get_symbol(n) for n, index in enumerate(statement.indices)}
+    inputs = [frozenset(symbols[index] for index in f.names) for f in statement.factors]
+    summed = {*statement.contracted}
+    output = frozenset(symbol for index, symbol in symbols.items() if index not in summed)
+    sizes = {symbol: extents[index] for index, symbol in symbols.items()}
+    return name, _path(search(inputs, output, sizes, memory_limit))
+
+
+def _cotengra(
+    inputs: Iterable[frozenset[str]], output: frozenset[str], sizes: dict[str, int], _: int | None
+) -> Iterable[Iterable[int]]:
+    """The random greedy search of cotengra, bounded by trials instead of time and without
+    accelerators, so that it finds the same path everywhere.
+    """
+    from cotengra import RandomGreedyOptimizer
+
+    terms = [sorted(term) for term in inputs]
+    trials = max(min(TRIALS, EFFORT // len(terms) ** 2), 1)
+    search = RandomGreedyOptimizer(max_repeats=trials, seed=0, accel=False, parallel=False)
+    path: Iterable[Iterable[int]] = search(terms, sorted(output), sizes)
+    return path
+
+
+def _path(steps: Iterable[Iterable[int]]) -> Path:
+    """A path in its one form."""
+    return tuple(tuple(sorted(map(int, step))) for step in steps)

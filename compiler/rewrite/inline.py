@@ -1,0 +1,116 @@
+"""Inline: put the product that makes an intermediate in the place of the intermediate.
+
+Before:
+
+    t0[n,i,j] = sum_t b[n,t,i] * a[n,t,j]
+    out[n] = sum_{i,j} t0[n,i,j] * t0[n,i,j]
+
+After inlining `t0`, with a name of its own for the summed index of every copy:
+
+    out[n] = sum_{t,i,j,u} b[n,t,i] * a[n,t,j] * b[n,u,i] * a[n,u,j]
+
+Then the factorizer has all ways of contracting these factors to choose from, that of the program
+before among them. It is done for statements without an epilogue, whose target is no result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from itertools import count
+from string import ascii_lowercase
+
+from ..access import Access
+from ..affine import Affine
+from ..program import Program, Statement
+from .common import without_unused
+
+__all__ = ["inlinable", "inlined"]
+
+
+def inlinable(program: Program) -> list[str]:
+    """The intermediates that may be inlined everywhere: plain products, read as factors alone.
+
+    >>> from ..resolve import resolve
+    >>> from ..subscripts import parse
+    >>> from ..program import from_expression
+    >>> program = from_expression(resolve(parse("ij,jk,kl->il"), [(2, 2)] * 3))
+    >>> from ..follow import follow
+    >>> inlinable(program), inlinable(follow(program, ((0, 1), (0, 1))))
+    ([], ['t0'])
+    """
+    names = {
+        statement.target.tensor: None
+        for statement in program.statements
+        if statement.epilogue is None and statement.target.tensor not in program.results
+    }
+    elements = {tensor.name for tensor in program.tensors if tensor.element}
+    for statement in program.statements:
+        for place, access in enumerate(statement.accesses):
+            plain = all(axis.is_index for axis in access.subscripts)
+            if not plain or place >= len(statement.factors):
+                names.pop(access.tensor, None)
+    return [name for name in names if name not in elements]
+
+
+def inlined(program: Program, names: Collection[str]) -> Program:
+    """The program without some of its intermediates.
+
+    Args:
+        program: any program.
+        names: some of what `inlinable` lists.
+
+    >>> from ..follow import follow
+    >>> from ..resolve import resolve
+    >>> from ..subscripts import parse
+    >>> from ..program import from_expression
+    >>> program = from_expression(resolve(parse("ij,jk,kl->il"), [(2, 2)] * 3))
+    >>> print(inlined(follow(program, ((0, 1), (0, 1))), ["t0"]))
+    out[i,l] = sum_{j,k} a[i,j] * b[j,k] * c[k,l]
+    """
+    bodies: dict[str, Statement] = {}
+    extents = program.sizes
+    statements = []
+    for statement in program.statements:
+        factors: list[Access] = []
+        taken = {*statement.indices}
+        for factor in statement.factors:
+            if factor.tensor in bodies:
+                factors += _copy(bodies[factor.tensor], factor, taken, extents)
+            else:
+                factors.append(factor)
+        statement = replace(statement, factors=tuple(factors))
+        if statement.target.tensor in names:
+            bodies[statement.target.tensor] = statement
+        else:
+            statements.append(statement)
+    program = replace(program, extents=tuple(extents.items()))
+    return without_unused(program.with_statements(statements))
+
+
+def _copy(
+    body: Statement, read: Access, taken: set[str], extents: dict[str, int]
+) -> Iterator[Access]:
+    """The factors of a product, where it is read; summed indices get names that are not taken.
+
+    What is made up is added to `taken` and to `extents`.
+    """
+    axes = dict(zip(body.kept, read.subscripts, strict=True))
+    for index in body.reduced:
+        name = index
+        if index in taken:
+            name = next(
+                name for name in _others(index) if name not in taken and name not in extents
+            )
+        taken.add(name)
+        extents[name] = extents[index]
+        axes[index] = Affine.index(name)
+    for factor in body.factors:
+        yield factor.replaced(axes)
+
+
+def _others(index: str) -> Iterator[str]:
+    """Other names for an index: the letters after it, or else numbers behind it."""
+    if index in ascii_lowercase:
+        yield from ascii_lowercase[ascii_lowercase.index(index) + 1 :]
+    yield from map(f"{index}{{}}".format, count())

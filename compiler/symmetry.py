@@ -1,0 +1,40 @@
+"""Gram matrices: products of a tensor with itself, for all pairs of some index.
+
+    g[n,t,s] = sum_i b[n,t,i] * b[n,s,i]
+
+is symmetric in `t` and `s`, so that half of it need not be computed (:mod:`.passes.mirror`).
+"""
+
+from .program import Statement
+
+__all__ = ["gram_swap"]
+
+
+def gram_swap(statement: Statement) -> dict[str, str] | None:
+    """The indices that the two factors of a symmetric product exchange; None for other statements.
+
+    >>> from .resolve import resolve
+    >>> from .subscripts import parse
+    >>> from .program import from_expression
+    >>> expression = resolve(parse("nti,nsi->nts"), [(2, 3, 4), (2, 3, 4)])
+    >>> gram_swap(from_expression(expression, same=[0, 0]).statements[0])
+    {'t': 's'}
+    >>> gram_swap(from_expression(expression).statements[0])
+    """
+    if len(statement.factors) != 2:
+        return None
+    first, second = statement.factors
+    if first.tensor != second.tensor or first == second:
+        return None
+    swap = {}
+    for one, other in zip(first.subscripts, second.subscripts, strict=True):
+        if one != other:
+            if not (one.is_index and other.is_index):
+                return None
+            swap[one.terms[0][0]] = other.terms[0][0]
+    kept = statement.kept if statement.epilogue is None else statement.indices
+    if not swap.keys() <= {*kept} or not {*swap.values()} <= {*kept}:
+        return None
+    if swap.keys() & {*swap.values()}:
+        return None
+    return swap

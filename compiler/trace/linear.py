@@ -1,0 +1,123 @@
+"""Products of NumPy that are einsums: `matmul`, `tensordot`, `dot` and their kin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..affine import Affine
+from ..subscripts import Subscripts, compose
+from .graph import Node
+from .location import TraceError, here
+from .record import Recorder
+
+__all__ = ["LINEAR", "dot", "einsum_of", "inner", "outer", "tensordot", "vdot"]
+
+_LETTERS = "ijklmnpqrstuvwxyzabcdefghIJKLMNPQRSTUVWXYZABCDEFGH"
+
+
+def einsum_of(
+    recorder: Recorder, operands: Sequence[Node], terms: Sequence[Sequence[int | None]]
+) -> Node:
+    """An einsum whose indices are numbers; None stands for an ellipsis, the last term is the
+    output. Axes of extent 1 do not broadcast.
+    """
+    *inputs, output = ([None if n is None else _index(n) for n in term] for term in terms)
+    subscripts: Subscripts = compose(inputs, output)
+    return recorder.contract(subscripts, operands, exact=True)
+
+
+def _index(number: int) -> Affine:
+    return Affine.index(_LETTERS[number])
+
+
+def _matmul(recorder: Recorder, first: Any, second: Any) -> Node:
+    a, b = recorder.node(first), recorder.node(second)
+    if not a.rank or not b.rank:
+        raise TraceError("matmul: an operand has no axes", here())
+    left: list[int | None] = [None, 0, 1] if a.rank > 1 else [1]
+    right: list[int | None] = [None, 1, 2] if b.rank > 1 else [1]
+    rest = ([None] if None in (*left, *right) else []) + [0] * (a.rank > 1) + [2] * (b.rank > 1)
+    return einsum_of(recorder, (a, b), (left, right, rest))
+
+
+def _vecdot(recorder: Recorder, first: Any, second: Any) -> Node:
+    return einsum_of(recorder, (_conjugate(recorder, first), recorder.node(second)), _VECDOT)
+
+
+_VECDOT: tuple[list[int | None], ...] = ([None, 0], [None, 0], [None])
+
+
+def _matvec(recorder: Recorder, first: Any, second: Any) -> Node:
+    operands = recorder.node(first), recorder.node(second)
+    return einsum_of(recorder, operands, ([None, 0, 1], [None, 1], [None, 0]))
+
+
+def _vecmat(recorder: Recorder, first: Any, second: Any) -> Node:
+    operands = _conjugate(recorder, first), recorder.node(second)
+    return einsum_of(recorder, operands, ([None, 0], [None, 0, 1], [None, 1]))
+
+
+def _conjugate(recorder: Recorder, given: Any) -> Node:
+    node = recorder.node(given)
+    return recorder.apply("conjugate", node) if node.dtype.kind == "c" else node
+
+
+LINEAR: dict[str, Callable[..., Node]] = {
+    "matmul": _matmul,
+    "vecdot": _vecdot,
+    "matvec": _matvec,
+    "vecmat": _vecmat,
+}
+"""Universal functions that are einsums."""
+
+
+def tensordot(recorder: Recorder, first: Any, second: Any, axes: Any = 2) -> Node:
+    """`np.tensordot`."""
+    a, b = recorder.node(first), recorder.node(second)
+    if isinstance(axes, int | np.integer):
+        axes = (range(a.rank - int(axes), a.rank), range(int(axes)))
+    ours, theirs = ([each] if isinstance(each, int) else list(each) for each in axes)
+    if len(ours) != len(theirs) or len(ours) > min(a.rank, b.rank):
+        raise TraceError("tensordot: the lists of axes do not fit the operands", here())
+    left = list(range(a.rank))
+    right = list(range(a.rank, a.rank + b.rank))
+    for one, other in zip(ours, theirs, strict=True):
+        right[other] = left[one]
+    output = [n for n in left if n not in right] + [n for n in right if n not in left]
+    return einsum_of(recorder, (a, b), (left, right, output))
+
+
+def dot(recorder: Recorder, first: Any, second: Any) -> Node:
+    """`np.dot`."""
+    a, b = recorder.node(first), recorder.node(second)
+    if not a.rank or not b.rank:
+        return recorder.apply("multiply", a, b)
+    return tensordot(recorder, a, b, ([a.rank - 1], [max(b.rank - 2, 0)]))
+
+
+def inner(recorder: Recorder, first: Any, second: Any) -> Node:
+    """`np.inner`."""
+    a, b = recorder.node(first), recorder.node(second)
+    if not a.rank or not b.rank:
+        return recorder.apply("multiply", a, b)
+    return tensordot(recorder, a, b, ([a.rank - 1], [b.rank - 1]))
+
+
+def outer(recorder: Recorder, first: Any, second: Any) -> Node:
+    """`np.outer`."""
+    a, b = (_flat(recorder, each) for each in (first, second))
+    return einsum_of(recorder, (a, b), ([0], [1], [0, 1]))
+
+
+def vdot(recorder: Recorder, first: Any, second: Any) -> Node:
+    """`np.vdot`."""
+    a, b = _flat(recorder, _conjugate(recorder, first)), _flat(recorder, second)
+    return einsum_of(recorder, (a, b), ([0], [0], []))
+
+
+def _flat(recorder: Recorder, given: Any) -> Node:
+    node = recorder.node(given)
+    return node if node.rank == 1 else recorder.reshape(node, (-1,))

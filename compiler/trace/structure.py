@@ -1,0 +1,72 @@
+"""Arguments and results that are nested: tuples, lists and dicts with arrays in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Place", "filled", "flattened"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a structure has its n-th leaf."""
+
+    number: int
+
+
+def flattened(
+    value: Any, is_leaf: Callable[[Any], bool], name: str = ""
+) -> tuple[Any, list[Any], list[str]]:
+    """A structure with places for its leaves, the leaves, and a name for each.
+
+    Args:
+        value: tuples (named ones too), lists and dicts, nested; what is in them is a leaf or stays.
+        is_leaf: whether something that is none of them is a leaf.
+        name: the structure's own; a leaf's begins with it.
+
+    >>> flattened({"w": (1.0, "x"), "b": 2.0}, lambda value: isinstance(value, float), "layer")
+    ({'w': (Place(number=0), 'x'), 'b': Place(number=1)}, [1.0, 2.0], ['layer_w_0', 'layer_b'])
+    """
+    leaves: list[Any] = []
+    names: list[str] = []
+
+    def walk(item: Any, path: str) -> Any:
+        if isinstance(item, dict):
+            return {key: walk(each, _joined(path, key)) for key, each in item.items()}
+        if isinstance(item, tuple | list):
+            fields = getattr(item, "_fields", range(len(item)))
+            parts = [walk(each, _joined(path, key)) for key, each in zip(fields, item, strict=True)]
+            return type(item)(*parts) if hasattr(item, "_fields") else type(item)(parts)
+        if not is_leaf(item):
+            return item
+        leaves.append(item)
+        names.append(path)
+        return Place(len(leaves) - 1)
+
+    return walk(value, name), leaves, names
+
+
+def _joined(path: str, key: Any) -> str:
+    """A name for what a key leads to."""
+    part = "".join(char if char.isalnum() else "_" for char in str(key))
+    return f"{path}_{part}" if path else part
+
+
+def filled(structure: Any, leaves: Any) -> Any:
+    """A structure with other leaves in their places.
+
+    >>> filled({"w": (Place(1), "x"), "b": Place(0)}, [3, 4])
+    {'w': (4, 'x'), 'b': 3}
+    """
+    match structure:
+        case Place(number):
+            return leaves[number]
+        case dict():
+            return {key: filled(each, leaves) for key, each in structure.items()}
+        case tuple() if hasattr(structure, "_fields"):
+            return type(structure)(*(filled(each, leaves) for each in structure))
+        case tuple() | list():
+            return type(structure)(filled(each, leaves) for each in structure)
+    return structure

@@ -1,0 +1,139 @@
+"""Layers that look rows of a table up: no one-hot vectors, and no gradient of the whole table.
+
+The gradient of a row is the sum of what came back to the places that hold its number. So two
+gradients have a product that only pairs of places with the same number contribute to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+
+from ..runtime.decorator import einsum
+from .layer import Array, Layer, flat
+
+__all__ = ["Embedding", "TiedEmbedding", "tied"]
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding(Layer):
+    """A table of vectors, `y[t] = weight[ids[t]]`.
+
+        weight[n,v] = sum_{t: ids[n,t] = v} g[n,t]
+        |weight[n]|^2 = sum_{t,s: ids[n,t] = ids[n,s]} g[n,t] . g[n,s]
+
+    Attributes:
+        ids: which rows were looked up, integers, `[n, ...]`.
+        outputs: gradients at what was looked up, `[n, ..., d]`.
+        rows: how many rows the table has; only for sums of gradients.
+    """
+
+    ids: Array
+    outputs: Array
+    rows: int | None = None
+
+    def squared_norms(self) -> Array:
+        """The squared norm of each example's gradient of the table, `[n]`."""
+        ids, g = _places(self.ids, self.outputs)
+        same = ids[:, :, None] == ids[:, None, :]
+        norms: Array = np.einsum("nts,ntd,nsd->n", same, g, g)
+        return norms
+
+    def dot_products(self, other: Self) -> Array:
+        """Dot products of all examples' gradients here with all of another batch, `[n, m]`."""
+        (ids, g), (others, h) = _places(self.ids, self.outputs), _places(other.ids, other.outputs)
+        same = ids[:, None, :, None] == others[None, :, None, :]
+        products: Array = np.einsum("nmts,ntd,msd->nm", same, g, h)
+        return products
+
+    def weighted_sums(self, weights: Array) -> dict[str, Array]:
+        """The gradients at what was looked up, each times its example's weight."""
+        return {"scaled": np.einsum("n,ntd->ntd", weights, flat(self.outputs))}
+
+    def finished(self, sums: dict[str, Array]) -> dict[str, Array]:
+        """The sum of all gradients of the table, `weight`: `[rows, d]`.
+
+        Raises:
+            ValueError: the number of rows is not known.
+        """
+        if self.rows is None:
+            raise ValueError("a sum of an embedding's gradients needs rows=, the table's length")
+        table = np.zeros((self.rows, sums["scaled"].shape[-1]), sums["scaled"].dtype)
+        return {"weight": _add_rows(table, self.ids, sums["scaled"])}
+
+
+@dataclass(frozen=True, eq=False)
+class TiedEmbedding(Layer):
+    """A table that is looked up at the bottom of a network and multiplied with at its top.
+
+        y[t] = weight[ids[t]]        logits[t] = weight @ x[t]
+
+    The gradient is that of an embedding plus that of a linear layer; so the squared norm has both
+    and twice their product, `sum_{t,s} logits[n,t,ids[n,s]] x[n,t] . g[n,s]`. Made by `tied`.
+
+    Attributes:
+        ids: which rows were looked up, integers, `[n, s]`.
+        outputs: gradients at what was looked up, `[n, s, d]`.
+        inputs: what came into the top, `[n, t, d]`.
+        logits: gradients at the logits, `[n, t, v]`.
+        chosen: of the last, the columns of the rows that were looked up, `[n, t, s]`.
+    """
+
+    ids: Array
+    outputs: Array
+    inputs: Array
+    logits: Array
+    chosen: Array
+    gathers: ClassVar[bool] = True
+
+    def squared_norms(self) -> Array:
+        """The squared norm of each example's gradient of the table, `[n]`."""
+        head = np.einsum("ntv,ntd->nvd", self.logits, self.inputs)
+        product = np.einsum("nts,ntd,nsd->n", self.chosen, self.inputs, self.outputs)
+        bottom = Embedding(self.ids, self.outputs).squared_norms()
+        norms: Array = bottom + np.einsum("nvd,nvd->n", head, head) + 2 * product
+        return norms
+
+    def dot_products(self, other: Self) -> Array:
+        """Dot products of all examples' gradients here with all of another batch, `[n, m]`."""
+        same = self.ids[:, None, :, None] == other.ids[None, :, None, :]
+        tops = (self.logits, self.inputs, other.logits, other.inputs)
+        products: Array = (
+            einsum("nmts,ntd,msd->nm", same, self.outputs, other.outputs)
+            + einsum("ntv,ntd,msv,msd->nm", *tops)
+            + einsum("ntms,ntd,msd->nm", self.logits[:, :, other.ids], self.inputs, other.outputs)
+            + einsum("msnt,msd,ntd->nm", other.logits[:, :, self.ids], other.inputs, self.outputs)
+        )
+        return products
+
+    def weighted_sums(self, weights: Array) -> dict[str, Array]:
+        """The sum of the top's gradients, and the scaled gradients at what was looked up."""
+        return {
+            "head": np.einsum("n,ntv,ntd->vd", weights, self.logits, self.inputs),
+            "scaled": np.einsum("n,nsd->nsd", weights, self.outputs),
+        }
+
+    def finished(self, sums: dict[str, Array]) -> dict[str, Array]:
+        """The sum of all gradients of the table, `weight`: `[v, d]`."""
+        return {"weight": _add_rows(sums["head"], self.ids, sums["scaled"])}
+
+
+def tied(ids: Array, outputs: Array, inputs: Array, logits: Array) -> TiedEmbedding:
+    """The record of a table that is used at both ends of a network. See `TiedEmbedding`."""
+    ids, outputs = _places(np.asarray(ids), np.asarray(outputs))
+    inputs, logits = (flat(np.asarray(each)) for each in (inputs, logits))
+    chosen = np.take_along_axis(logits, ids[:, None, :], axis=2)
+    return TiedEmbedding(ids, outputs, inputs, logits, chosen)
+
+
+def _places(ids: Array, outputs: Array) -> tuple[Array, Array]:
+    """The same with one axis of places, `[n, t]` and `[n, t, d]`."""
+    return ids.reshape(ids.shape[0], -1), flat(outputs)
+
+
+def _add_rows(table: Array, ids: Array, vectors: Array) -> Array:
+    """Add each vector to the row of its number, in place."""
+    np.add.at(table, ids.reshape(-1), vectors.reshape(-1, vectors.shape[-1]))
+    return table

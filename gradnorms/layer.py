@@ -1,0 +1,103 @@
+"""What a layer is to per-example gradients: the gradients of its parameters, example by example."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import reduce
+from operator import add
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Array", "Layer", "flat", "total"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """What a layer saw in one batch, from which its parameters' gradients follow.
+
+    A kind of layer is a dataclass of arrays and options that says, in `gradients`, what the
+    gradient of each parameter is for each example, as an einsum. Nobody computes it so: sums of
+    squares, weighted sums and dot products of the gradients are einsums of that einsum, and the
+    compiler finds out which of them need a gradient at all.
+
+    The first axis of every array counts examples, but for those named in `shared`.
+    """
+
+    shared: ClassVar[tuple[str, ...]] = ()
+    gathers: ClassVar[bool] = False  # whether dot products look elements up by number
+
+    def gradients(self) -> Mapping[str, Array]:
+        """For each parameter its gradient for each example, `[n, *shape of the parameter]`."""
+        raise NotImplementedError
+
+    def squared_norms(self) -> Array:
+        """The squared norm of each example's gradient of all parameters, `[n]`."""
+        return total(_dot("n", "n", "n", g, g) for g in self.gradients().values())
+
+    def weighted_sums(self, weights: Array) -> dict[str, Array]:
+        """For each parameter the sum of all examples' gradients, each times its weight."""
+        return {
+            name: np.einsum("n,n...->...", weights, gradient)
+            for name, gradient in self.gradients().items()
+        }
+
+    def dot_products(self, other: Self) -> Array:
+        """Dot products of all examples' gradients here with all of another batch, `[n, m]`."""
+        mine, theirs = self.gradients(), other.gradients()
+        return total(_dot("n", "m", "nm", mine[name], theirs[name]) for name in mine)
+
+    def arrays(self) -> dict[str, Array]:
+        """The fields that are arrays, by their names."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if not _is_option(value)}
+
+    def options(self) -> tuple[tuple[str, object], ...]:
+        """The other fields: what makes two layers different kinds."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return tuple((name, value) for name, value in values if _is_option(value))
+
+    def finished(self, sums: dict[str, Array]) -> dict[str, Array]:
+        """The sums by parameter, from what `weighted_sums` gave: most kinds leave it as it is."""
+        return sums
+
+    def check(self, name: str) -> None:
+        """Raise ValueError unless the arrays have the same number of examples."""
+        counts = {
+            field: array.shape[0] if array.ndim else None
+            for field, array in self.arrays().items()
+            if field not in self.shared
+        }
+        if len({*counts.values()}) > 1:
+            listed = ", ".join(f"{field} has {count}" for field, count in counts.items())
+            kind = type(self).__name__
+            raise ValueError(f"the first axis of {kind} {name!r} counts examples, but {listed}")
+
+
+def _is_option(value: object) -> bool:
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _dot(first: str, second: str, output: str, a: Array, b: Array) -> Array:
+    axes = "abcdefgh"[: a.ndim - 1]
+    total: Array = np.einsum(f"{first}{axes},{second}{axes}->{output}", a, b)
+    return total
+
+
+def total(terms: Iterable[Array]) -> Array:
+    """The sum of one or more arrays."""
+    return reduce(add, terms)
+
+
+def flat(array: Array, axes: int = 1) -> Array:
+    """The same with one axis between the examples and the last `axes` axes, `[n, t, ...]`."""
+    between = array.ndim - 1 - axes
+    if between == 1:
+        return array
+    if between == 0:
+        return array[:, None]
+    return array.reshape(array.shape[0], -1, *array.shape[array.ndim - axes :])

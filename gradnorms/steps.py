@@ -1,0 +1,184 @@
+"""Norms, clipping and dot products of per-example gradients, for one layer or for many.
+
+Every function is one traced program, whatever the number of layers: what is common is computed once
+and nothing but results is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, cast
+
+import numpy as np
+
+from ..runtime.decorator import compile_einsum
+from .layer import Array, Layer, total
+
+__all__ = [
+    "clip_coefficients",
+    "clipped_sums",
+    "dot_products",
+    "norms",
+    "squared_norms",
+    "squared_norms_by_layer",
+]
+
+Layers = Layer | Mapping[str, Layer]
+"""One layer, or several by their names."""
+
+
+def squared_norms(layers: Layers) -> Array:
+    """The squared norm of each example's gradient of all parameters of all layers, `[n]`.
+
+    >>> from einsumc import gradnorms
+    >>> x, g = np.ones((2, 3)), np.ones((2, 4))
+    >>> gradnorms.squared_norms(gradnorms.Linear(outputs=g, inputs=x))
+    array([16., 16.])
+    """
+    return cast("Array", _run(_squared_norms, _named(layers)))
+
+
+def squared_norms_by_layer(layers: Mapping[str, Layer]) -> dict[str, Array]:
+    """The squared norm of each example's gradient of each layer, `[n]`, by the layers' names."""
+    return cast("dict[str, Array]", _run(_squared_by_layer, _named(layers)))
+
+
+def norms(layers: Layers) -> Array:
+    """The norm of each example's gradient of all parameters of all layers, `[n]`."""
+    return cast("Array", _run(_norms, _named(layers)))
+
+
+def clip_coefficients(layers: Layers, max_norm: float) -> Array:
+    """What to multiply each example's gradient with so that no norm exceeds `max_norm`, `[n]`.
+
+    That is `min(1, max_norm / norm)`: Abadi et al., "Deep learning with differential privacy",
+    2016, arXiv:1607.00133.
+    """
+    return cast("Array", _run(_coefficients, _named(layers), max_norm=max_norm))
+
+
+def clipped_sums(layers: Layers, max_norm: float, weights: Array | None = None) -> dict[str, Any]:
+    """The sum of all examples' gradients, each clipped to `max_norm`, in one pass over the layers.
+
+    This is the step of training with differential privacy but for the noise.
+
+    Args:
+        layers: one layer, or several by their names; norms are over all of them.
+        max_norm: the largest norm that a gradient may have.
+        weights: what each example counts, `[n]`; 1 if left out. It does not change the clipping.
+
+    Returns:
+        The sum for each parameter by its name; for several layers a dict of such dicts by the
+        layers' names.
+
+    >>> from einsumc import gradnorms
+    >>> x, g = np.ones((2, 1)), np.array([[3.0], [0.5]])
+    >>> layer = gradnorms.Linear(outputs=g, inputs=x, bias=False)
+    >>> gradnorms.clipped_sums(layer, max_norm=1.0)
+    {'weight': array([[1.5]])}
+    """
+    more = {} if weights is None else {"weights": weights}
+    named = _named(layers)
+    sums = _run(_clipped, named, max_norm=max_norm, **more)
+    finished = {name: named[name].finished(each) for name, each in sums.items()}
+    return finished if isinstance(layers, Mapping) else finished[_ONLY]
+
+
+def dot_products(layers: Layers, others: Layers | None = None) -> Array:
+    """Dot products of examples' gradients, `[n, m]`: the empirical neural tangent kernel.
+
+    Args:
+        layers: one layer, or several by their names.
+        others: the same layers on another batch of `m` examples; the same batch if left out. With
+            training examples here and test examples there, this is a term of TracIn (Pruthi et al.,
+            "Estimating training data influence by tracing gradient descent", 2020,
+            arXiv:2002.08484).
+    """
+    named = _named(layers)
+    other = named if others is None else _named(others)
+    if any(layer.gathers for layer in named.values()):
+        return total(named[name].dot_products(other[name]) for name in named)
+    return cast("Array", _run(_dot_products, named, other))
+
+
+# --- what is traced -------------------------------------------------------------------------------
+
+
+def _squared_norms(layers: Mapping[str, Layer]) -> Array:
+    return total(layer.squared_norms() for layer in layers.values())
+
+
+def _squared_by_layer(layers: Mapping[str, Layer]) -> dict[str, Array]:
+    return {name: layer.squared_norms() for name, layer in layers.items()}
+
+
+def _norms(layers: Mapping[str, Layer]) -> Array:
+    return np.sqrt(_squared_norms(layers))
+
+
+def _coefficients(layers: Mapping[str, Layer], max_norm: Array) -> Array:
+    return np.minimum(1, max_norm / _norms(layers))
+
+
+def _clipped(
+    layers: Mapping[str, Layer], max_norm: Array, weights: Array | None = None
+) -> dict[str, dict[str, Array]]:
+    coefficients = _coefficients(layers, max_norm)
+    if weights is not None:
+        coefficients = coefficients * weights
+    return {name: layer.weighted_sums(coefficients) for name, layer in layers.items()}
+
+
+def _dot_products(layers: Mapping[str, Layer], others: Mapping[str, Layer]) -> Array:
+    return total(layers[name].dot_products(others[name]) for name in layers)
+
+
+# --- tracing it -----------------------------------------------------------------------------------
+
+_ONLY = "layer"
+"""What a layer without a name is called."""
+
+_Form = tuple[tuple[str, type[Layer], tuple[tuple[str, object], ...], tuple[str, ...]], ...]
+"""For each layer its name, its kind, its options, and the names of its arrays."""
+
+
+def _named(layers: Layers) -> Mapping[str, Layer]:
+    named = layers if isinstance(layers, Mapping) else {_ONLY: layers}
+    if not named:
+        raise ValueError("there are no layers: norms are over one layer or more")
+    for name, layer in named.items():
+        layer.check(name)
+    return named
+
+
+def _run(what: Callable[..., Any], *groups: Mapping[str, Layer], **arrays: Any) -> Any:
+    """Run a function of layers and of further arrays as one compiled program."""
+    forms = tuple(
+        tuple((name, type(each), each.options(), tuple(each.arrays())) for name, each in g.items())
+        for g in groups
+    )
+    operands = [array for g in groups for each in g.values() for array in each.arrays().values()]
+    dtype = np.result_type(*(o.dtype for o in operands if np.issubdtype(o.dtype, np.inexact)))
+    further = [np.asarray(array, dtype) for array in arrays.values()]
+    return _program(what, forms, tuple(arrays))(*operands, *further)
+
+
+@lru_cache(maxsize=256)
+def _program(
+    what: Callable[..., Any], forms: tuple[_Form, ...], further: tuple[str, ...]
+) -> Callable[..., Any]:
+    """The compiled program of a function of layers of these forms."""
+
+    def body(*arrays: Array) -> Any:
+        rest = iter(arrays)
+        groups = [
+            {
+                name: kind(**dict(options), **{array: next(rest) for array in names})
+                for name, kind, options, names in form
+            }
+            for form in forms
+        ]
+        return what(*groups, **{name: next(rest) for name in further})
+
+    return compile_einsum(body)

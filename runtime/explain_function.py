@@ -1,0 +1,90 @@
+"""Explain a compiled function: its statements, and the kernels that do them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..compiler.program import Program
+from .execute import Layouts, element
+from .explain import Explanation, explained
+from .plan import planned
+from .programs import ProgramExecution, prepare_program
+
+__all__ = ["explain_program", "print_stages"]
+
+
+def explain_program(name: str, program: Program, execution: ProgramExecution) -> Explanation:
+    """The plan of a function.
+
+    Args:
+        name: the function's.
+        program: as it was traced.
+        execution: how it is executed. Statements without a kernel are not among its steps.
+
+    >>> from einsumc import compile_einsum
+    >>> @compile_einsum
+    ... def norms(a, b):
+    ...     return ((a @ b) ** 2).sum(axis=1)
+    >>> plan = norms.explain(np.ones((640, 320)), np.ones((320, 480)))
+    >>> print(plan.stage("program"))
+    norms    i=640 j=320 k=480    float64
+      t0[i,k] = sum_j a[i,j] * b[j,k]
+      out[i] = sum_k t0[i,k] * t0[i,k]
+    >>> [step.subscripts for step in plan.steps]
+    ['ij,jk->ik', 'ik,ik->i']
+    """
+    done, dtypes = execution.program, execution.dtypes
+    steps = []
+    for number, (statement, step) in enumerate(
+        zip(done.statements, execution.steps, strict=True), start=1
+    ):
+        if step is not None:
+            title = f"step {number} of {len(done.statements)}: {statement}"
+            kind = element(dtypes[statement.factors[0].tensor])
+            steps.append(explained(step, 1, kind, [name, title]))
+    missing = len(done.statements) - len(steps)
+    shapes, written = done.shapes, [statement.target.tensor for statement in done.statements]
+    temporaries = {
+        each: (shapes[each], dtypes[each]) for each in written if each not in done.results
+    }
+    return Explanation(
+        equation=name,
+        sizes=program.sizes,
+        dtype=np.result_type(*(dtypes[result] for result in done.results)),
+        program=str(program),
+        steps=tuple(steps),
+        temporaries=temporaries,
+        peak_memory=_peak(execution),
+        note=f"{missing} statements are evaluated by NumPy" if missing else "",
+    )
+
+
+def _peak(execution: ProgramExecution) -> int:
+    """The most bytes of intermediates that are there at once."""
+    shapes, alive, most = execution.program.shapes, 0, 0
+    results = {*execution.program.results, *execution.program.inputs}
+
+    def size(name: str) -> int:
+        return prod(shapes[name]) * execution.dtypes[name].itemsize
+
+    for statement, last in zip(execution.program.statements, execution.last, strict=True):
+        if statement.target.tensor not in results:
+            alive += size(statement.target.tensor)
+        most = max(most, alive)
+        alive -= sum(map(size, last))
+    return most
+
+
+def print_stages(
+    stages: Iterable[str], name: str, program: Program, layouts: Layouts, optimize: Any
+) -> None:
+    """Print stages of what is about to be prepared to stderr: this is EINSUMC_SHOW."""
+    execution = prepare_program(program, layouts, optimize, planned)
+    explanation = explain_program(name, program, execution)
+    text = "\n\n".join(explanation.stage(stage).rstrip() for stage in stages)
+    print(f"{text}\n", file=sys.stderr, flush=True)

@@ -1,0 +1,91 @@
+"""Products of a tensor with its own transpose: half of the tiles, and the same numbers."""
+
+import einsumc
+import numpy as np
+import pytest
+from einsumc.compiler.choose import choose
+from einsumc.compiler.geometry import Geometry, canonical
+from einsumc.compiler.machine import TARGETS, Machine
+from einsumc.runtime.threads import get_num_threads, set_num_threads
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+MACHINE = Machine(TARGETS["x86-64-v3"])
+
+
+def gram(m=200, k=300, batch=1, element="f4", twins=True, **other):
+    """`bmk,bnk->bmn`, with other strides of single axes where they are given."""
+    strides = {"b": m * k, "m": k, "k": 1}, {"b": m * k, "n": k, "k": 1}
+    strides[1].update(other)
+    out = {"b": m * m, "m": m, "n": 1}
+    extents = {"b": batch, "m": m, "n": m, "k": k}
+    return canonical(Geometry((element,) * 3, element, extents, (*strides, out), twins=twins))
+
+
+def is_mirrored(step):
+    return choose(step, MACHINE).schedule.mirrored
+
+
+def test_a_tensor_times_its_own_transpose_is_mirrored():
+    assert is_mirrored(gram())
+    assert is_mirrored(gram(batch=7))
+    assert is_mirrored(gram(element="i4"))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        gram(twins=False),
+        gram(n=301),  # other rows of the same tensor
+        gram(k=301 * 200, n=1),  # the same memory, but not its transpose
+        gram(element="c8"),  # products of complex numbers do not commute to the last bit
+        gram(k=10**5),  # a sum in several blocks
+    ],
+)
+def test_what_is_not_symmetric_is_not(step):
+    assert not is_mirrored(step)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["nti,nsi->nts", "nit,nis->tsn", "tni,sni->nst", "ti,si->ts"]),
+    st.sampled_from(["f4", "f8", "f2", "i4"]),
+    st.integers(1, 150),
+    st.integers(1, 60),
+    st.integers(1, 4),
+    st.booleans(),
+    st.integers(0, 2**30),
+)
+def test_gram_matrices_of_any_layout(equation, dtype, t, i, n, backwards, seed):
+    sizes = {"n": n, "t": t, "s": t, "i": i}
+    rng = np.random.default_rng(seed)
+    shape = [sizes[index] for index in equation.partition(",")[0]]
+    a = rng.integers(-3, 4, shape).astype(dtype)
+    a = a[::-1, ..., ::-1] if backwards else a
+    wide = a.astype("f8")
+    result = einsumc.einsum(equation, a, a)
+    expected = np.einsum(equation, wide, wide)
+    np.testing.assert_array_equal(result.astype("f8"), expected)
+
+
+def test_the_same_bits_for_any_number_of_threads_and_exactly_symmetric():
+    rng = np.random.default_rng(1)
+    a = rng.standard_normal((2, 333, 257)).astype("f4")
+    before, found = get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            set_num_threads(threads)
+            found.append(einsumc.einsum("nti,nsi->nts", a, a))
+    finally:
+        set_num_threads(before)
+    assert all(each.tobytes() == found[0].tobytes() for each in found)
+    np.testing.assert_array_equal(found[0], found[0].transpose(0, 2, 1))
+    np.testing.assert_allclose(
+        found[0], np.einsum("nti,nsi->nts", a.astype("f8"), a), rtol=0, atol=1e-3
+    )
+
+
+def test_the_two_halves_of_one_array_are_not_taken_for_twins():
+    a = np.random.default_rng(2).standard_normal((2, 100, 90))
+    x, y = a[0], a[1]
+    np.testing.assert_allclose(einsumc.einsum("ti,si->ts", x, y), x @ y.T)

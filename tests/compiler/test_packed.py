@@ -1,0 +1,62 @@
+"""The block sizes of the packed recipe."""
+
+from math import ceil
+
+import pytest
+from einsumc.compiler.choose import block_sizes, choose
+from einsumc.compiler.choose.packed import LONGEST_TASK, SHORTEST_SIDE
+from einsumc.compiler.geometry import Geometry
+from einsumc.compiler.machine import TARGETS, Machine
+
+MACHINE = Machine(TARGETS["x86-64-v3"])
+
+
+def blocks(m, n, k, threads=1, element="f4", batch=None):
+    """The schedule and block sizes of a matrix product."""
+    step = Geometry(
+        elements=(element,) * 3,
+        accumulator=element,
+        extents={"m": m, "n": n, "k": k},
+        strides=({"m": k, "k": 1}, {"k": n, "n": 1}, {"m": n, "n": 1}),
+    )
+    schedule = choose(step, MACHINE).schedule
+    assert schedule.recipe == "packed"
+    extents = {"m": m, "n": n, "k": k, **({"b": batch} if batch else {})}
+    return schedule, block_sizes(schedule, extents, MACHINE, threads)
+
+
+@pytest.mark.parametrize("element", ["f4", "f8", "c16"])
+@pytest.mark.parametrize("size", [100, 700, 768, 1000, 1536, 4000])
+def test_no_block_is_a_small_rest(element, size):
+    schedule, found = blocks(size, size, size, element=element)
+    m = min(size, found["M_TASK"])
+    count = ceil(m / found["M_BLOCK"])
+    assert m - (count - 1) * found["M_BLOCK"] >= found["M_BLOCK"] - count * schedule.row_tile
+    depth = ceil(size / found["K_BLOCK"])
+    assert size - (depth - 1) * found["K_BLOCK"] >= found["K_BLOCK"] - 8 * depth
+
+
+@pytest.mark.parametrize("size", [(20000, 20000, 64), (5000, 5000, 5000), (300, 400, 10**6)])
+def test_tasks_are_short_but_not_too_short_to_pack_for(size):
+    m, n, k = size
+    _, found = blocks(*size)
+    m_task, n_task = min(m, found["M_TASK"]), min(n, found["N_TASK"])
+    assert min(m_task, n_task) >= SHORTEST_SIDE
+    assert 4 * m_task * n_task * k <= LONGEST_TASK or max(m_task, n_task) < 2 * SHORTEST_SIDE
+
+
+@pytest.mark.parametrize("threads", [2, 4, 16])
+@pytest.mark.parametrize("size", [(1000, 1000, 1000), (3000, 40, 500), (40, 3000, 500)])
+def test_threads_get_two_tasks_each_and_sums_stay_the_same(threads, size):
+    _, one = blocks(*size)
+    _, found = blocks(*size, threads=threads)
+    m, n, _ = size
+    assert ceil(m / found["M_TASK"]) * ceil(n / found["N_TASK"]) >= 2 * threads
+    assert found["K_BLOCK"] == one["K_BLOCK"]
+    assert found["M_TASK"] % 6 == 0
+    assert found["N_TASK"] % 16 == 0
+
+
+def test_a_square_is_cut_along_both_sides():
+    _, found = blocks(1000, 1000, 300, threads=2)
+    assert ceil(1000 / found["M_TASK"]) == ceil(1000 / found["N_TASK"]) == 2

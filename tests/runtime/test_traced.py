@@ -1,0 +1,348 @@
+"""`@compile_einsum` on a body gives what the body gives."""
+
+import collections
+import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from einsumc import EinsumError, compile_einsum
+from einsumc.runtime.store import Store
+from einsumc.runtime.wanted import read_source, wanted_kernels
+from traced_bodies import BODIES, check, operands_of
+
+
+@pytest.mark.parametrize("name", BODIES)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_compiled_body_is_what_numpy_makes_of_it(name, seed):
+    function, arrays = operands_of(name, seed)
+    with np.errstate(all="ignore"):
+        expected = function(*arrays)
+    compiled = compile_einsum(function)
+    before = [array.copy() for array in arrays]
+    for _ in range(2):
+        check(compiled(*arrays), expected, arrays)
+    for array, copy in zip(arrays, before, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+# --- arguments ------------------------------------------------------------------------------------
+
+
+def test_arguments_by_name_and_by_default():
+    @compile_einsum
+    def scaled(x, /, w, power=2, *, shift=1.0):
+        return (x @ w) ** power + shift
+
+    x, w = np.random.rand(2, 3), np.random.rand(3, 4)
+    np.testing.assert_allclose(scaled(x, w=w), (x @ w) ** 2 + 1)
+    np.testing.assert_allclose(scaled(x, w, 3, shift=2), (x @ w) ** 3 + 2)
+    np.testing.assert_allclose(scaled(x, w, power=1, shift=np.float64(3)), x @ w + 3)
+    with pytest.raises(TypeError, match="missing a required argument: 'w'"):
+        scaled(x)
+
+
+Layer = collections.namedtuple("Layer", "w b")
+
+
+def test_operands_in_structures():
+    @compile_einsum
+    def network(x, layers, *more, **options):
+        for layer in layers:
+            x = np.tanh(x @ layer.w + layer.b)
+        for other in more:
+            x = x + other["y"]
+        return Layer(x, {"scaled": [x * options["by"], None]})
+
+    numbers = np.random.default_rng(0)
+    x = numbers.random((2, 3))
+    layers = [Layer(numbers.random((3, 3)), numbers.random(3)) for _ in range(2)]
+    more = {"y": numbers.random((2, 3))}, {"y": numbers.random(3)}
+    found = network(x, layers, *more, by=2)
+    expected = network.__wrapped__(x, layers, *more, by=2)
+    assert type(found) is Layer
+    np.testing.assert_allclose(found.w, expected.w)
+    np.testing.assert_allclose(found.b["scaled"][0], expected.b["scaled"][0])
+    assert found.b["scaled"][1] is None
+
+
+def test_array_likes_and_scalars_are_operands():
+    @compile_einsum
+    def product(x, y):
+        return x * y
+
+    found = product(np.matrix([[1, 2]]), np.float32(2))
+    assert type(found) is np.ndarray
+    assert found.dtype == np.result_type(np.int64, np.float32)
+    np.testing.assert_array_equal(found, [[2, 4]])
+
+
+def test_what_is_no_array_is_part_of_the_program():
+    calls = []
+
+    @compile_einsum
+    def power(x, kind):
+        calls.append(kind)
+        return x**2 if kind == "square" else x
+
+    x = np.arange(3.0)
+    assert power(x, "square").tolist() == [0, 1, 4]
+    assert power(x, "none").tolist() == [0, 1, 2]
+    assert power(x, "square").tolist() == [0, 1, 4]
+    assert calls == ["square", "none"]
+    with pytest.raises(TypeError, match="an argument is a set, neither an array nor hashable"):
+        power(x, {1})
+
+
+def test_unaligned_and_swapped_operands():
+    @compile_einsum
+    def product(x, y):
+        return x @ y
+
+    x = np.frombuffer(bytearray(b"x" + np.arange(4.0).tobytes()), "f8", 4, 1).reshape(2, 2)
+    y = np.arange(4.0).reshape(2, 2).astype(">f8")
+    for _ in range(2):
+        np.testing.assert_array_equal(product(x, y), np.arange(4.0).reshape(2, 2) @ y)
+
+
+def test_constants_are_read_when_the_function_is_called():
+    table = np.ones(3)
+
+    @compile_einsum
+    def product(x):
+        return x * table
+
+    assert product(np.ones(3)).tolist() == [1, 1, 1]
+    table[:] = 2
+    assert product(np.ones(3)).tolist() == [2, 2, 2]
+
+
+def test_compiled_functions_and_einsums_inside_of_others():
+    from einsumc import einsum
+
+    multiply = compile_einsum("ij,jk->ik")
+
+    @compile_einsum
+    def squares(x):
+        return x**2
+
+    @compile_einsum
+    def outer(x, y):
+        return squares(multiply(x, y)) + einsum("ij,kj->ik", x, y.T) + einsum("ij,jk->ik", [x, y])
+
+    x, y = np.random.rand(2, 3), np.random.rand(3, 4)
+    np.testing.assert_allclose(outer(x, y), (x @ y) ** 2 + 2 * (x @ y))
+
+
+# --- traces ---------------------------------------------------------------------------------------
+
+
+def counted(function):
+    """A function that is compiled, and how often it was traced."""
+    calls = []
+
+    def body(*args):
+        calls.append(1)
+        return function(*args)
+
+    return compile_einsum(body), calls
+
+
+def test_one_trace_serves_all_sizes():
+    def flat(x, w):
+        n = x.shape[0]
+        half = x.shape[-1] // 2
+        return x.reshape(n, -1).sum(axis=1) / n, x[..., :half] * len(x.shape) + w / x.size
+
+    function, calls = counted(flat)
+    for shape in [(2, 3, 4), (5, 1, 2), (1, 1, 1), (3, 0, 2), (7, 8, 9)]:
+        x = np.random.rand(*shape)
+        if x.size:
+            check(function(x, np.ones(())), flat(x, np.ones(())))
+    assert len(calls) == 1
+    function(np.ones((2, 2, 2), "f4"), np.ones(()))
+    function(np.ones((2, 2, 2)), np.ones(1))
+    assert len(calls) == 3
+
+
+def test_a_size_that_python_needs_is_a_reason_to_trace_again():
+    def scaled(x):
+        if x.shape[0] > 3:
+            return x / float(x.shape[1])
+        return [x[n] for n in range(len(x))]
+
+    function, calls = counted(scaled)
+    for shape in [(2, 3), (2, 5), (4, 3), (4, 3), (5, 3), (5, 4), (3, 3), (2, 3)]:
+        x = np.random.rand(*shape)
+        check(function(x), scaled(x))
+    assert len(calls) == 4  # 2 rows, 4 rows of 3, 5 rows of 4, 3 rows
+
+
+def test_the_same_array_twice_is_one_tensor():
+    function, calls = counted(lambda x, y: (x * y).sum())
+    x, y = np.random.rand(2, 3), np.random.rand(2, 3)
+    assert np.isclose(function(x, y), (x * y).sum())
+    assert np.isclose(function(x, x), (x * x).sum())
+    assert np.isclose(function(y, y), (y * y).sum())
+    assert len(calls) == 2
+
+
+# --- results --------------------------------------------------------------------------------------
+
+
+def test_out():
+    @compile_einsum
+    def product(x, y):
+        return (x @ y).T
+
+    x, y = np.random.rand(3, 3), np.random.rand(3, 3)
+    expected = (x @ y).T
+    for out in (np.empty((3, 3)), np.empty((3, 3), "f4").T, np.empty((6, 3))[::2]):
+        for _ in range(2):
+            assert product(x, y, out=out) is out
+            np.testing.assert_allclose(out, expected, rtol=1e-6)
+    product(x, y, out=x)
+    np.testing.assert_allclose(x, expected)
+    with pytest.raises(EinsumError, match="out has shape"):
+        product(x, y, out=np.empty((3, 4)))
+    with pytest.raises(TypeError, match="the result would be cast from float64 to int64"):
+        product(x, y, out=np.empty((3, 3), int))
+    with pytest.raises(TypeError, match="out must be an array"):
+        product(x, y, out=[1])
+
+
+def test_out_of_merged_axes():
+    @compile_einsum
+    def flat(x, y):
+        return np.einsum("abc,cd->adb", x, y).reshape(-1, x.shape[1])
+
+    x, y = np.random.rand(2, 3, 4), np.random.rand(4, 5)
+    expected = flat.__wrapped__(x, y)
+    for out in (np.empty((10, 3)), np.empty((3, 10)).T, np.empty((20, 3))[::-2]):
+        np.testing.assert_allclose(flat(x, y, out=out), expected)
+
+
+def test_no_out_for_several_results():
+    function = compile_einsum(lambda x: (x, x * 2))
+    with pytest.raises(EinsumError, match="several results"):
+        function(np.ones(2), out=np.ones(2))
+    with pytest.raises(TypeError, match="has a parameter 'out'"):
+        compile_einsum(lambda x, out: x)
+
+
+def test_results_are_arrays_of_their_own():
+    function = compile_einsum(lambda x: (x, x.T, x))
+    x = np.random.rand(2, 3)
+    first, second, third = function(x)
+    assert first is third
+    assert not np.shares_memory(first, x)
+    assert not np.shares_memory(second, x)
+    np.testing.assert_array_equal(second, x.T)
+
+
+def test_a_scalar_result_is_a_scalar():
+    function = compile_einsum(lambda x: {"sum": x.sum(), "size": x.size})
+    found = function(np.ones((2, 3), "f4"))
+    assert type(found["sum"]) is np.float32
+    assert found == {"sum": 6, "size": 6}
+    assert type(found["size"]) is int
+
+
+def test_threads_may_call_at_once():
+    function, calls = counted(lambda x, y: ((x @ y) ** 2).sum(axis=1))
+    x, y = np.random.rand(20, 30), np.random.rand(30, 40)
+    expected = ((x @ y) ** 2).sum(axis=1)
+    with ThreadPoolExecutor(8) as executor:
+        for found in executor.map(lambda _: function(x, y), range(32)):
+            np.testing.assert_allclose(found, expected)
+    assert len(calls) == 1
+
+
+# --- what is shown and compiled before ------------------------------------------------------------
+
+
+def norms(b, a):
+    g = np.einsum("nti,ntj->nij", b, a)
+    return np.einsum("nij,nij->n", g, g)
+
+
+def test_explain():
+    plan = compile_einsum(norms).explain(np.ones((8, 2, 30), "f4"), np.ones((8, 2, 40), "f4"))
+    assert plan.stage("program").splitlines() == [
+        "norms    n=8 t=2 i=30 j=40    float32",
+        "  t0[n,i,j] = sum_t b[n,t,i] * a[n,t,j]",
+        "  out[n] = sum_{i,j} t0[n,i,j] * t0[n,i,j]",
+    ]
+    assert plan.flops > 0
+    assert "kernel" in plan.stage("tree")
+    assert "def kernel(" in str(plan)
+
+
+def test_stages_are_printed(monkeypatch, capfd):
+    monkeypatch.setenv("EINSUMC_SHOW", "program,tree")
+    compile_einsum(norms)(np.ones((8, 2, 30), "f4"), np.ones((8, 2, 40), "f4"))
+    shown = capfd.readouterr().err
+    assert "t0[n,i,j] = sum_t b[n,t,i] * a[n,t,j]" in shown
+    assert "nti,ntj->nij" in shown
+
+
+def test_precompiled_functions_need_no_compiler(tmp_path, monkeypatch):
+    signature = "f4[n,3,16], f4[n,3,8]"
+    function = compile_einsum(signatures=[signature])(norms)
+    kernels = function.precompile(store=Store(str(tmp_path)))
+    assert any(kernel.recipe in ("streamed", "packed") for kernel in kernels)
+    monkeypatch.setenv("EINSUMC_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("EINSUMC_COMPILE", "never")
+    b, a = np.random.rand(24, 3, 16).astype("f4"), np.random.rand(24, 3, 8).astype("f4")
+    np.testing.assert_allclose(compile_einsum(norms)(b, a), norms(b, a), rtol=1e-4)
+    with pytest.raises(EinsumError, match="has no signatures"):
+        compile_einsum(norms).precompile()
+
+
+MODULE = """
+import numpy as np
+from einsumc import compile_einsum
+
+@compile_einsum(signatures=["f4[3,16], f4[16,8]"])
+def hidden(x, w):
+    return x @ w
+
+def plain(x):
+    return x.sum(axis=1)
+"""
+
+
+def test_functions_in_modules_and_manifests(tmp_path, monkeypatch):
+    (tmp_path / "layers_of_mine.py").write_text(MODULE)
+    (tmp_path / "kernels.toml").write_text(
+        "[[kernel]]\nfunction = 'layers_of_mine:plain'\nsignatures = ['f8[n,64]']\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (request,) = read_source("layers_of_mine")
+    assert request.text == "layers_of_mine:hidden"
+    wanted = [each for each in wanted_kernels([request], ["native"]) if each.job.dtypes]
+    assert ("f4", "f4", "f4") in {each.job.dtypes for each in wanted}
+    assert {each.equations for each in wanted} == {("layers_of_mine:hidden",)}
+    found = wanted_kernels(read_source("kernels.toml"), ["native"])
+    assert {each.job.dtypes for each in found} >= {("f8", "f8")}
+    copy = pickle.loads(pickle.dumps(sys.modules["layers_of_mine"].hidden))
+    assert copy is sys.modules["layers_of_mine"].hidden
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("function = 'math'\nsignatures = ['f8']", "expected a text such as"),
+        ("function = 'math:sin'", "it has no signatures"),
+        ("function = 'math:sin'\nsignatures = ['x8']", "signature 1: there is no dtype 'x8'"),
+        ("function = 'math:sin'\nsignatures = ['f8']\nlayouts = ['C']", "beside function"),
+        ("function = 'math:sin'\nsignatures = ['f8']", "math:sin is no function that"),
+        ("function = 'no.module:sin'\nsignatures = ['f8']", "there is no module 'no.module'"),
+    ],
+)
+def test_wrong_entries_of_functions(tmp_path, entry, message):
+    (tmp_path / "kernels.toml").write_text(f"[[kernel]]\n{entry}\n")
+    with pytest.raises(EinsumError, match=message):
+        wanted_kernels(read_source(str(tmp_path / "kernels.toml")), ["native"])
