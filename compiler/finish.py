@@ -38,6 +38,7 @@ __all__ = [
     "Finish",
     "finish_of",
     "finished",
+    "has_kernel",
     "inputs_of",
     "of_product",
     "operands_of",
@@ -228,3 +229,44 @@ def sample(value: Value, elements: tuple[str, ...]) -> Any:
             return np.ones(1, wide(f"{found.dtype.kind}{found.dtype.itemsize}"))
         case _:
             raise TypeError(f"{value} has no place in a kernel")
+
+
+# --- what kernels can do --------------------------------------------------------------------------
+
+_ALL, _REAL, _FLOATS = "biufc", "biuf", "f"
+_FOR = {
+    **dict.fromkeys(("add", "multiply", "conjugate", "where", "equal", "not_equal"), _ALL),
+    **dict.fromkeys(("subtract", "negative"), "iufc"),
+    **dict.fromkeys(("less", "less_equal", "greater", "greater_equal"), _REAL),
+    **dict.fromkeys(("minimum", "maximum"), _REAL),
+    **dict.fromkeys(("logical_and", "logical_or", "logical_not"), "b"),
+    **dict.fromkeys(("sqrt", "exp", "log", "tanh", "power"), _FLOATS),
+    "absolute": "iuf",
+    "divide": "fc",
+}
+"""The kinds of numbers for which there is code, by function."""
+
+
+def has_kernel(formula: Value, elements: Sequence[str]) -> bool:
+    """Whether kernels can compute a formula of inputs of these element types.
+
+    >>> root = Apply("sqrt", (Input(0),))
+    >>> has_kernel(root, ["f4"]), has_kernel(root, ["c8"]), has_kernel(root, ["i4"])
+    (True, False, False)
+    """
+    match formula:
+        case Apply(function, arguments):
+            numbers = arguments[function == "where" :]
+            try:
+                types = [np.asarray(sample(a, tuple(elements))).dtype for a in numbers]
+                result = np.asarray(sample(formula, tuple(elements))).dtype
+                common = np.result_type(*(sample(a, tuple(elements)) for a in numbers))
+            except TypeError:
+                return False
+            kinds = _FOR.get(function, "")
+            simple = function == "power" and isinstance(arguments[1], Constant)
+            if simple:
+                kinds, common = ("iufc" if types[0].kind != "b" else ""), result
+            return common.kind in kinds and all(has_kernel(a, elements) for a in arguments)
+        case _:
+            return True

@@ -1,41 +1,77 @@
 """A program of any number of statements as steps that kernels can do.
 
-This is where rewrites of whole programs come in. Until they do, every product is factorized by
-itself.
+    compute once    equal tensors, whatever their indices
+    factorize       products -> steps, intermediates inlined where that is cheaper
+    merge           a step and the only one that reads its result -> one, with an epilogue
+    spread          a sum of much into little -> partial sums, for several threads
+
+These rewrites know one element type. So the program's *main* type is found, that of most of its
+intermediates, and these lose theirs; what is of another type stays as it is, and is never moved
+over: a cast is a border.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 from .factorize import factorize
 from .machine import Machine
+from .merge import merged, spread
 from .program import Program, Statement, Tensor
 
 __all__ = ["elements_of", "steps"]
 
 
 def steps(program: Program, optimize: Any, machine: Machine) -> Program:
-    """The same program with no statement that multiplies more than is worth it.
+    """The same program in the order and the pieces in which it is computed.
 
     Args:
         program: every tensor of it has an element type.
         optimize: as for `factorize`; a path is for programs of one statement.
         machine: what the costs are for.
     """
-    done: list[Statement] = []
+    element = _main(program)
+    if not program.statements or 0 in program.sizes.values():
+        return program
+    plain = _without(program, element)
+    program = factorize(plain, optimize, machine, element).program
+    program = spread(merged(program, element, machine), element, machine)
+    return with_elements(program)
+
+
+def _main(program: Program) -> str:
+    """The element type of most of what is computed."""
+    sizes: Counter[str] = Counter()
+    elements, shapes = elements_of(program), program.shapes
     for statement in program.statements:
-        made = [statement]
-        if len(statement.factors) > 1 and statement.epilogue is None:
-            element = elements_of(program)[statement.factors[0].tensor]
-            alone = replace(program, statements=(statement,), results=(statement.target.tensor,))
-            split = factorize(alone, optimize, machine, element).program
-            made = list(split.statements)
-            program = replace(program, tensors=split.tensors, extents=split.extents)
-        done += made
-        program = with_elements(replace(program, statements=tuple(done)))
-    return program
+        name = statement.target.tensor
+        sizes[elements[name]] += prod(shapes[name]) if elements[name][:1] in "fc" else 0
+        for factor in statement.factors:
+            sizes[elements[factor.tensor]] += int(elements[factor.tensor][:1] in "fc")
+    return sizes.most_common(1)[0][0] if sizes else "f8"
+
+
+def _without(program: Program, element: str) -> Program:
+    """The program in which intermediates of this type, made of such, have no type of their own."""
+    elements = elements_of(program)
+    free = {
+        statement.target.tensor
+        for statement in program.statements
+        if statement.target.tensor not in program.results
+        and elements[statement.target.tensor] == element
+        and _is_of(statement, element, elements)
+    }
+    tensors = (
+        Tensor(t.name, t.axes, None if t.name in free else t.element) for t in program.tensors
+    )
+    return replace(program, tensors=tuple(tensors))
+
+
+def _is_of(statement: Statement, element: str, elements: dict[str, str]) -> bool:
+    return all(elements[factor.tensor] == element for factor in statement.factors)
 
 
 def with_elements(program: Program) -> Program:

@@ -1,7 +1,7 @@
 """Run a program statement by statement, of any number of results.
 
-Every statement that a kernel can do is a step with a kernel, as `execute.py` makes them; those that
-none can do yet are evaluated by NumPy.
+Every statement that a kernel can do is a step with a kernel, as `execute.py` makes them; the
+others, such as the root of a complex number, are evaluated by NumPy.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..compiler.finish import finish_of, has_kernel, operands_of
 from ..compiler.machine import Target
 from ..compiler.program import Program, Statement, evaluate_statement
 from ..compiler.schedule import Schedule
@@ -62,7 +63,7 @@ class ProgramExecution:
 
 
 def _by_numpy(statement: Statement, arrays: Mapping[str, Array], sizes: Mapping[str, int]) -> None:
-    """Do a statement that has no kernel: temporary, for all but dtypes that have none at all."""
+    """Do a statement that has no kernel: its dtypes or functions are unknown, or it is empty."""
     target = arrays[statement.target.tensor]
     value = evaluate_statement(statement, arrays, sizes)
     np.copyto(target, value, casting="unsafe")
@@ -101,6 +102,9 @@ def prepare_program(
     return ProgramExecution(program, tuple(made), dtypes, _last_uses(program))
 
 
+_HALVES = {np.dtype("f2"), np.dtype("f4")}
+
+
 def _wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """What sums are accumulated in."""
     return np.dtype("f4") if dtype == np.float16 else dtype
@@ -109,13 +113,22 @@ def _wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def _has_kernel(
     statement: Statement, dtypes: Mapping[str, np.dtype[Any]], sizes: Mapping[str, int]
 ) -> bool:
-    involved = {dtypes[access.tensor] for access in (*statement.accesses, statement.target)}
-    return (
-        statement.epilogue is None
-        and involved <= KERNEL_DTYPES
-        and (len(involved) == 1 or involved == {np.dtype("f2"), np.dtype("f4")})
-        and all(sizes[index] for index in statement.indices)
-    )
+    """Whether there is code for a statement's types and functions, and something to compute."""
+    accesses = (*operands_of(statement), statement.target)
+    if not all(sizes[index] for index in statement.indices):
+        return False
+    if not {dtypes[access.tensor] for access in accesses} <= KERNEL_DTYPES:
+        return False
+    factors = {dtypes[factor.tensor] for factor in statement.factors}
+    if factors == _HALVES:
+        factors = {np.dtype("f4")}
+    finish = finish_of(statement)
+    if finish is None:
+        target = dtypes[statement.target.tensor]
+        return len(factors) == 1 and (target in factors or {target, *factors} == _HALVES)
+    reads = operands_of(statement)[len(statement.factors) :]
+    elements = [f"{d.kind}{d.itemsize}" for d in (*factors, *(dtypes[r.tensor] for r in reads))]
+    return len(factors) == 1 and has_kernel(finish.formula, elements)
 
 
 def _last_uses(program: Program) -> tuple[tuple[str, ...], ...]:
