@@ -1,5 +1,6 @@
 """Where a statement reads or writes a tensor."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .affine import Affine
@@ -25,6 +26,27 @@ class Access:
     def __post_init__(self) -> None:
         names = dict.fromkeys([name for axis in self.subscripts for name, _ in axis.terms])
         object.__setattr__(self, "names", tuple(names))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether each axis is an index of its own.
+
+        >>> Access("a", (Affine.index("i"), Affine.index("i"))).is_plain
+        False
+        """
+        distinct = len(self.names) == len(self.subscripts)
+        return distinct and all(axis.is_index for axis in self.subscripts)
+
+    def replaced(self, values: Mapping[str, Affine]) -> "Access":
+        """The same with other expressions in place of some indices.
+
+        >>> i, j, k = map(Affine.index, "ijk")
+        >>> print(Access("a", (i, j)).replaced({"i": k}))
+        a[k,j]
+        """
+        if values.keys().isdisjoint(self.names):
+            return self
+        return Access(self.tensor, tuple([axis.replaced(values) for axis in self.subscripts]))
 
     def __str__(self) -> str:
         listed = ",".join(map(str, self.subscripts))

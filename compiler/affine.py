@@ -65,6 +65,31 @@ class Affine:
         """
         return self.constant + sum(c * values[name] for name, c in self.terms)
 
+    def plus(self, constant: int) -> "Affine":
+        """The same with a number added.
+
+        >>> print(Affine.index("y").plus(-1))
+        y-1
+        """
+        return Affine(self.terms, self.constant + constant)
+
+    def replaced(self, values: Mapping[str, "Affine"]) -> "Affine":
+        """The same with other expressions in place of some indices.
+
+        >>> print(Affine((("y", 2), ("k", 1)), -1).replaced({"y": Affine((("y", 1),), 3)}))
+        2*y+k+5
+        """
+        terms: list[tuple[str, int]] = []
+        constant = self.constant
+        for name, coefficient in self.terms:
+            value = values.get(name)
+            if value is None:
+                terms.append((name, coefficient))
+            else:
+                terms += [(inner, coefficient * c) for inner, c in value.terms]
+                constant += coefficient * value.constant
+        return Affine(tuple(terms), constant)
+
     def __str__(self) -> str:
         """As it is written in an equation, the largest coefficient first."""
         parts = []

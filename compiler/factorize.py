@@ -13,16 +13,17 @@ program of several statements, intermediates that are products may be inlined
 keeping them competes with that.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from typing import Any
 
+from .affine import Affine
 from .cost import Cost, program_cost
 from .follow import follow
 from .machine import Machine
 from .paths import MOST_FACTORS, SHARED, SMALL, Path, exact_path, propose, propose_small
-from .program import Access, Program, Statement
+from .program import Program, Statement
 from .rewrite import compute_once, finish, simplify
 from .rewrite.describe import describe
 from .rewrite.inline import inlinable, inlined
@@ -104,7 +105,7 @@ def factorize(
         proposals = [exact]
     else:
         program = simplify(program, machine, element)
-        proposals = propose(program.statements[-1], program.sizes, optimize, element, machine)
+        proposals = propose(program, optimize, element, machine)
         if largest is not None:
             limited = propose_small(program.statements[-1], program.sizes, optimize, largest)
             proposals = chain(proposals, limited)
@@ -152,19 +153,21 @@ def _whole(
     none, and with all.
     """
     program = compute_once(program)
-    splits: dict[Statement, tuple[Statement, ...]] = {}
+    splits: dict[Statement, Program] = {}
     tried: dict[tuple[Statement, ...], tuple[Program, Cost]] = {}
 
     def cut(whole: Program) -> tuple[Program, Cost]:
         if whole.statements not in tried:
-            names, steps = whole.fresh_names(), []
+            names, extents = whole.fresh_names(), whole.sizes
+            steps: list[Statement] = []
             for statement in whole.statements:
                 if statement not in splits:
                     alone = _alone(whole, statement)
                     found = factorize(alone, optimize, machine, element, largest)
-                    splits[statement] = found.program.statements
-                steps += _renamed(splits[statement], names)
-            split = finish(whole.with_statements(steps))
+                    splits[statement] = found.program
+                steps += _renamed(splits[statement], whole.sizes, names, extents)
+            whole_program = replace(whole, extents=tuple(extents.items()))
+            split = finish(whole_program.with_statements(steps))
             tried[whole.statements] = split, program_cost(split, element, machine)
         return tried[whole.statements]
 
@@ -204,14 +207,27 @@ def _alone(program: Program, statement: Statement) -> Program:
     )
 
 
-def _renamed(steps: Sequence[Statement], names: Iterator[str]) -> list[Statement]:
-    """Steps of which the last one makes a tensor of the program, the others new ones."""
-    own = {step.target.tensor: next(names) for step in steps[:-1]}
+def _renamed(
+    split: Program, sizes: Mapping[str, int], names: Iterator[str], extents: dict[str, int]
+) -> Iterator[Statement]:
+    """The steps of a statement, of which the last makes a tensor of the whole program.
 
-    def access(old: Access) -> Access:
-        return replace(old, tensor=own.get(old.tensor, old.tensor))
-
-    return [
-        replace(step, target=access(step.target), factors=tuple(map(access, step.factors)))
-        for step in steps
-    ]
+    The others make new tensors, with indices that are not among `sizes`, the program's, where one
+    stands for an affine axis; those are named after the new tensor, and added to `extents`.
+    """
+    own = {step.target.tensor: next(names) for step in split.statements[:-1]}
+    for step in split.statements:
+        target = own.get(step.target.tensor, step.target.tensor)
+        indices: dict[str, Affine] = {}
+        for index in step.indices:
+            if index not in sizes:
+                name = f"{target}.{len(indices)}"
+                indices[index], extents[name] = Affine.index(name), split.sizes[index]
+        yield replace(
+            step,
+            target=replace(step.target, tensor=target).replaced(indices),
+            factors=tuple(
+                replace(each, tensor=own.get(each.tensor, each.tensor)).replaced(indices)
+                for each in step.factors
+            ),
+        )

@@ -12,8 +12,9 @@ those that are left; its result goes to the end of that list.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 from .affine import Affine
 from .errors import EinsumError
@@ -44,71 +45,145 @@ def follow(program: Program, path: Path) -> Program:
     _check(path, len(statement.factors))
     if not path:
         return program
-    contractions = _contractions(statement, path)
-    plain = {index: Affine.index(index) for index in statement.indices}
+    contractions = _contractions(statement, path, program.shapes, program.sizes)
+    fresh: dict[str, int] = {}  # extents of indices that stand for an affine axis
     made: list[Access] = []
     steps = []
     for name, contraction in zip(program.fresh_names(), contractions, strict=False):
-        factors = (made[f] if isinstance(f, int) else f for _, f in contraction.taken)
-        product = tuple(factors)
+        stand_ins = {}
+        for number, (axis, extent) in enumerate(contraction.whole.items()):
+            index = f"{name}.{number}"
+            stand_ins[axis], fresh[index] = Affine.index(index), extent
+        product = tuple(
+            _standing_in(made[f] if isinstance(f, int) else f, stand_ins)
+            for _, f in contraction.taken
+        )
         if contraction is contractions[-1]:
             steps.append(replace(statement, factors=product))
         else:
             reader = next(c for c in contractions if len(made) in (f for _, f in c.taken))
             kept = _ordered(contraction, reader, statement.kept[-1:])
-            made.append(Access(name, tuple(plain[index] for index in kept)))
-            steps.append(Statement(made[-1], product))
+            made.append(Access(name, tuple(kept)))
+            steps.append(Statement(_standing_in(made[-1], stand_ins), product))
+    program = replace(program, extents=(*program.extents, *fresh.items()))
     return program.with_statements([*before, *steps])
+
+
+def _standing_in(access: Access, stand_ins: Mapping[Affine, Affine]) -> Access:
+    """An access with other axes in place of some."""
+    if not stand_ins:
+        return access
+    return Access(access.tensor, tuple(stand_ins.get(axis, axis) for axis in access.subscripts))
 
 
 @dataclass(frozen=True, slots=True)
 class _Contraction:
     """A step before its result has axes.
 
+    An axis is an index; or an affine axis that is *whole*: it goes into the step's result as it is,
+    and is read there as it would have been here. With `c` summed first, `sum_c a[c,y+k] * w[c,r]`
+    is `t0[r,Y]`, which is read as `t0[r,y+k]`, instead of a `t0[r,y,k]` with all windows unfolded.
+
     Attributes:
         taken: the factors, those that earlier steps make by their numbers; each with the first of
             the operands in it, by which they are sorted: steps read from left to right as the
             equation does.
-        kept: the indices of its result.
-        shared: how many of the factors have each index.
+        kept: the axes of its result.
+        shared: how many of the factors have each axis.
+        whole: the axes that are whole, and their extents.
     """
 
     taken: tuple[tuple[int, Access | int], ...]
-    kept: tuple[str, ...]
-    shared: Counter[str]
+    kept: tuple[Affine, ...]
+    shared: Counter[Affine]
+    whole: Mapping[Affine, int]
 
 
-def _contractions(statement: Statement, path: Path) -> list[_Contraction]:
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A factor that is left, with its axes and their extents; see `_Contraction.taken`."""
+
+    place: int
+    source: Access | int
+    axes: tuple[Affine, ...]
+    extents: tuple[int, ...]
+
+    @property
+    def names(self) -> set[str]:
+        return {name for axis in self.axes for name in axis.names}
+
+
+def _contractions(
+    statement: Statement,
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    sizes: Mapping[str, int],
+) -> list[_Contraction]:
     """The steps of a path, the last one keeping what the statement's epilogue needs."""
     needed = [index for index in statement.indices if index not in statement.contracted]
-    left: list[tuple[int, Access | int, tuple[str, ...]]] = [
-        (place, factor, factor.names) for place, factor in enumerate(statement.factors)
+    left = [
+        _Part(place, factor, factor.subscripts, shapes[factor.tensor])
+        for place, factor in enumerate(statement.factors)
     ]
     uses = Counter(index for factor in statement.factors for index in factor.names)
     uses.update(needed)
     found: list[_Contraction] = []
     for positions in path:
-        taken = sorted((left[position] for position in positions), key=lambda item: item[0])
+        taken = sorted((left[position] for position in positions), key=lambda part: part.place)
         for position in sorted(positions, reverse=True):
             del left[position]
-        shared = Counter(index for _, _, names in taken for index in names)
-        uses.subtract(shared)
-        kept = tuple(index for index in shared if uses[index])
-        uses.update(kept)
-        left.append((taken[0][0], len(found), kept))
-        found.append(_Contraction(tuple((n, factor) for n, factor, _ in taken), kept, shared))
+        uses.subtract(index for part in taken for index in part.names)
+        is_last = len(found) == len(path) - 1
+        whole = {} if is_last else _whole_axes(taken, uses, sizes)
+        shared = Counter(axis for part in taken for axis in dict.fromkeys(_split(part.axes, whole)))
+        kept = tuple(axis for axis in shared if axis in whole or uses[axis.names[0]])
+        uses.update({name for axis in kept for name in axis.names})
+        extents = tuple(whole[axis] if axis in whole else sizes[axis.names[0]] for axis in kept)
+        left.append(_Part(taken[0].place, len(found), kept, extents))
+        sources = tuple((part.place, part.source) for part in taken)
+        found.append(_Contraction(sources, kept, shared, whole))
     return found
 
 
-def _ordered(step: _Contraction, reader: _Contraction, unit: Sequence[str]) -> list[str]:
-    """The indices that a step keeps, in the order of its result's axes."""
+def _split(axes: Iterable[Affine], whole: Mapping[Affine, int]) -> Iterable[Affine]:
+    """The axes that are whole, and the indices of all others."""
+    for axis in axes:
+        if axis in whole:
+            yield axis
+        else:
+            yield from map(Affine.index, axis.names)
+
+
+def _whole_axes(
+    parts: Sequence[_Part], uses: Mapping[str, int], sizes: Mapping[str, int]
+) -> dict[Affine, int]:
+    """The affine axes that a step leaves alone, and their extents.
+
+    Nothing else in the step has their indices, and some later one needs them. An axis of which only
+    some positions are read, as by a stride that is longer than the window, is better cut to those.
+    """
+    users = Counter(name for part in parts for axis in part.axes for name in axis.names)
+    return {
+        axis: extent
+        for part in parts
+        for axis, extent in zip(part.axes, part.extents, strict=True)
+        if not axis.is_index
+        and all(users[name] == 1 for name in axis.names)
+        and any(uses[name] for name in axis.names)
+        and extent < prod(sizes[name] for name in axis.names)
+    }
+
+
+def _ordered(step: _Contraction, reader: _Contraction, unit: Sequence[str]) -> list[Affine]:
+    """The axes that a step keeps, in the order of its result's."""
     sums = reader.shared.keys() - {*reader.kept}
     batch = {i for i in reader.kept if sums and reader.shared[i] == len(reader.taken)}
-    own = any(step.shared[index] == 1 for index in step.kept)
+    own = any(step.shared[axis] == 1 for axis in step.kept)
 
-    def key(index: str) -> tuple[bool, bool, bool]:
-        is_last = index in unit and index not in batch and (step.shared[index] == 1 or not own)
-        return index not in batch, is_last, step.shared[index] == 1
+    def key(axis: Affine) -> tuple[bool, bool, bool]:
+        alone = step.shared[axis] == 1
+        is_last = not {*unit}.isdisjoint(axis.names) and axis not in batch and (alone or not own)
+        return axis not in batch, is_last, alone
 
     return sorted(step.kept, key=key)
 

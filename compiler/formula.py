@@ -31,6 +31,7 @@ __all__ = [
     "folded",
     "replaced",
     "value_of",
+    "with_accesses",
 ]
 
 _SIGNS = {
@@ -171,6 +172,16 @@ def accesses_of(value: Value) -> Iterator[Access]:
         case Apply(_, arguments):
             for argument in arguments:
                 yield from accesses_of(argument)
+
+
+def with_accesses(value: Value, made: Callable[[Access], Access]) -> Value:
+    """The same formula of other tensors, or of the same ones at other places."""
+    match value:
+        case Read(access):
+            return Read(made(access))
+        case Apply(function, arguments):
+            return Apply(function, tuple(with_accesses(each, made) for each in arguments))
+    return value
 
 
 def value_of(value: Value, contracted: Any, read: Callable[[Access], Any]) -> Any:

@@ -3,7 +3,8 @@
 A path is a list of contractions, each the positions of the factors that it takes from the list of
 those that are left; its result goes to the end of that list. opt_einsum and, for large networks,
 cotengra propose paths by counting operations; where a tensor repeats, so does :mod:`.shared`, which
-knows what need not be computed twice.
+knows what need not be computed twice, and where one is read at windows :mod:`.windows_path`, which
+knows that they overlap.
 """
 
 import math
@@ -13,8 +14,9 @@ from typing import Any
 
 from .errors import EinsumError
 from .machine import Machine
-from .program import Statement
+from .program import Program, Statement
 from .shared import MOST_SHARED, shared_paths
+from .windows_path import EXHAUSTIVE, windows_path
 
 __all__ = ["MOST_FACTORS", "SHARED", "SMALL", "Path", "exact_path", "propose", "propose_small"]
 
@@ -56,16 +58,13 @@ def exact_path(optimize: Any, factors: int) -> tuple[str, Path] | None:
 
 
 def propose(
-    statement: Statement,
-    extents: Mapping[str, int],
-    optimize: Any,
-    element: str,
-    machine: Machine,
+    program: Program, optimize: Any, element: str, machine: Machine
 ) -> Iterator[tuple[str, Path]]:
-    """The paths that `optimize` asks to choose from, each with a name.
+    """The paths for a program's last statement that `optimize` asks to choose from, with names.
 
     Those of `SHARED` have all the same one: their caller finds a better name.
     """
+    statement, extents = program.statements[-1], program.sizes
     factors = len(statement.factors)
     if optimize is not True:
         yield _search(statement, extents, *_named_search(optimize))
@@ -82,6 +81,8 @@ def propose(
         yield _search(statement, extents, *_named_search("greedy"))
     if 2 < factors <= AUTO and not shared:
         yield _search(statement, extents, *_named_search("auto"))
+    if 2 < factors <= EXHAUSTIVE and not all(f.is_plain for f in statement.factors):
+        yield "windows", windows_path(statement, extents, program.shapes)
     if factors > RANDOM and find_spec("cotengra"):
         yield _search(statement, extents, "cotengra", _cotengra)
 

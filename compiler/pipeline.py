@@ -7,9 +7,11 @@ becomes a kernel::
     program     expression -> statements
     rewrite     statements -> fewer, cheaper statements
     factorize   statements -> pairwise (or deliberately n-ary) steps, equal ones once
+    pad         operands that boxes cannot keep a step inside of -> copies framed in zeros
     slices      statements -> loops over pieces, in less memory; only if it is limited
     relayout    small operands that steps would read badly -> copies of them
     workspace   intermediates -> offsets in one piece of memory
+    regions     a step that leaves its tensors -> boxes, steps that do not
     geometry    a step on concrete strides -> its canonical form
     choose      canonical form -> schedule
     lower       schedule -> loop nest

@@ -38,6 +38,7 @@ __all__ = [
     "evaluate_all",
     "evaluate_statement",
     "from_expression",
+    "scattered",
     "verify_program",
 ]
 
@@ -224,12 +225,8 @@ def from_expression(
     )
     results = chain(["out"], map("out{}".format, count()))
     result = next(name for name in results if name not in inputs)
-    sizes = expression.sizes
-    # An affine axis is taken to be as long as it is read.
-    shapes = {
-        factor.tensor: tuple(bounds(axis, sizes)[1] + 1 for axis in factor.subscripts)
-        for factor in factors
-    }
+    shapes = dict(zip(inputs, expression.shapes, strict=True))
+    shapes[result] = expression.output_shape
     program = Program(
         tuple(Tensor(name, axes) for name, axes in shapes.items()),
         inputs,
@@ -261,9 +258,10 @@ class VerificationError(AssertionError):
 def verify_program(program: Program) -> None:
     """Raise VerificationError unless the program means something.
 
-    Tensors and indices are known and used as they are declared, no access leaves its tensor, each
-    intermediate is written, whole and once, before it is read, the results are written, and no
-    epilogue depends on an index that the contraction before it sums.
+    Tensors and indices are known and used as they are declared, each intermediate is written, whole
+    and once, before it is read, the results are written, and no epilogue depends on an index that
+    the contraction before it sums. An access may leave its tensor: a factor is zero there, and what
+    a target would have there is dropped. What an epilogue reads stays inside.
 
     >>> from .resolve import resolve
     >>> from .subscripts import parse
@@ -286,13 +284,15 @@ def verify_program(program: Program) -> None:
         for access in statement.accesses:
             _expect(access.tensor in ready, f"{access} is read before it is written in {statement}")
         if statement.epilogue is not None:
-            _verify_epilogue(statement, statement.epilogue)
+            _verify_epilogue(statement, statement.epilogue, shapes, sizes)
         target = statement.target
-        whole = tuple(sizes[axis.names[0]] for axis in target.subscripts if axis.is_index)
-        _expect(
-            len(target.names) == len(target.subscripts) and whole == shapes[target.tensor],
-            f"{target} is not written whole, each element once, in {statement}",
-        )
+        if target.is_plain:
+            _expect(
+                tuple(sizes[name] for name in target.names) == shapes[target.tensor],
+                f"{target} is not written whole in {statement}",
+            )
+        else:
+            _expect(statement.epilogue is None, f"sums meet before the epilogue of {statement}")
         _expect(target.tensor not in inputs, f"an operand is written in {statement}")
         _expect(target.tensor not in ready, f"{target.tensor} is written again in {statement}")
         ready.add(target.tensor)
@@ -300,9 +300,18 @@ def verify_program(program: Program) -> None:
         _expect(name in ready - inputs, f"nothing writes the result {name!r}")
 
 
-def _verify_epilogue(statement: Statement, epilogue: Epilogue) -> None:
+def _verify_epilogue(
+    statement: Statement,
+    epilogue: Epilogue,
+    shapes: Mapping[str, tuple[int, ...]],
+    sizes: Mapping[str, int],
+) -> None:
     inner = {name for factor in statement.factors for name in factor.names}
     for access in accesses_of(epilogue.value):
+        for axis, extent in zip(access.subscripts, shapes[access.tensor], strict=True):
+            low, high = bounds(axis, sizes)
+            inside = (low >= 0 and high < extent) or any(sizes[name] == 0 for name in axis.names)
+            _expect(inside, f"{access} reads {low} to {high} of an axis of {extent}")
         late = {*access.names} & {*statement.contracted}
         _expect(not late, f"{access} depends on an index that is summed in {statement}")
     for index in epilogue.over:
@@ -326,12 +335,6 @@ def _verify_access(
     )
     for name in access.names:
         _expect(name in sizes, f"the index {name!r} has no extent in {statement}")
-    for axis, extent in zip(access.subscripts, shape, strict=True):
-        low, high = bounds(axis, sizes)
-        _expect(
-            (low >= 0 and high < extent) or any(sizes[name] == 0 for name in axis.names),
-            f"{access} reads {low} to {high} of an axis of {extent} in {statement}",
-        )
 
 
 def _expect(condition: bool, message: str) -> None:
@@ -368,8 +371,10 @@ def evaluate_all(program: Program, arrays: Mapping[str, NDArray[Any]]) -> dict[s
             raise ValueError(f"{name!r} has shape {array.shape}, not {shapes[name]}")
     elements = {tensor.name: tensor.element for tensor in program.tensors}
     for statement in program.statements:
-        name = statement.target.tensor
+        name, target = statement.target.tensor, statement.target
         value = evaluate_statement(statement, values, sizes)
+        if not target.is_plain:
+            value = scattered(value, target, shapes[name])
         values[name] = value.astype(elements[name] or value.dtype, copy=False)
     return {name: values[name] for name in program.results}
 
@@ -385,8 +390,7 @@ def evaluate_statement(
     position: dict[str, Any] = dict(zip(order, grids, strict=True))
 
     def read(access: Access) -> NDArray[Any]:
-        at = tuple(axis.evaluate(position) for axis in access.subscripts)
-        return np.asarray(values[access.tensor][at])
+        return _read(values[access.tensor], access, position)
 
     def total(terms: NDArray[Any], shape: tuple[int, ...], kept: int) -> NDArray[Any]:
         terms = np.broadcast_to(terms, shape)
@@ -401,3 +405,43 @@ def evaluate_statement(
             result = np.asarray(value_of(statement.epilogue.value, result, read))
         result = total(result, outer, len(statement.kept))
     return np.array(result.reshape(shape[: len(statement.kept)]))
+
+
+def _read(array: NDArray[Any], access: Access, position: Mapping[str, Any]) -> NDArray[Any]:
+    """The elements at some positions, and zero where there are none."""
+    places = [np.asarray(axis.evaluate(position)) for axis in access.subscripts]
+    inside = [
+        (place >= 0) & (place < extent) for place, extent in zip(places, array.shape, strict=True)
+    ]
+    if not array.size:
+        shape = np.broadcast_shapes(*(place.shape for place in places))
+        return np.zeros(shape, array.dtype)
+    clipped = tuple(np.where(near, at, 0) for near, at in zip(inside, places, strict=True))
+    found = array[clipped]
+    return np.where(reduce(np.logical_and, inside, np.True_), found, np.zeros((), array.dtype))
+
+
+def scattered(total: NDArray[Any], target: Access, shape: tuple[int, ...]) -> NDArray[Any]:
+    """A new tensor of a shape, with values at the places of an affine target.
+
+    `total` has an axis for each of the target's indices. Values that meet in one element are added
+    up, and what would be outside is dropped.
+
+    >>> target = Access("out", (Affine((("y", 1), ("k", 1))),))
+    >>> scattered(np.ones((3, 2)), target, (4,))
+    array([1., 2., 2., 1.])
+    """
+    grids = np.indices(total.shape, sparse=True)
+    position: dict[str, Any] = dict(zip(target.names, grids, strict=True))
+    places = [
+        np.broadcast_to(axis.evaluate(position), total.shape).reshape(-1)
+        for axis in target.subscripts
+    ]
+    inside = reduce(
+        np.logical_and,
+        ((at >= 0) & (at < extent) for at, extent in zip(places, shape, strict=True)),
+        np.ones(total.size, np.bool_),
+    )
+    result = np.zeros(shape, total.dtype)
+    np.add.at(result, tuple(at[inside] for at in places), total.reshape(-1)[inside])
+    return result

@@ -166,6 +166,7 @@ def with_extents(program: Program, extents: Mapping[str, int]) -> Program:
     axes = {
         target.tensor: tuple(sizes[index] for index in target.names)
         for target in (statement.target for statement in program.statements)
+        if target.is_plain
     }
     tensors = tuple(Tensor(t.name, axes.get(t.name, t.axes)) for t in program.tensors)
     return replace(program, tensors=tensors, extents=tuple(sizes.items()))
@@ -267,6 +268,16 @@ class _State:
     at_peak: tuple[str, ...]  # the indices of the intermediates that live at the peak
 
 
+def _not_plain(access: Access) -> Iterator[str]:
+    """The indices that an access with an affine axis has there, or twice."""
+    seen: set[str] = set()
+    if all(axis.is_index for axis in access.subscripts):
+        return
+    for axis in access.subscripts:
+        yield from axis.names if not axis.is_index else seen.intersection(axis.names)
+        seen.update(axis.names)
+
+
 class _Search:
     """The search for the slices of a program.
 
@@ -288,6 +299,12 @@ class _Search:
         self.statements = (*statements, Statement(result, parts))
         self.indices = [statement.indices for statement in self.statements]
         self.depends = _dependences(statements)
+        self.affine = {
+            name
+            for statement in statements
+            for access in (statement.target, *statement.accesses)
+            for name in _not_plain(access)
+        }
         self.costs: dict[tuple[int, tuple[int, ...]], float] = {}
         self.seconds = sum(self._cost(n, self.extents) for n in range(len(statements)))
 
@@ -317,6 +334,8 @@ class _Search:
         """The states in which one index more is sliced, or sliced further."""
         blocks = {each.index: each.block for each in state.slices}
         for index in state.at_peak:
+            if index in self.affine:
+                continue  # where a block begins decides what it may read
             extent = self.extents[index]
             block = _smaller(extent, blocks.get(index, extent))
             if block:

@@ -96,10 +96,12 @@ class Subscripts:
 class Expression:
     """An equation checked against the shapes of its operands.
 
-    `inputs` has an expression for each axis of each operand, or None where an axis of extent 1 is
-    broadcast against a larger (or empty) one. `extents` are in the order in which the indices first
-    appear. The axes of `...` are indices called `...0`, `...1` and so on, counted from the left of
-    the shape they broadcast to. `text` is the equation in a standard form, with its output.
+    `shapes` are theirs. `inputs` has an expression for each axis of each operand, or None where an
+    axis of extent 1 is broadcast against a larger (or empty) one. `extents` are in the order in
+    which the indices first appear. The axes of `...` are indices called `...0`, `...1` and so on,
+    counted from the left of the shape they broadcast to. An affine axis may leave its operand,
+    where it reads zero, or the result, where it is not written; `output_shape` is the shape of
+    that. `text` is the equation in a standard form, with its output.
 
     >>> from einsumc.compiler.resolve import resolve
     >>> expression = resolve(parse("b i j, ...jk"), [(7, 2, 3), (7, 3, 4)])
@@ -115,17 +117,13 @@ class Expression:
     output: tuple[Affine, ...]
     extents: tuple[tuple[str, int], ...]
     text: str
+    shapes: tuple[tuple[int, ...], ...]
+    output_shape: tuple[int, ...]
 
     @property
     def sizes(self) -> dict[str, int]:
         """The extent of each index."""
         return dict(self.extents)
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """The shape of the result."""
-        sizes = self.sizes
-        return tuple(sizes[axis.names[0]] for axis in self.output)
 
     def __str__(self) -> str:
         return self.text
@@ -251,13 +249,7 @@ def _is_symbol(char: str) -> bool:
 
 def _name(text: str, span: Span) -> list[Axis]:
     """One axis, named."""
-    axis = parse_axis(text, span)
-    if not axis.is_index:
-        # To allow them: drop this check, and have `resolve` take extents from plain axes only.
-        raise EinsumError(
-            f"the affine axis {text[slice(*span)]!r} is not supported yet", text, span
-        )
-    return [Axis(axis, span)]
+    return [Axis(parse_axis(text, span), span)]
 
 
 def parse_axis(text: str, span: Span) -> Affine:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ..compiler.machine import Target
     from ..compiler.schedule import Schedule
     from ..compiler.subscripts import Expression, Subscripts
+    from ..compiler.windows import Given
     from .signatures import Signature
     from .traced import CompiledFunction
 
@@ -60,7 +61,11 @@ Layout = tuple[int, ...]
 
 
 def schedules_for(
-    subscripts: Subscripts, signature: Signature, optimize: Any, memory_limit: int | None = None
+    subscripts: Subscripts,
+    signature: Signature,
+    optimize: Any,
+    memory_limit: int | None = None,
+    sizes: Given = (),
 ) -> set[Schedule]:
     """The schedules of the kernels that serve a signature.
 
@@ -70,7 +75,7 @@ def schedules_for(
     """
     asked: Counter[frozenset[Schedule]] = Counter()
     problem: EinsumError | None = None
-    for call in _calls(subscripts, signature):
+    for call in _calls(subscripts, signature, sizes):
         if isinstance(call, EinsumError):
             problem = call
             continue
@@ -197,7 +202,9 @@ def _shapes(
     return tuple(tuple(extents[a] if isinstance(a, str) else a for a in term) for term in terms)
 
 
-def _calls(subscripts: Subscripts, signature: Signature) -> Iterator[_Call | EinsumError]:
+def _calls(
+    subscripts: Subscripts, signature: Signature, sizes: Given
+) -> Iterator[_Call | EinsumError]:
     """Calls with arrays of a signature, or what is wrong with their extents."""
     random = Random(0)
     dtype = np.result_type(*(operand.dtype for operand in signature.operands))
@@ -205,7 +212,7 @@ def _calls(subscripts: Subscripts, signature: Signature) -> Iterator[_Call | Ein
     for _ in range(max(CALLS // len(terms), 100)):
         shapes = _shapes(terms, _extents(terms, random))
         try:
-            expression = resolve(subscripts, shapes)
+            expression = resolve(subscripts, shapes, sizes)
         except EinsumError as error:  # extents that do not go together in this equation
             yield error
             continue

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from ..compiler.arguments import from_call
 from ..compiler.errors import EinsumError, EinsumTypeError
 from ..compiler.subscripts import Subscripts, parse
+from ..compiler.windows import Given, given_sizes
 from .dispatch import Dispatcher, prepare_all
 from .memory import parse_bytes
 from .operands import Array, as_arrays, choose_dtypes
@@ -47,6 +48,7 @@ def einsum(
     casting: str = "safe",
     optimize: Any = True,
     memory_limit: int | str | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> Any:
     """Evaluate an einsum: `np.einsum`, compiled.
 
@@ -65,6 +67,8 @@ def einsum(
             `normalize_optimize` takes.
         memory_limit: the most memory for intermediates, in bytes or as a text such as "64 MiB"; by
             default there is no limit. Where they would take more, they are computed in slices.
+        sizes: extents of indices, or of affine axes of the output, that are to differ from what
+            `compiler/windows.py` says, `{"y": 32}`.
 
     Returns:
         `out` if it was given; else an array of the result's shape, or a scalar if it has no axes.
@@ -86,6 +90,7 @@ def einsum(
     if (
         optimize is True
         and memory_limit is None
+        and sizes is None
         and dtype is None
         and order == "K"
         and casting == "safe"
@@ -101,11 +106,12 @@ def einsum(
         optimize = normalize_optimize(optimize)
     if memory_limit is not None:
         memory_limit = parse_bytes(memory_limit)
+    given = given_sizes(sizes)
     if not operands or type(operands[0]) is not str or type(operands[-1]) in (list, tuple):
         subscripts, rest = from_call(operands)
-        compiled = _from_subscripts(subscripts, optimize, memory_limit)
+        compiled = _from_subscripts(subscripts, optimize, memory_limit, given)
         return compiled._call(rest, out, dtype, order, casting)
-    compiled = _from_text(operands[0], optimize, memory_limit)
+    compiled = _from_text(operands[0], optimize, memory_limit, given)
     return compiled._call(operands[1:], out, dtype, order, casting)
 
 
@@ -113,7 +119,7 @@ _by_text: "dict[str, CompiledEinsum]" = {}
 
 
 def _first_by_text(text: str) -> "CompiledEinsum":
-    compiled = _from_text(text, True, None)
+    compiled = _from_text(text, True, None, ())
     if len(_by_text) >= _EQUATIONS:
         _by_text.clear()
     _by_text[text] = compiled
@@ -121,15 +127,17 @@ def _first_by_text(text: str) -> "CompiledEinsum":
 
 
 @functools.lru_cache(_EQUATIONS)
-def _from_text(text: str, optimize: Optimize, memory_limit: int | None) -> "CompiledEinsum":
-    return CompiledEinsum(parse(text), optimize=optimize, memory_limit=memory_limit)
+def _from_text(
+    text: str, optimize: Optimize, memory_limit: int | None, sizes: Given
+) -> "CompiledEinsum":
+    return CompiledEinsum(parse(text), optimize=optimize, memory_limit=memory_limit, sizes=sizes)
 
 
 @functools.lru_cache(_EQUATIONS)
 def _from_subscripts(
-    subscripts: Subscripts, optimize: Optimize, memory_limit: int | None
+    subscripts: Subscripts, optimize: Optimize, memory_limit: int | None, sizes: Given
 ) -> "CompiledEinsum":
-    return CompiledEinsum(subscripts, optimize=optimize, memory_limit=memory_limit)
+    return CompiledEinsum(subscripts, optimize=optimize, memory_limit=memory_limit, sizes=sizes)
 
 
 # --- compile_einsum -------------------------------------------------------------------------------
@@ -142,6 +150,7 @@ def compile_einsum(
     signatures: Iterable[str] = (),
     optimize: Any = True,
     memory_limit: int | str | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> "CompiledEinsum": ...
 @overload
 def compile_einsum(
@@ -150,6 +159,7 @@ def compile_einsum(
     signatures: Iterable[str] = (),
     optimize: Any = True,
     memory_limit: int | str | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> "CompiledFunction": ...
 @overload
 def compile_einsum(
@@ -158,6 +168,7 @@ def compile_einsum(
     signatures: Iterable[str] = (),
     optimize: Any = True,
     memory_limit: int | str | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> Callable[[Callable[..., Any]], "CompiledFunction"]: ...
 def compile_einsum(
     equation: str | Callable[..., Any] | None = None,
@@ -165,6 +176,7 @@ def compile_einsum(
     signatures: Iterable[str] = (),
     optimize: Any = True,
     memory_limit: int | str | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> Any:
     """Make a function of an equation; or, as a decorator, give a stub its body, or compile a body.
 
@@ -175,6 +187,7 @@ def compile_einsum(
             `runtime/signatures.py`. Calls with others work as well.
         optimize: as for `einsum`.
         memory_limit: as for `einsum`; for equations alone.
+        sizes: as for `einsum`; for equations alone.
 
     Returns:
         A `CompiledEinsum`, or a `CompiledFunction` if there is no equation. Used as a decorator it
@@ -202,13 +215,16 @@ def compile_einsum(
     if isinstance(equation, str):
         subscripts = parse(equation)
         checked = tuple(parse_signature(signature, subscripts) for signature in signatures)
-        return CompiledEinsum(subscripts, checked, normalize_optimize(optimize), memory_limit=limit)
+        chosen, given = normalize_optimize(optimize), given_sizes(sizes)
+        return CompiledEinsum(subscripts, checked, chosen, memory_limit=limit, sizes=given)
     if equation is not None and not callable(equation):
         kind = type(equation).__name__
         raise EinsumTypeError(f"the equation must be a str, or a function to decorate, not {kind}")
     parsed = tuple(parse_signature(signature) for signature in signatures)
     if limit is not None:
         raise EinsumError("memory_limit is for equations; a function's body cannot be sliced yet")
+    if sizes is not None:
+        raise EinsumError("sizes are for equations; a function's body says what its arrays are")
     from .traced import CompiledFunction
 
     if equation is not None:
@@ -225,6 +241,7 @@ class CompiledEinsum(Dispatcher):
         signatures: the signatures it was declared with.
         optimize: how the order of contraction is chosen.
         memory_limit: bytes that intermediates may take, or None.
+        sizes: extents that were asked for.
 
     >>> norm = compile_einsum("ij,ij->")
     >>> norm
@@ -240,8 +257,9 @@ class CompiledEinsum(Dispatcher):
         optimize: Optimize = True,
         names: tuple[str, ...] | None = None,
         memory_limit: int | None = None,
+        sizes: Given = (),
     ) -> None:
-        super().__init__(subscripts, optimize, names, memory_limit)
+        super().__init__(subscripts, optimize, names, memory_limit, sizes)
         self.signatures = signatures
 
     @overload
@@ -316,7 +334,9 @@ class CompiledEinsum(Dispatcher):
         """What it was declared for, as an entry of a manifest is read."""
         from .manifest import Request
 
-        return Request(self._subscripts, self.signatures, self.optimize, self.memory_limit)
+        return Request(
+            self._subscripts, self.signatures, self.optimize, self.memory_limit, sizes=self.sizes
+        )
 
     def __repr__(self) -> str:
         name = getattr(self, "__name__", None)
@@ -327,7 +347,7 @@ class CompiledEinsum(Dispatcher):
         if "__wrapped__" in vars(self):
             return cast("str", vars(self)["__qualname__"])  # found again by name, as functions are
         made_of = self._subscripts, self.signatures, self.optimize, self.names, self.memory_limit
-        return type(self), made_of
+        return type(self), (*made_of, self.sizes)
 
     # --- as a decorator ---
 
@@ -358,7 +378,7 @@ class CompiledEinsum(Dispatcher):
                 f"{self.equation} says what it computes; write ... instead"
             )
         made = CompiledEinsum(
-            self._subscripts, self.signatures, self.optimize, names, self.memory_limit
+            self._subscripts, self.signatures, self.optimize, names, self.memory_limit, self.sizes
         )
         functools.update_wrapper(cast("Any", made), stub)
         return made

@@ -17,6 +17,7 @@ from numpy.typing import DTypeLike
 from ..compiler.errors import EinsumError, EinsumTypeError
 from ..compiler.resolve import resolve
 from ..compiler.subscripts import Expression, Subscripts
+from ..compiler.windows import Given
 from . import entry, settings
 from .memory import allocate, memory_order
 from .missing import at_best_level, explain_missing
@@ -71,6 +72,7 @@ class Dispatcher(PlanCache):
         names: what the operands are called, or None.
         optimize: how the order of contraction is chosen.
         memory_limit: bytes that intermediates may take, or None.
+        sizes: extents that were asked for.
     """
 
     __slots__ = ("__weakref__", "_native_plans")
@@ -84,6 +86,7 @@ class Dispatcher(PlanCache):
         optimize: Optimize,
         names: tuple[str, ...] | None,
         memory_limit: int | None = None,
+        sizes: Given = (),
     ) -> None:
         super().__init__()
         if isinstance(optimize, tuple) and not (optimize and isinstance(optimize[0], str)):
@@ -92,6 +95,7 @@ class Dispatcher(PlanCache):
         self.names = names
         self.optimize = optimize
         self.memory_limit = memory_limit
+        self.sizes = sizes
         self._subscripts = subscripts
         self._direct: dict[Any, _Direct] = {}
 
@@ -260,7 +264,13 @@ class Dispatcher(PlanCache):
             from .manifest import use_of
 
             return use_of(
-                self.equation, expression, given, dtypes.compute, self.optimize, self.memory_limit
+                self.equation,
+                expression,
+                given,
+                dtypes.compute,
+                self.optimize,
+                self.memory_limit,
+                self.sizes,
             )
 
         write = at_best_level(prepare_here, lambda why: explain_missing(why, use(), given))
@@ -274,7 +284,7 @@ class Dispatcher(PlanCache):
     def _resolve(self, arrays: Sequence[Array]) -> Expression:
         """The equation with these shapes; errors call the operands by their names."""
         try:
-            return resolve(self._subscripts, [array.shape for array in arrays])
+            return resolve(self._subscripts, [array.shape for array in arrays], self.sizes)
         except EinsumError as error:
             if self.names is None:
                 raise

@@ -24,7 +24,9 @@ from ..compiler.finish import finish_of, operands_of
 from ..compiler.geometry import Geometry
 from ..compiler.machine import Machine, Target
 from ..compiler.merge import merged, spread
+from ..compiler.pad import pad
 from ..compiler.program import Access, Program, Statement, from_expression
+from ..compiler.regions import ZERO, boxes
 from ..compiler.relayout import relayout
 from ..compiler.schedule import Schedule
 from ..compiler.slices import TOTAL, Element, Sliced, arrange, fit, with_extents
@@ -48,29 +50,34 @@ _FEW = 16
 
 _kept = Kept("intermediates")
 
+_zero = np.zeros(1, "c16")
+"""What is read where a statement sets elements to zero."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One statement of a factorized program, bound to layouts: a kernel and its arguments."""
+    """One statement of a factorized program, or a box of one, bound to layouts.
+
+    It is a kernel and its arguments. `extents` are those of the statement's indices.
+    """
 
     statement: Statement
+    extents: Mapping[str, int]
     form: Form
     kernel: Kernel
     operands: tuple[str, ...]  # tensors in the kernel's order, the output last
+    offsets: tuple[int, ...]  # bytes from where each of them begins to where the step does
     arguments: Array  # int64; the addresses at its head are filled in for each call
     tiles: int
     scratch_bytes: int
     threads: int  # worth having for its work
     seconds: float  # that one thread would take, by the cost model
-    offsets: tuple[int, ...] = ()  # bytes from each operand's first element to where it is read
 
     def run(self, arrays: Mapping[str, Array]) -> None:
         """Compute on arrays of the layouts that it was bound to, by the names of the tensors."""
         arguments = self.arguments.copy()
-        for place, name in enumerate(self.operands):
-            arguments[place] = arrays[name].__array_interface__["data"][0]
-        if self.offsets:
-            arguments[: len(self.offsets)] += self.offsets
+        for place, (name, offset) in enumerate(zip(self.operands, self.offsets, strict=True)):
+            arguments[place] = arrays[name].__array_interface__["data"][0] + offset
         threads.run(
             self.kernel.address,
             arguments.__array_interface__["data"][0],
@@ -98,20 +105,25 @@ class Bound:
         steps: in order.
         arguments: those of all steps, without addresses.
         places: where addresses belong.
-        tensors: whose, by number.
-        pairs: places and tensors, if they are so few that a loop fills them in faster than NumPy.
+        tensors: whose, by number; -1 for the constant zero.
+        offsets: bytes to add to each.
+        fills: places, tensors and offsets, if they are so few that a loop fills them in faster than
+            NumPy.
         moves: for each slice and place, by how many bytes the address grows with the sliced index.
         calls: for each step what `threads.run` wants to know, the byte at which its arguments begin
             in place of their address.
+        levels: for each step how many of the slices' loops are around it.
     """
 
     steps: tuple[Step, ...]
     arguments: Array
     places: Array
     tensors: Array
-    pairs: tuple[tuple[int, int], ...]
+    offsets: Array
+    fills: tuple[tuple[int, int, int], ...]
     moves: Array
     calls: tuple[tuple[int, int, int, int, int], ...]
+    levels: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,17 +153,24 @@ class Execution:
         """The steps for whole blocks."""
         return next(iter(self.bound.values())).steps
 
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """For each of them how many of the slices' loops are around it."""
+        return next(iter(self.bound.values())).levels
+
     def __call__(self, operands: Sequence[Array], out: Array) -> None:
         """Compute into ``out``; the arrays have the layouts that were prepared for."""
         addresses = [array.__array_interface__["data"][0] for array in operands]
         addresses.append(out.__array_interface__["data"][0])
         placed = self.sliced.workspace
         if not placed.size:
+            addresses.append(_ZERO_AT)
             return self._run(addresses)
         if placed.size >= _CHECK_FROM:
             _check_room(placed.size)
         buffer = _kept.take(placed.size)
         addresses += [buffer.address + offset for offset in placed.offsets.values()]
+        addresses.append(_ZERO_AT)
         if self.sliced.slices:
             with np.errstate(all="ignore"):  # kernels do not warn either
                 self._run_slices(np.array(addresses), out, buffer)
@@ -164,11 +183,11 @@ class Execution:
     def _run(self, addresses: list[int]) -> None:
         bound = self.bound[()]
         arguments = bound.arguments.copy()
-        if bound.pairs:
-            for place, tensor in bound.pairs:
-                arguments[place] = addresses[tensor]
+        if bound.fills:
+            for place, tensor, offset in bound.fills:
+                arguments[place] = addresses[tensor] + offset
         else:
-            arguments[bound.places] = np.array(addresses)[bound.tensors]
+            arguments[bound.places] = np.array(addresses)[bound.tensors] + bound.offsets
         begin = arguments.__array_interface__["data"][0]
         for code, offset, tiles, scratch_bytes, most in bound.calls:
             threads.run(code, begin + offset, tiles, scratch_bytes, most=most)
@@ -177,16 +196,19 @@ class Execution:
         """Run the pieces one after the other, and add them up where that is asked for."""
         sliced, slices = self.sliced, self.sliced.slices
         # Statements in loops whose index is where it was have run for a piece already.
-        firsts = [bisect_left(sliced.levels, level) for level in range(1, len(slices) + 1)]
+        firsts = {
+            key: [bisect_left(bound.levels, level) for level in range(1, len(slices) + 1)]
+            for key, bound in self.bound.items()
+        }
         arguments = {key: bound.arguments.copy() for key, bound in self.bound.items()}
-        bases = {key: addresses[bound.tensors] for key, bound in self.bound.items()}
+        bases = {k: addresses[bound.tensors] + bound.offsets for k, bound in self.bound.items()}
         before: tuple[int, ...] = ()
         for piece in sliced.pieces():
             key = tuple(p + s.block <= s.extent for p, s in zip(piece, slices, strict=True))
             bound = self.bound[key]
             arguments[key][bound.places] = bases[key] + np.array(piece) @ bound.moves
             changed = (n for n, p in enumerate(before) if p != piece[n])
-            first = firsts[next(changed)] if before else 0
+            first = firsts[key][next(changed)] if before else 0
             begin = arguments[key].__array_interface__["data"][0]
             for code, offset, tiles, scratch_bytes, most in bound.calls[first:]:
                 threads.run(code, begin + offset, tiles, scratch_bytes, most=most)
@@ -219,15 +241,20 @@ class Execution:
             np.copyto(target, total, casting="same_kind")
 
     def work(self) -> Work | None:
-        """The same for the native entry, which runs all but pieces."""
+        """The same for the native entry, which runs all but pieces and what sets to zero."""
         if self.sliced.slices:
             return None
         bound, placed = self.bound[()], self.sliced.workspace
         given, offsets = len(self.program.inputs) + 1, tuple(placed.offsets.values())
-        fills = (
-            (place, tensor, 0) if tensor < given else (place, given, offsets[tensor - given])
-            for place, tensor in zip(bound.places.tolist(), bound.tensors.tolist(), strict=True)
-        )
+        if -1 in bound.tensors:
+            return None  # the constant zero is this process' own
+        fills = []
+        columns = (each.tolist() for each in (bound.places, bound.tensors, bound.offsets))
+        for place, tensor, offset in zip(*columns, strict=True):
+            if tensor < given:
+                fills.append((place, tensor, offset))
+            else:
+                fills.append((place, given, offsets[tensor - given] + offset))
         calls = tuple(
             Call(*call, 1e9 * step.seconds)
             for call, step in zip(bound.calls, bound.steps, strict=True)
@@ -329,14 +356,16 @@ def _prepared(
         return relayout(program, partial(geometry_of, layouts, program.sizes, wide), host)
 
     if memory_limit is None:
-        if optimize is True and copies:
+        if optimize is True and copies and _is_plain(factorization.program):
             steps_of = merged(factorization.program, element(dtype), host)
             steps_of = spread(steps_of, element(dtype), host)
             factorization = replace(factorization, program=steps_of)
-        layouts = _layouts(factorization.program, given, wide)
-        sliced = arrange(with_copies(factorization.program, layouts), elements)
+        program = pad(factorization.program)
+        layouts = _layouts(program, given, wide)
+        sliced = arrange(with_copies(program, layouts), elements)
     else:
-        chosen, sliced = fit(factorization.programs, memory_limit, elements, host)
+        candidates = {name: pad(each) for name, each in factorization.programs.items()}
+        chosen, sliced = fit(candidates, memory_limit, elements, host)
         program = factorization.programs[chosen]
         factorization = replace(factorization, program=program, chosen=chosen)
         if sliced.adds:
@@ -347,8 +376,9 @@ def _prepared(
             sliced = copied
     program, offsets = sliced.program, sliced.workspace.offsets
     numbers = {name: number for number, name in enumerate([*inputs, program.result, *offsets])}
+    numbers[ZERO] = -1
     bound: dict[tuple[bool, ...], Bound] = {}
-    maker = Steps(host, obtain)
+    maker = Steps(host, obtain, wide)
     for key in product(*((True, False) if s.extent % s.block else (True,) for s in sliced.slices)):
         ends = {
             each.index: each.extent % each.block
@@ -356,18 +386,23 @@ def _prepared(
             if not is_whole
         }
         part = with_extents(program, ends) if ends else program
-        layouts, extents = _layouts(part, given, wide), part.sizes
-        steps = [
-            maker.make(statement, extents, geometry_of(layouts, extents, wide, statement))
-            for statement in part.statements
-        ]
-        bound[key] = _bound(steps, numbers, [_moves(each, sliced, given) for each in steps])
+        layouts, extents, axes = _layouts(part, given, wide), part.sizes, part.shapes
+        steps, levels = [], []
+        for statement, level in zip(part.statements, sliced.levels, strict=True):
+            layouts[ZERO] = (), layouts[statement.target.tensor][1]
+            for box in boxes(statement, axes, extents):
+                steps.append(maker.make(box.statement, box.extents, layouts))
+                levels.append(level)
+        moves = [_moves(each, sliced, given) for each in steps]
+        bound[key] = _bound(steps, numbers, moves, levels)
     shapes = program.shapes
     temporaries = {name: (shapes[name], wide) for name in sliced.sizes if name in shapes}
     return Execution(program, factorization, temporaries, sliced, bound)
 
 
-def _layouts(program: Program, given: Layouts, dtype: np.dtype[Any]) -> Layouts:
+def _layouts(
+    program: Program, given: Layouts, dtype: np.dtype[Any]
+) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     """The given layouts, and for all other tensors those of C-ordered arrays."""
     made = {
         tensor.name: (strides_of(tensor.axes, dtype.itemsize), dtype)
@@ -392,16 +427,24 @@ def _moves(step: Step, sliced: Sliced, given: Layouts) -> list[list[int]]:
     return [[each.get(s.index, 0) for each in grow] for s in sliced.slices]
 
 
+_ZERO_AT = _zero.__array_interface__["data"][0]
+
+
 def _bound(
-    steps: Sequence[Step], numbers: Mapping[str, int], moves: Sequence[list[list[int]]]
+    steps: Sequence[Step],
+    numbers: Mapping[str, int],
+    moves: Sequence[list[list[int]]],
+    levels: Sequence[int],
 ) -> Bound:
     """Put steps together; `numbers` are the tensors', `moves` what `_moves` says of each step."""
     places: list[int] = []
     tensors: list[int] = []
+    offsets: list[int] = []
     begin, calls = 0, []
     for step in steps:
         places += range(begin, begin + len(step.operands))
         tensors += [numbers[name] for name in step.operands]
+        offsets += step.offsets
         calls.append((step.kernel.address, 8 * begin, step.tiles, step.scratch_bytes, step.threads))
         begin += len(step.arguments)
     return Bound(
@@ -409,9 +452,11 @@ def _bound(
         arguments=np.concatenate([step.arguments for step in steps]),
         places=np.array(places),
         tensors=np.array(tensors),
-        pairs=tuple(zip(places, tensors, strict=True)) if len(places) <= _FEW else (),
+        offsets=np.array(offsets),
+        fills=tuple(zip(places, tensors, offsets, strict=True)) if len(places) <= _FEW else (),
         moves=np.concatenate([np.array(each, np.int64) for each in moves], axis=-1),
         calls=tuple(calls),
+        levels=tuple(levels),
     )
 
 
@@ -441,22 +486,35 @@ def geometry_of(
         accumulator=element(accumulator),
         extents={i: extents[i] for i in statement.indices},
         strides=tuple(_strides(a, *layouts[a.tensor]) for a in accesses),
-        twins=len(accesses) == 3 and accesses[0].tensor == accesses[1].tensor,
+        twins=len(accesses) == 3 and _begin_together(*accesses[:2]),
         finish=finish_of(statement),
+    )
+
+
+def _begin_together(first: Access, second: Access) -> bool:
+    """Whether two accesses are of one tensor, and at the same place where all indices are zero."""
+    return first.tensor == second.tensor and all(
+        one.constant == other.constant
+        for one, other in zip(first.subscripts, second.subscripts, strict=True)
     )
 
 
 class Steps:
     """Makes steps. Those that differ in names alone share their arguments and all else."""
 
-    def __init__(self, host: Machine, obtain: Callable[[Schedule, Target], Kernel]) -> None:
-        self._host, self._obtain = host, obtain
+    def __init__(
+        self,
+        host: Machine,
+        obtain: Callable[[Schedule, Target], Kernel],
+        accumulator: np.dtype[Any],
+    ) -> None:
+        self._host, self._obtain, self._accumulator = host, obtain, accumulator
         self._threads = threads.get_num_threads()
         self._made: dict[object, Step] = {}
 
-    def make(self, statement: Statement, extents: Mapping[str, int], geometry: Geometry) -> Step:
-        """The step that computes a statement."""
-        form = form_of(geometry, self._host)
+    def make(self, statement: Statement, extents: Mapping[str, int], layouts: Layouts) -> Step:
+        """The step that computes a statement with tensors of these layouts."""
+        form = form_of(geometry_of(layouts, extents, self._accumulator, statement), self._host)
         alike = self._made.get(form.key) or self._made.setdefault(
             form.key, self._first(statement, extents, form)
         )
@@ -465,7 +523,15 @@ class Steps:
         order = (*choice.operands, len(accesses) - 1)
         operands = tuple([accesses[i].tensor for i in order])
         form = form if choice is form.numbered_choice else replace(form, numbered_choice=choice)
-        return replace(alike, statement=statement, form=form, operands=operands)
+        offsets = tuple([_offset(accesses[i], layouts[accesses[i].tensor][0]) for i in order])
+        return replace(
+            alike,
+            statement=statement,
+            extents=extents,
+            form=form,
+            operands=operands,
+            offsets=offsets,
+        )
 
     def _first(self, statement: Statement, extents: Mapping[str, int], form: Form) -> Step:
         choice, code = self._kernel(form)
@@ -476,9 +542,11 @@ class Steps:
         places, scratch_bytes = code.scratch_places(values)
         return Step(
             statement=statement,
+            extents=extents,
             form=form,
             kernel=code,
             operands=(),
+            offsets=(),
             arguments=argument_array(code.parameters, choice, step, values | places),
             tiles=code.tile_count(values),
             scratch_bytes=scratch_bytes,
@@ -515,6 +583,12 @@ def _strides(access: Access, strides: Sequence[int], dtype: np.dtype[Any]) -> di
         for name, coefficient in subscript.terms:
             total[name] = total.get(name, 0) + coefficient * (stride // dtype.itemsize)
     return total
+
+
+def _offset(access: Access, strides: Sequence[int]) -> int:
+    """How many bytes behind its tensor's first element an access begins."""
+    pairs = zip(access.subscripts, strides, strict=True)
+    return sum([subscript.constant * stride for subscript, stride in pairs])
 
 
 def strides_of(shape: Sequence[int], item: int) -> tuple[int, ...]:

@@ -336,9 +336,9 @@ def _explain(
     steps = []
     for number, step in enumerate(execution.steps, start=1):
         title = f"step {number} of {len(execution.steps)}: {step.statement}"
-        runs = execution.sliced.runs(execution.sliced.levels[number - 1])
+        runs = execution.sliced.runs(execution.levels[number - 1])
         context = [equation, title, tree]
-        steps.append(explained(step, runs, execution.program.sizes, element(dtype), context))
+        steps.append(explained(step, runs, element(dtype), context))
     return Explanation(
         equation=expression.text,
         sizes=expression.sizes,
@@ -352,9 +352,7 @@ def _explain(
     )
 
 
-def explained(
-    step: Step, runs: int, sizes: Mapping[str, int], kind: str, context: Sequence[str]
-) -> ExplainedStep:
+def explained(step: Step, runs: int, kind: str, context: Sequence[str]) -> ExplainedStep:
     """A step for people.
 
     Args:
@@ -391,6 +389,7 @@ def explained(
         ", ".join(f"{group.name} = {show.indices(group.indices)}" for group in groups),
         show.schedule(schedule),
     ]
+    sizes = step.extents
     once = statement_cost(step.statement, sizes, kind, host)
     shared = statement_cost(step.statement, sizes, kind, host, step.threads)
     return ExplainedStep(

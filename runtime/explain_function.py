@@ -38,7 +38,7 @@ def explain_program(name: str, program: Program, execution: ProgramExecution) ->
     >>> [step.subscripts for step in plan.steps]
     ['ij,jk->ik', 'ik,ik->i']
     """
-    done, sizes, dtypes = execution.program, execution.program.sizes, execution.dtypes
+    done, dtypes = execution.program, execution.dtypes
     steps = []
     for number, (statement, step) in enumerate(
         zip(done.statements, execution.steps, strict=True), start=1
@@ -46,7 +46,7 @@ def explain_program(name: str, program: Program, execution: ProgramExecution) ->
         if step is not None:
             title = f"step {number} of {len(done.statements)}: {statement}"
             kind = element(dtypes[statement.factors[0].tensor])
-            steps.append(explained(step, 1, sizes, kind, [name, title]))
+            steps.append(explained(step, 1, kind, [name, title]))
     missing = len(done.statements) - len(steps)
     shapes, written = done.shapes, [statement.target.tensor for statement in done.statements]
     temporaries = {

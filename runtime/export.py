@@ -162,6 +162,10 @@ def _expression(
         ]
 
     expression, other = (resolve(parse(equation), shapes(more)) for more in (0, 1))
+    for axis in (*(a for term in expression.inputs for a in term if a), *expression.output):
+        if not axis.is_index:
+            problem = f"the affine axis {axis} cannot be exported: what it reads depends on extents"
+            raise EinsumError(problem, equation, (0, 0))
     places = [axis.names for axis in expression.output]
     if len(set(places)) < len(places):
         raise EinsumError("an exported einsum repeats no index of its output", equation, (0, 0))

@@ -6,8 +6,9 @@
     optimize = "greedy"                  # as einsum takes it
     memory_limit = "64 MiB"
     layouts = ["C, F+"]                  # beside the usual ones; see layouts.py
+    sizes = {"y" = 32}                   # as einsum takes them
 
-The last three may be left out. In place of an equation there may be a function that
+The last four may be left out. In place of an equation there may be a function that
 `compile_einsum` decorates; its operands are the function's positional arguments:
 
     [[kernel]]
@@ -32,6 +33,7 @@ import numpy as np
 
 from ..compiler.errors import EinsumError, EinsumTypeError
 from ..compiler.subscripts import Expression, Subscripts, parse
+from ..compiler.windows import Given, given_sizes
 from .layouts import layout_of, parse_layouts, usual
 from .memory import parse_bytes
 from .operands import Array
@@ -40,7 +42,7 @@ from .signatures import OperandSignature, Signature, parse_signature
 
 __all__ = ["FunctionRequest", "Request", "Use", "read_requests", "to_text", "use_of", "uses_in"]
 
-_KEYS = ("equation", "signatures", "optimize", "memory_limit", "layouts")
+_KEYS = ("equation", "signatures", "optimize", "memory_limit", "layouts", "sizes")
 
 
 # --- uses: what calls ask for ---------------------------------------------------------------------
@@ -56,6 +58,7 @@ class Use:
         layouts: words for the operands' layouts; "" if they are usual.
         optimize: how the order of contraction is chosen, as TOML.
         memory_limit: bytes that intermediates may take, or None.
+        sizes: extents that were asked for, as TOML; "" if none were.
     """
 
     equation: str
@@ -63,11 +66,12 @@ class Use:
     layouts: str = ""
     optimize: str = "true"
     memory_limit: int | None = None
+    sizes: str = ""
 
     @property
-    def _key(self) -> tuple[str, str, int]:
+    def _key(self) -> tuple[str, str, int, str]:
         limit = -1 if self.memory_limit is None else self.memory_limit
-        return self.equation, self.optimize, limit
+        return self.equation, self.optimize, limit, self.sizes
 
 
 def use_of(
@@ -77,6 +81,7 @@ def use_of(
     dtype: np.dtype[Any],
     optimize: Optimize = True,
     memory_limit: int | None = None,
+    sizes: Given = (),
 ) -> Use:
     """What a call uses.
 
@@ -89,12 +94,13 @@ def use_of(
         optimize: as `normalize_optimize` has it. A function cannot be written down: true stands
             in its place.
         memory_limit: bytes that intermediates may take, or None.
+        sizes: extents that were asked for.
 
     >>> from einsumc.compiler.resolve import resolve
     >>> a, b = np.ones((2, 3), "f4"), np.ones((7, 4, 3), "f4").swapaxes(1, 2)
     >>> use_of("ij,...jk", resolve(parse("ij,...jk"), [a.shape, b.shape]), [a, b], a.dtype)
     Use(equation='ij,...jk', signature='f4[i,j], f4[d0,j,k]', layouts='C, 021', optimize='true', \
-memory_limit=None)
+memory_limit=None, sizes='')
     """
     plain = np.result_type(*(operand.dtype for operand in operands)) == dtype
     taken = set(expression.sizes)
@@ -119,6 +125,7 @@ memory_limit=None)
         "" if usual(words) else ", ".join(words),
         "true" if callable(optimize) else _toml(optimize),
         memory_limit,
+        _sizes_as_toml({str(axis): extent for axis, extent in sizes}),
     )
 
 
@@ -140,7 +147,7 @@ def to_text(uses: Iterable[Use]) -> str:
     equation = "i,i->"
     signatures = ["f4[i], f4[i]", "f8[i], f8[i]"]
     """
-    groups: dict[tuple[str, str, int], list[Use]] = {}
+    groups: dict[tuple[str, str, int, str], list[Use]] = {}
     for use in uses:
         groups.setdefault(use._key, []).append(use)
     return "\n\n".join(_entry(groups[key]) for key in sorted(groups))
@@ -159,7 +166,15 @@ def _entry(uses: Sequence[Use]) -> str:
         lines.append(f"memory_limit = {use.memory_limit}")
     if any(each.layouts for each in uses):
         lines.append(f"layouts = {_toml_list(each.layouts for each in uses if each.layouts)}")
+    if use.sizes:
+        lines.append(f"sizes = {use.sizes}")
     return "\n".join(lines)
+
+
+def _sizes_as_toml(sizes: Mapping[str, int]) -> str:
+    """Extents as an inline table; "" if there are none."""
+    items = [f"{_toml(axis)} = {extent}" for axis, extent in sorted(sizes.items())]
+    return f"{{{', '.join(items)}}}" if items else ""
 
 
 def _toml_list(texts: Iterable[str]) -> str:
@@ -191,7 +206,8 @@ def uses_in(text: str) -> list[Use]:
     """
     found = []
     for entry in tomllib.loads(text).get("kernel", []):
-        shared = (_toml(entry.get("optimize", True)), entry.get("memory_limit"))
+        sizes = _sizes_as_toml(entry.get("sizes", {}))
+        shared = (_toml(entry.get("optimize", True)), entry.get("memory_limit"), sizes)
         equation, (first, *others) = entry["equation"], entry["signatures"]
         found += [Use(equation, each, "", *shared) for each in (first, *others)]
         found += [Use(equation, first, each, *shared) for each in entry.get("layouts", [])]
@@ -207,6 +223,7 @@ class Request:
     optimize: Optimize = True
     memory_limit: int | None = None
     layouts: tuple[tuple[str, ...], ...] = ()
+    sizes: Given = ()
 
     @property
     def text(self) -> str:
@@ -282,7 +299,8 @@ def _request(where: str, entry: Mapping[str, Any]) -> Request | FunctionRequest:
         _located(f"{where}, layouts {n}", parse_layouts, each, len(subscripts.inputs))
         for n, each in enumerate(layouts, start=1)
     )
-    return Request(subscripts, checked, optimize, limit, words)
+    sizes = _located(f"{where}, sizes", given_sizes, entry.get("sizes"))
+    return Request(subscripts, checked, optimize, limit, words, sizes)
 
 
 def _function_request(where: str, entry: Mapping[str, Any]) -> FunctionRequest:

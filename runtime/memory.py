@@ -28,7 +28,8 @@ def memory_order(expression: Expression, arrays: Sequence[Array], order: str) ->
         expression: the equation; its output may repeat no index.
         arrays: the operands as they were given.
         order: "C" and "F"; "A" for F if all operands are F-contiguous, else C; "K" for NumPy's
-            nearest to the operands: axes are sorted by stride, C order breaks ties.
+            nearest to the operands: axes are sorted by stride, C order breaks ties. An output with
+            an affine axis has no such order; it gets C's.
 
     >>> from einsumc.compiler.resolve import resolve
     >>> from einsumc.compiler.subscripts import parse
@@ -41,6 +42,8 @@ def memory_order(expression: Expression, arrays: Sequence[Array], order: str) ->
         return tuple(range(rank))
     if order == "A":
         order = "F" if all(array.flags.f_contiguous for array in arrays) else "C"
+    if order == "K" and not all(axis.is_index for axis in expression.output):
+        order = "C"
     if order != "K":
         return tuple(range(rank)) if order == "C" else tuple(reversed(range(rank)))
 

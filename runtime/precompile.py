@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..compiler.machine import Target
 from ..compiler.schedule import Schedule
 from ..compiler.subscripts import Subscripts, parse
+from ..compiler.windows import Given
 from .covering import schedules_for, schedules_for_function
 from .kernels import (
     compiled,
@@ -144,6 +145,7 @@ def jobs_for(
     signatures: Iterable[Signature],
     optimize: Any = True,
     memory_limit: int | None = None,
+    sizes: Given = (),
 ) -> list[Job]:
     """The kernels that calls like these need, each once, in the order of their keys.
 
@@ -153,7 +155,7 @@ def jobs_for(
     jobs = {}
     for signature in signatures:
         chosen = normalize_optimize(optimize)
-        for schedule in schedules_for(subscripts, signature, chosen, memory_limit):
+        for schedule in schedules_for(subscripts, signature, chosen, memory_limit, sizes):
             key = fields(schedule, target).key()
             jobs[key] = Job(key, schedule, target)
     for name, (program, _) in _PROGRAMS.items():

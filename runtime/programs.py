@@ -7,8 +7,7 @@ such as the root of a complex number, are evaluated by NumPy.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from ..compiler.machine import Target
 from ..compiler.program import Program, Statement, evaluate_statement
 from ..compiler.schedule import Schedule
 from ..compiler.steps import elements_of, steps
-from .execute import Layouts, Step, Steps, geometry_of, strides_of
+from .execute import Layouts, Step, Steps, strides_of
 from .kernels import Kernel, kernel
 from .machine import machine
 from .operands import KERNEL_DTYPES
@@ -92,21 +91,23 @@ def prepare_program(
         name: layouts.get(name) or (strides_of(shapes[name], dtype.itemsize), dtype)
         for name, dtype in dtypes.items()
     }
-    maker = Steps(host, obtain)
+    makers = {dtype: Steps(host, obtain, dtype) for dtype in {*map(_wide, dtypes.values())}}
     made: list[Step | None] = []
     for statement in program.statements:
         if not _has_kernel(statement, dtypes, sizes):
             made.append(None)
             continue
-        dtype = dtypes[statement.factors[0].tensor]
-        wide = np.dtype("f4") if dtype == np.float16 else dtype
-        geometry = partial(geometry_of, known, sizes, wide)
-        step = maker.make(statement, sizes, geometry(statement))
-        made.append(replace(step, offsets=_offsets(step, known)))
+        wide = _wide(dtypes[statement.factors[0].tensor])
+        made.append(makers[wide].make(statement, sizes, known))
     return ProgramExecution(program, tuple(made), dtypes, _last_uses(program))
 
 
 _HALVES = {np.dtype("f2"), np.dtype("f4")}
+
+
+def _wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """What sums are accumulated in."""
+    return np.dtype("f4") if dtype == np.float16 else dtype
 
 
 def _has_kernel(
@@ -128,19 +129,6 @@ def _has_kernel(
     reads = operands_of(statement)[len(statement.factors) :]
     elements = [f"{d.kind}{d.itemsize}" for d in (*factors, *(dtypes[r.tensor] for r in reads))]
     return len(factors) == 1 and has_kernel(finish.formula, elements)
-
-
-def _offsets(step: Step, layouts: Layouts) -> tuple[int, ...]:
-    """Bytes from the first element of each of a step's tensors to the first that it reads."""
-    accesses = (*operands_of(step.statement), step.statement.target)
-    order = (*step.form.numbered_choice.operands, len(accesses) - 1)
-    return tuple(
-        sum(
-            axis.constant * stride
-            for axis, stride in zip(access.subscripts, layouts[access.tensor][0], strict=True)
-        )
-        for access in (accesses[n] for n in order)
-    )
 
 
 def _last_uses(program: Program) -> tuple[tuple[str, ...], ...]:

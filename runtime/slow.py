@@ -1,12 +1,13 @@
 """Evaluation of einsums in dtypes without kernels: `object` and long double."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import numpy as np
 
+from ..compiler.access import Access
 from ..compiler.affine import Affine
-from ..compiler.errors import EinsumTypeError
+from ..compiler.program import bounds, scattered
 from ..compiler.subscripts import Expression
 from .operands import Array
 from .views import diagonal_of
@@ -30,8 +31,11 @@ def evaluate_slowly(expression: Expression, arrays: Sequence[Array], out: Array)
     >>> out[()] == 2**140 + 1
     True
     """
-    target = [axis.names[0] for axis in expression.output]
-    waiting = [_named(axes, array) for axes, array in zip(expression.inputs, arrays, strict=True)]
+    output, sizes = Access("out", expression.output), expression.sizes
+    target = list(output.names)
+    waiting = [
+        _named(axes, array, sizes) for axes, array in zip(expression.inputs, arrays, strict=True)
+    ]
     product, names = waiting.pop(0)
     while True:
         factor, factor_names = waiting.pop(0) if waiting else (None, [])
@@ -49,17 +53,45 @@ def evaluate_slowly(expression: Expression, arrays: Sequence[Array], out: Array)
         )
         names = kept
         if not waiting:
-            out[...] = _arranged(product, names, target)
+            result = _arranged(product, names, target)
+            if not all(axis.is_index for axis in expression.output):
+                result = scattered(result, output, out.shape)
+            out[...] = result
             return
 
 
-def _named(axes: Sequence[Affine | None], array: Array) -> tuple[Array, list[str]]:
+def _named(
+    axes: Sequence[Affine | None], array: Array, sizes: Mapping[str, int]
+) -> tuple[Array, list[str]]:
     """An operand without the axes that broadcast and with each index once, and their names."""
-    for axis in axes:
-        if axis is not None and not axis.is_index:
-            raise EinsumTypeError(f"the axis {axis} needs a dtype with kernels, not {array.dtype}")
+    if not all(axis is None or axis.is_index for axis in axes):
+        return _windows([axis or Affine(()) for axis in axes], array, sizes)
     used = array[(*(0 if axis is None else slice(None) for axis in axes), ...)]
     return diagonal_of(used, [axis.names[0] for axis in axes if axis is not None])
+
+
+def _windows(
+    axes: Sequence[Affine], array: Array, sizes: Mapping[str, int]
+) -> tuple[Array, list[str]]:
+    """A view of an operand, in a frame of zeros, with an axis for each index of affine axes."""
+    reach = [bounds(axis, sizes) for axis in axes]
+    before = [max(0, -low) for low, _ in reach]
+    after = [max(0, high + 1 - n) for (_, high), n in zip(reach, array.shape, strict=True)]
+    framed = np.zeros(
+        [b + n + a for b, n, a in zip(before, array.shape, after, strict=True)], array.dtype
+    )
+    framed[tuple(slice(b, b + n) for b, n in zip(before, array.shape, strict=True))] = array
+    begin = framed[
+        tuple(slice(b + axis.constant, None) for b, axis in zip(before, axes, strict=True))
+    ]
+    strides: dict[str, int] = {}
+    for axis, stride in zip(axes, framed.strides, strict=True):
+        for name, c in axis.terms:
+            strides[name] = strides.get(name, 0) + c * stride
+    view = np.lib.stride_tricks.as_strided(
+        begin, [sizes[name] for name in strides], list(strides.values()), writeable=False
+    )
+    return view, list(strides)
 
 
 def _arranged(array: Array, names: Sequence[str], order: Sequence[str]) -> Array:

@@ -24,7 +24,7 @@ def as_view(expression: Expression) -> Callable[[Array], Array] | None:
     >>> diagonal(np.arange(9).reshape(3, 3))
     array([0, 4, 8])
     """
-    if len(expression.inputs) != 1:
+    if len(expression.inputs) != 1 or not all(axis.is_index for axis in expression.output):
         return None
     axes = [axis.names[0] if axis and axis.is_index else "" for axis in expression.inputs[0]]
     output = [axis.names[0] for axis in expression.output]
@@ -44,7 +44,7 @@ def as_view(expression: Expression) -> Callable[[Array], Array] | None:
 def distinct_output(expression: Expression) -> tuple[Expression, Callable[[Array], Array]]:
     """An equation whose output repeats no index, and how to take the part of `out` it computes.
 
-    The rest of `out` has to be zero.
+    The rest of `out` has to be zero. An affine output is left to the kernels as a whole.
 
     >>> from einsumc.compiler.resolve import resolve
     >>> from einsumc.compiler.subscripts import parse
@@ -56,6 +56,8 @@ def distinct_output(expression: Expression) -> tuple[Expression, Callable[[Array
     >>> print(out.trace())
     6.0
     """
+    if not all(axis.is_index for axis in expression.output):
+        return expression, lambda out: out
     axes = [axis.names[0] for axis in expression.output]
     if len(set(axes)) == len(axes):
         return expression, lambda out: out

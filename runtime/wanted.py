@@ -206,7 +206,13 @@ def jobs_of(request: AnyRequest) -> list[Job]:
     """The kernels that one request needs at the level that plans are made for."""
     if isinstance(request, FunctionRequest):
         return jobs_for_function(load_function(request.function), request.signatures)
-    found = jobs_for(request.subscripts, request.signatures, request.optimize, request.memory_limit)
+    found = jobs_for(
+        request.subscripts,
+        request.signatures,
+        request.optimize,
+        request.memory_limit,
+        request.sizes,
+    )
     keys = {job.key for job in found}
     target = machine().target
     for schedule in _schedules_of_layouts(request):
@@ -224,7 +230,7 @@ def _schedules_of_layouts(request: Request) -> set[Schedule]:
         dtype = np.result_type(*(operand.dtype for operand in signature.operands))
         for shapes in _shapes(signature):
             try:
-                expression = resolve(request.subscripts, shapes)
+                expression = resolve(request.subscripts, shapes, request.sizes)
             except EinsumError:  # sizes that do not go together in this equation
                 continue
             for words in request.layouts:

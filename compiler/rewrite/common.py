@@ -59,6 +59,8 @@ StandIn = tuple[str, tuple[int, ...]]
 def equal(first: Statement, second: Statement, sizes: Sizes) -> StandIn | None:
     """The first statement's target in place of the second's, if they are equal."""
     kept = first.kept
+    if not (first.target.is_plain and second.target.is_plain):
+        return None  # sums meet in elements of an affine target
     for names in renamings(first, second, sizes):
         if not names.keys() >= {*second.kept}:
             continue  # along an index that no factor has, all elements are the same

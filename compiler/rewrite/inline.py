@@ -24,7 +24,6 @@ from ..access import Access
 from ..affine import Affine
 from ..program import Program, Statement
 from .common import without_unused
-from .renaming import renamed
 
 __all__ = ["inlinable", "inlined"]
 
@@ -107,7 +106,7 @@ def _copy(
         extents[name] = extents[index]
         axes[index] = Affine.index(name)
     for factor in body.factors:
-        yield renamed(factor, axes)
+        yield factor.replaced(axes)
 
 
 def _others(index: str) -> Iterator[str]:

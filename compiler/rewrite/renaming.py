@@ -16,7 +16,7 @@ from ..affine import Affine
 from ..formula import Apply, Read, Value
 from ..program import Access, Epilogue, Statement
 
-__all__ = ["Sizes", "fingerprint", "is_symmetric", "renamed", "renamings"]
+__all__ = ["Sizes", "fingerprint", "is_symmetric", "renamings"]
 
 Sizes = Mapping[str, int]
 """The extent of each index."""
@@ -68,28 +68,6 @@ def is_symmetric(statement: Statement, sizes: Sizes, swapped: Mapping[str, str])
     both = {**swapped, **{new: old for old, new in swapped.items()}}
     wanted = {name: both.get(name, name) for name in statement.kept}
     return any(wanted.items() <= names.items() for names in renamings(statement, statement, sizes))
-
-
-def renamed(access: Access, axes: Mapping[str, Affine]) -> Access:
-    """An access with other expressions in place of some of its indices.
-
-    >>> i, j, k = map(Affine.index, "ijk")
-    >>> print(renamed(Access("a", (i, j)), {"i": k}))
-    a[k,j]
-    """
-    return Access(access.tensor, tuple(_substituted(axis, axes) for axis in access.subscripts))
-
-
-def _substituted(axis: Affine, axes: Mapping[str, Affine]) -> Affine:
-    if len(axis.terms) == 1 and axis.is_index:
-        return axes.get(axis.terms[0][0], axis)
-    terms: list[tuple[str, int]] = []
-    constant = axis.constant
-    for name, coefficient in axis.terms:
-        inner = axes.get(name, Affine.index(name))
-        terms += [(each, coefficient * times) for each, times in inner.terms]
-        constant += coefficient * inner.constant
-    return Affine(tuple(terms), constant)
 
 
 # --- matching -------------------------------------------------------------------------------------

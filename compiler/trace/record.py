@@ -167,6 +167,9 @@ class Recorder:
             expression = resolve(operation.subscripts, now)
         except EinsumError as error:
             raise TraceError(str(error), here()) from None
+        axes = (*(a for term in expression.inputs for a in term if a), *expression.output)
+        if not all(axis.is_index for axis in axes):
+            raise TraceError("an einsum with sums of indices is not traced yet", here())
         names = [axis.names[0] for axis in expression.output]
         if len({*names}) < len(names):
             raise TraceError("an einsum that repeats an index of its output is not traced", here())

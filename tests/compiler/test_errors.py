@@ -143,14 +143,37 @@ TABLE = [
     ),
     # Affine axes.
     (
-        "n c 2*y+k-1 2*x+l-1, o c k l -> n o y x",
-        [(1, 2, 9, 9), (3, 2, 3, 3)],
-        "2*y+k-1",
-        "the affine axis '2*y+k-1' is not supported yet",
-        "    ^^^^^^^",
+        "n c 2*y+k-1 2*x+l-1, o c k -> n o y x",
+        [(1, 2, 9, 9), (3, 2, 3)],
+        "2*x+l-1",
+        "the extents of 'l' and 'x' are unknown: 2*x+l-1, axis 3 of operand 0, cannot fix more "
+        "than one of them; give one, as in sizes={'l': 8}",
+        "            ^^^^^^^",
     ),
-    ("y+k,k->y", [(4,), (2,)], "y+k", "the affine axis 'y+k' is not supported yet", "^^^"),
-    ("y-k,k->y", [(4,), (2,)], "y-k", "the affine axis 'y-k' is not supported yet", "^^^"),
+    (
+        "y+k,k->y",
+        [(4,), (5,)],
+        "y+k",
+        "no position of 'y' fits in axis 0 of operand 0, which has 4 (with k of 5); give its "
+        "extent, as in sizes={'y': 8}",
+        "^^^",
+    ),
+    (
+        "y+k, y+2*k, k -> y",
+        [(9,), (9,), (3,)],
+        "y+2*k",
+        "'y' has extent 7 by axis 0 of operand 0 but 5 by axis 0 of operand 1; give it, as in "
+        "sizes={'y': 5}",
+        "     ^^^^^",
+    ),
+    (
+        "y, k -> y+k-4",
+        [(4,), (3,)],
+        "y+k-4",
+        "padding leaves nothing of the output's axis k+y-4; give its extent, as in "
+        "sizes={'k+y-4': 8}",
+        "        ^^^^^",
+    ),
     ("n y+2k, k -> n y", [(4,), (2,)], "+2k", "'+2k' is not an index name", "   ^^^"),
 ]
 

@@ -1,7 +1,9 @@
 """Whatever the path, the value is that of np.einsum; and the path is a good one."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import combinations
 from math import prod
 from pathlib import Path
 
@@ -271,3 +273,62 @@ def test_the_paths_of_cases_are_followed(case):
         followed = factorize(program, record["path"], MACHINE, "f8").program
         verify_program(followed)
         assert [len(step.factors) for step in followed.statements] == list(map(len, record["path"]))
+
+
+# --- windows --------------------------------------------------------------------------------------
+
+
+def windows_of(text: str, *shapes: tuple[int, ...]) -> Program:
+    return from_expression(resolve(parse(text), shapes))
+
+
+def test_an_axis_that_a_step_leaves_alone_stays_whole():
+    program = windows_of("n c y+k-1, c r, r k -> n r y", (2, 3, 9), (3, 4), (4, 3))
+    split = follow(program, ((0, 1), (0, 1)))
+    assert str(split) == (
+        "t0[r,n,t0.0] = sum_c a[n,c,t0.0] * b[c,r]\nout[n,r,y] = sum_k t0[r,n,k+y-1] * c[r,k]"
+    )
+    assert split.shapes["t0"] == (4, 2, 9)
+
+
+def test_an_axis_whose_indices_a_step_needs_does_not():
+    program = windows_of("n c y+k-1, c y, c k -> n y", (2, 3, 9), (3, 9), (3, 3))
+    split = follow(program, ((0, 1), (0, 1)))
+    assert str(split.statements[0]) == "t0[c,y,n,k] = a[n,c,k+y-1] * b[c,y]"
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes"),
+    [
+        ("n c y+k-1, c r, r k -> n r y", [(2, 3, 9), (3, 4), (4, 3)]),
+        ("c 2*y+k-1 x+l, c k r, r l o, o p -> p y x", [(2, 9, 6), (2, 3, 2), (2, 2, 3), (3, 2)]),
+        ("y+k-1, y+k-1, k, j -> y", [(6,), (6,), (3,), (2,)]),
+        ("y+k+m-2, k, m, j -> y j", [(6,), (3,), (2,), (2,)]),
+        ("c y+k-1, c, k -> y", [(3, 6), (3,), (3,)]),
+        ("n o y, o r, r k -> n 2*y+k-1", [(2, 3, 5), (3, 2), (2, 3)]),
+    ],
+)
+def test_any_path_over_windows_gives_the_same(text, shapes):
+    program = windows_of(text, *shapes)
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.integers(-3, 4, program.shapes[name]) for name in program.inputs}
+    expected = evaluate(program, arrays)
+    for path in paths(len(shapes)):
+        np.testing.assert_array_equal(evaluate(follow(program, path), arrays), expected)
+
+
+def paths(factors: int) -> Iterator[tuple[tuple[int, int], ...]]:
+    """Every order of pairwise contractions."""
+    if factors == 1:
+        yield ()
+        return
+    for pair in combinations(range(factors), 2):
+        yield from ((pair, *rest) for rest in paths(factors - 1))
+
+
+def test_the_windows_path_is_that_of_least_work():
+    shapes = [(8, 64, 34, 34), (64, 16), (16, 16, 3, 3), (16, 64)]
+    text = "n c h+k w+l, c r, r s k l, s o -> n o h w"
+    found = factorize(windows_of(text, *shapes), True, MACHINE, "f4")
+    flops = {name: cost.flops for name, cost in found.candidates}
+    assert flops["windows"] == min(flops.values()) < flops["opt_einsum auto"]

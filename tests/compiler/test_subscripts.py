@@ -171,7 +171,12 @@ def test_expression_of_a_matrix_product() -> None:
     expression = check(" ij, jk", (2, 3), (3, 4))
     i, j, k = map(Affine.index, "ijk")
     assert expression == Expression(
-        ((i, j), (j, k)), (i, k), (("i", 2), ("j", 3), ("k", 4)), "ij,jk->ik"
+        inputs=((i, j), (j, k)),
+        output=(i, k),
+        extents=(("i", 2), ("j", 3), ("k", 4)),
+        text="ij,jk->ik",
+        shapes=((2, 3), (3, 4)),
+        output_shape=(2, 4),
     )
     assert str(expression) == "ij,jk->ik"
     assert expression.sizes == {"i": 2, "j": 3, "k": 4}

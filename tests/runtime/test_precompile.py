@@ -309,7 +309,7 @@ def test_the_file_of_this_repository():
         ),
         (
             '[[kernel]]\nequations = "ij->i"',
-            "kernel 1: expected equation, signatures, optimize, memory_limit or layouts",
+            "kernel 1: expected equation, signatures, optimize, memory_limit, layouts or sizes",
             "equations",
             "^^^^^^^^^",
         ),
