@@ -30,6 +30,7 @@ from .cost import statement_cost
 from .formula import CONTRACTED, Apply, Contracted, Leaf, Read, Value, replaced
 from .machine import Machine
 from .program import Epilogue, Program, Statement, Tensor
+from .regions import leaves
 
 __all__ = ["merged", "spread"]
 
@@ -96,7 +97,14 @@ def _better(program: Program, element: str, machine: Machine) -> Program | None:
 
 
 def _is_private(program: Program, producer: Statement, consumer: Statement) -> bool:
-    """Whether nothing but the consumer needs what the producer makes, and it has no own type."""
+    """Whether nothing but the consumer needs what the producer makes, and it has no own type.
+
+    And whether both stay inside of their tensors: what a formula reads outside is not zero, and
+    sums that meet in an element of an affine target do so before any formula.
+    """
+    shapes, sizes = program.shapes, program.sizes
+    if leaves(producer, shapes, sizes) or leaves(consumer, shapes, sizes):
+        return False
     name = producer.target.tensor
     tensor = next(tensor for tensor in program.tensors if tensor.name == name)
     readers = [s for s in program.statements if any(a.tensor == name for a in s.accesses)]

@@ -356,7 +356,7 @@ def _prepared(
         return relayout(program, partial(geometry_of, layouts, program.sizes, wide), host)
 
     if memory_limit is None:
-        if optimize is True and copies and not _has_windows(factorization.program):
+        if optimize is True and copies:
             steps_of = merged(factorization.program, element(dtype), host)
             steps_of = spread(steps_of, element(dtype), host)
             factorization = replace(factorization, program=steps_of)
@@ -398,12 +398,6 @@ def _prepared(
     shapes = program.shapes
     temporaries = {name: (shapes[name], wide) for name in sliced.sizes if name in shapes}
     return Execution(program, factorization, temporaries, sliced, bound)
-
-
-def _has_windows(program: Program) -> bool:
-    """Whether an axis is read at anything but an index: a statement of boxes, not of one nest."""
-    accesses = (access for statement in program.statements for access in statement.accesses)
-    return any(axis.terms and not axis.is_index for a in accesses for axis in a.subscripts)
 
 
 def _layouts(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from einsumc.compiler.access import Access
 from einsumc.compiler.affine import Affine
+from einsumc.compiler.follow import follow
 from einsumc.compiler.formula import CONTRACTED, Apply, Constant, Read
 from einsumc.compiler.machine import Machine
 from einsumc.compiler.merge import merged, spread
@@ -15,8 +16,11 @@ from einsumc.compiler.program import (
     Statement,
     Tensor,
     evaluate,
+    from_expression,
     verify_program,
 )
+from einsumc.compiler.resolve import resolve
+from einsumc.compiler.subscripts import parse
 from einsumc.runtime.target import LEVELS, can_run
 from steps import V3, run_program
 
@@ -225,3 +229,12 @@ def test_kernels_of_merged_programs(name):
     arrays = {n: rng.integers(-3, 4, before.shapes[n]).astype("f4") for n in before.inputs}
     (found,) = run_program(merged(before, "f4", MACHINE), arrays, MACHINE, "f4").values()
     np.testing.assert_array_equal(found, evaluate(before, arrays))
+
+
+@pytest.mark.parametrize("axis", ["i+j-1", "i+j"])
+def test_what_leaves_its_tensor_stays_a_factor(axis):
+    shapes = [(32, 16, 768), (32, 16, 768), (1535,)]
+    expression = resolve(parse(f"n t i, n t j, {axis} -> n"), shapes)
+    program = follow(from_expression(expression), ((0, 1), (0, 1)))
+    inside = axis == "i+j"
+    assert len(merged(program, "f4", MACHINE).statements) == (1 if inside else 2)

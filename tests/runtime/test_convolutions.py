@@ -213,3 +213,17 @@ def test_a_traced_function_refuses_windows_and_sizes():
 
 def test_an_axis_that_is_read_with_gaps_is_cut_to_what_is_read():
     check("n c 4*y+k, c r, r k s -> n s y", (2, 3, 37), (3, 4), (4, 1, 5))
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes"),
+    [
+        ("i j, j m, m+i-1 -> i", [(64, 128), (128, 64), (128,)]),  # read with a product's result
+        ("i j, j m, m q -> i+q", [(64, 128), (128, 64), (64, 8)]),
+        ("i+k-1 j, j m, m k -> i", [(64, 128), (128, 64), (64, 3)]),
+        ("n c y+k-1 x+l-1, c r, r k l, r o -> n o y x", [(2, 8, 9, 9), (8, 4), (4, 3, 3), (4, 8)]),
+        ("i j, j m, m+i -> i", [(64, 128), (128, 64), (127,)]),  # all inside: may be merged
+    ],
+)
+def test_products_around_windows(text, shapes):
+    check(text, *shapes)
