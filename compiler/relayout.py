@@ -49,12 +49,12 @@ def relayout(
 
 
 def _badly_read(step: Geometry, choice: Choice, machine: Machine) -> Iterator[int]:
-    """The operands that a streamed step would gather element by element, many times each."""
+    """The factors that a streamed step would gather element by element, many times each."""
     schedule = choice.schedule
     lanes = choice.members.get("v", ())
     if schedule.recipe != "streamed" or not lanes:
         return
-    for place, strides in enumerate(step.strides[:-1]):
+    for place, strides in enumerate(step.strides[: step.factors]):
         badly = strides.get(lanes[-1], 0) not in (0, 1) and is_small(step, place, machine)
         if badly and not is_held(choice, place):
             yield place
