@@ -319,11 +319,14 @@ def prepare_layouts(
     )
     try:
         return prepared(optimize)
-    except KernelMissing:
+    except KernelMissing as missing:
         if optimize is not True:
             raise
         # Of two operands a step, without copies: what a signature's kernels do for any sizes.
-        return prepared("greedy", copies=False)
+        try:
+            return prepared("greedy", copies=False)
+        except ModuleNotFoundError:  # no opt_einsum to find that order
+            raise missing from None
 
 
 def _prepared(

@@ -117,15 +117,17 @@ def signature_of(equation, dtype):
 
 SERVED = [  # the least number of 100 calls that get the very kernel that they would compile
     ("ij,jk->ik", "f4", 85),
-    ("ij,jk->ik", "c8", 90),
+    pytest.param("ij,jk->ik", "c8", 90, marks=pytest.mark.slow),
     ("ij,j->i", "f8", 90),
-    ("ij->i", "f4", 90),
+    pytest.param("ij->i", "f4", 90, marks=pytest.mark.slow),
     ("ij->j", "i4", 90),
-    ("ij,ij->ij", "f4", 90),
-    ("i,j->ij", "f8", 90),
-    ("i,i->", "f4", 90),
-    ("bij,bjk->bik", "f4", 65),  # three strides of each operand: many classes, each of them rare
-    ("ij,jk,kl->il", "f8", 65),  # two kernels at once
+    pytest.param("ij,ij->ij", "f4", 90, marks=pytest.mark.slow),
+    pytest.param("i,j->ij", "f8", 90, marks=pytest.mark.slow),
+    pytest.param("i,i->", "f4", 90, marks=pytest.mark.slow),
+    # three strides of each operand: many classes, each of them rare
+    pytest.param("bij,bjk->bik", "f4", 65, marks=pytest.mark.slow),
+    # two kernels at once
+    pytest.param("ij,jk,kl->il", "f8", 65, marks=pytest.mark.slow),
 ]
 
 
@@ -183,12 +185,12 @@ def test_a_signature_serves_every_call_without_a_compiler(monkeypatch):
     ("equation", "dtype"),
     [
         ("ij,jk->ik", "f4"),
-        ("ij,jk,kl->il", "f8"),
-        ("bij,bjk->bik", "c16"),
+        pytest.param("ij,jk,kl->il", "f8", marks=pytest.mark.slow),
+        pytest.param("bij,bjk->bik", "c16", marks=pytest.mark.slow),
         ("ab,cbe,ae->ac", "i2"),
-        ("ijk->kj", "f4"),
-        ("iij,j->ij", "u4"),
-        ("ij,ij,kj->k", "f2"),
+        pytest.param("ijk->kj", "f4", marks=pytest.mark.slow),
+        pytest.param("iij,j->ij", "u4", marks=pytest.mark.slow),
+        pytest.param("ij,ij,kj->k", "f2", marks=pytest.mark.slow),
         ("ij,jk->", "b1"),
     ],
 )

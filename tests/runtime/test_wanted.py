@@ -175,6 +175,7 @@ def test_several_levels_and_processes(folder):
 # --- the command ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_module_record_and_file_into_one_store(folder):
     (folder / "kernels.toml").write_text(SMALL)
     used = folder / "used.toml"
@@ -216,6 +217,7 @@ def test_check_finds_what_other_versions_made(folder):
     invoke(*arguments, "--check")
 
 
+@pytest.mark.slow
 def test_equal_stores_whatever_the_order_and_the_processes(folder, tmp_path):
     def contents(name):
         return {p.name: p.read_bytes() for p in (folder / name).rglob("*.kernel")}
