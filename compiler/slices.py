@@ -204,7 +204,7 @@ def _dependences(statements: Sequence[Statement]) -> list[set[str]]:
     made: dict[str, set[str]] = {}
     found = []
     for statement in statements:
-        read = (made.get(factor.tensor, set()) for factor in statement.factors)
+        read = (made.get(factor.tensor, set()) for factor in statement.accesses)
         found.append({*statement.indices}.union(*read))
         made[statement.target.tensor] = found[-1]
     return found

@@ -78,7 +78,7 @@ def _lives(
     written: dict[str, int] = {}
     for number, statement in enumerate(statements):
         level = levels[number] if levels else 0
-        for factor in statement.factors:
+        for factor in statement.accesses:
             name = factor.tensor
             if name in lives:
                 last = number if level == written[name] else len(statements) - 1
@@ -143,7 +143,7 @@ def depth_first(statements: Sequence[Statement], sizes: Mapping[str, int]) -> li
     needs: dict[int, list[int]] = {}  # of each statement, those that make its factors, in order
     peaks: list[int] = []
     for number, statement in enumerate(statements):
-        names = dict.fromkeys(factor.tensor for factor in statement.factors)
+        names = dict.fromkeys(factor.tensor for factor in statement.accesses)
         makers = [made_by[name] for name in names if name in made_by]
         makers.sort(key=lambda n: sizes.get(statements[n].target.tensor, 0) - peaks[n])
         needs[number] = makers

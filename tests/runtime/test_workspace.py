@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 
+import einsumc
 import numpy as np
 import pytest
 from einsumc.runtime import execute
@@ -147,6 +148,7 @@ def test_too_large_a_workspace_is_a_memory_error(monkeypatch):
 
 INTERRUPT = """
 import os, signal, threading, time
+import einsumc
 import numpy as np
 from einsumc import compile_einsum
 
@@ -194,3 +196,13 @@ def test_ctrl_c_between_steps(setup):
         timeout=200,
     )
     assert done.stdout == "in time\n", (done.stdout, done.stderr)
+
+
+def test_what_an_epilogue_reads_lives_until_then():
+    """Here a sum of products is multiplied with intermediates before it is summed further."""
+    rng = np.random.default_rng(3)
+    v, m = rng.random(100), rng.random((100, 100))
+    operands = (v, v, v, v, m, m, m, m, m, m)
+    equation = "a,b,c,d,ab,ac,ad,bc,bd,cd->"
+    expected = np.einsum(equation, *operands, optimize=True)
+    np.testing.assert_allclose(einsumc.einsum(equation, *operands), expected, rtol=1e-12)
