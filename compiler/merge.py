@@ -32,7 +32,7 @@ from .machine import Machine
 from .program import Epilogue, Program, Statement, Tensor
 from .regions import leaves
 
-__all__ = ["merged", "spread"]
+__all__ = ["in_registers", "merged", "spread"]
 
 _TRUTH = (
     *("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"),
@@ -44,6 +44,17 @@ _PIECES = 16
 
 _WORTH_SPREADING = 1e-4
 """Seconds that a statement takes at least if its sum is cut into partial ones."""
+
+
+def in_registers(program: Program, element: str, machine: Machine) -> Program:
+    """The program merged, then spread: what is done to all steps once they are known.
+
+    Args:
+        program: steps, of which intermediates of the type `element` have none of their own.
+        element: type of the elements, such as ``f4``.
+        machine: what the costs are for.
+    """
+    return spread(merged(program, element, machine), element, machine)
 
 
 def merged(program: Program, element: str, machine: Machine) -> Program:

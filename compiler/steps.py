@@ -19,7 +19,7 @@ from typing import Any
 
 from .factorize import factorize
 from .machine import Machine
-from .merge import merged, spread
+from .merge import in_registers
 from .program import Program, Statement, Tensor
 
 __all__ = ["elements_of", "steps"]
@@ -38,8 +38,7 @@ def steps(program: Program, optimize: Any, machine: Machine) -> Program:
         return program
     plain = _without(program, element)
     program = factorize(plain, optimize, machine, element).program
-    program = spread(merged(program, element, machine), element, machine)
-    return with_elements(program)
+    return with_elements(in_registers(program, element, machine))
 
 
 def _main(program: Program) -> str:

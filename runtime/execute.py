@@ -23,7 +23,7 @@ from ..compiler.factorize import Factorization, factorize
 from ..compiler.finish import finish_of, operands_of
 from ..compiler.geometry import Geometry
 from ..compiler.machine import Machine, Target
-from ..compiler.merge import merged, spread
+from ..compiler.merge import in_registers
 from ..compiler.pad import pad
 from ..compiler.program import Access, Program, Statement, from_expression
 from ..compiler.regions import ZERO, boxes
@@ -360,9 +360,8 @@ def _prepared(
 
     if memory_limit is None:
         if optimize is True and copies:
-            steps_of = merged(factorization.program, element(dtype), host)
-            steps_of = spread(steps_of, element(dtype), host)
-            factorization = replace(factorization, program=steps_of)
+            program = in_registers(factorization.program, element(dtype), host)
+            factorization = replace(factorization, program=program)
         program = pad(factorization.program)
         layouts = _layouts(program, given, wide)
         sliced = arrange(with_copies(program, layouts), elements)
