@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from einsumc.compiler.subscripts import Expression
+from einsumc.runtime import kernels, stored_plan, trouble
 from einsumc.runtime import store as store_module
-from einsumc.runtime import stored_plan, trouble
 
 
 class Executor(ModuleType):
@@ -65,6 +65,16 @@ def fresh_stores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every test see the warnings that come only once, and the stores it adds itself."""
     monkeypatch.setattr(trouble, "_warned", {})
     monkeypatch.setattr(store_module, "_added", [])
+
+
+@pytest.fixture
+def empty_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_stores: None) -> Path:
+    """An empty store, in a process that has no kernel in memory."""
+    monkeypatch.setenv("EINSUMC_CACHE_DIR", str(tmp_path / "store"))
+    monkeypatch.delenv("EINSUMC_TARGET", raising=False)
+    monkeypatch.setattr(kernels, "_kernels", {})
+    monkeypatch.setattr(kernels, "_addresses", {})
+    return tmp_path / "store"
 
 
 @pytest.fixture

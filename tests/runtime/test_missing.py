@@ -11,7 +11,7 @@ import pytest
 from einsumc import compile_einsum
 from einsumc.compiler.machine import TARGETS
 from einsumc.compiler.subscripts import parse
-from einsumc.runtime import kernels, machine, missing, target, trouble
+from einsumc.runtime import kernels, machine, missing, target
 from einsumc.runtime.kernels import KernelMissing
 from einsumc.runtime.levels import levels, planning_for
 from einsumc.runtime.load import LoadError
@@ -26,14 +26,9 @@ pytestmark = pytest.mark.skipif(host_level() not in TARGETS, reason="levels are 
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store of their own, and no kernels in memory."""
-    monkeypatch.setenv("EINSUMC_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.delenv("EINSUMC_TARGET", raising=False)
-    monkeypatch.setattr(kernels, "_kernels", {})
-    monkeypatch.setattr(kernels, "_addresses", {})
-    monkeypatch.setattr(trouble, "_warned", {})
-    return tmp_path / "cache"
+def cache(empty_store: Path) -> Path:
+    """Every test has a store of its own."""
+    return empty_store
 
 
 @pytest.fixture

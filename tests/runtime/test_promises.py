@@ -13,19 +13,13 @@ from einsumc.runtime.load import LoadError
 from einsumc.runtime.store import Store
 from kernel_stores import fork, overwrite, quiet
 
-pytestmark = pytest.mark.usefixtures("fresh_stores")
-
 A, B = np.random.default_rng(0).random((2, 30, 30))
 
 
 @pytest.fixture(autouse=True)
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty store, in a process that has no kernel in memory."""
-    monkeypatch.setenv("EINSUMC_CACHE_DIR", str(tmp_path / "store"))
-    monkeypatch.delenv("EINSUMC_TARGET", raising=False)
-    monkeypatch.setattr(kernels, "_kernels", {})
-    monkeypatch.setattr(kernels, "_addresses", {})
-    return tmp_path / "store"
+def store(empty_store: Path) -> Path:
+    """Every test has a store of its own."""
+    return empty_store
 
 
 def in_child(action: Callable[[], object]) -> None:
