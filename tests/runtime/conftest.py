@@ -69,11 +69,12 @@ def fresh_stores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def empty_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_stores: None) -> Path:
-    """An empty store, in a process that has no kernel in memory."""
+    """An empty store, in a process that has no kernel in memory and has kept no plan."""
     monkeypatch.setenv("EINSUMC_CACHE_DIR", str(tmp_path / "store"))
     monkeypatch.delenv("EINSUMC_TARGET", raising=False)
     monkeypatch.setattr(kernels, "_kernels", {})
     monkeypatch.setattr(kernels, "_addresses", {})
+    monkeypatch.setattr(stored_plan, "_kept", 0)
     return tmp_path / "store"
 
 
