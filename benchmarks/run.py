@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from options import case_parser
-from peers import PEERS, Peer, Unsupported, available, limit_threads
+from peers import PEERS, SPECIAL, Peer, Unsupported, available, limit_threads
 
 if TYPE_CHECKING:  # numpy, and what imports it, has to wait for limit_threads
     import numpy as np
@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # numpy, and what imports it, has to wait for limit_threads
     from roofline import Roofline
 
 OURS = "einsumc"
-USUAL = [name for name in PEERS if name != "blas"]  # who computes every kind of case
+USUAL = [name for name in PEERS if name not in SPECIAL]  # who computes every kind of case
 HOPELESS = 8.0  # a variant that took so many times longer than the best gets no more turns
 SHORTEST_SAMPLE = 1e-3  # seconds; shorter calls are repeated until a sample lasts so long
 
