@@ -124,7 +124,7 @@ def statement_cost(
     least = max(min(flops, _MOST) / (speeds.flops.of(element) * threads), reading + writing)
     groups = _groups(form)
     if groups is not None and _is_packed(groups, element, machine):
-        busy = _packed(groups, element, machine, _is_mirrored(statement, groups, element, machine))
+        busy = _packed(groups, element, machine, _is_mirrored(statement, groups, element))
         gathered = sum(n for f, n in zip(form.factors, read, strict=False) if _is_gathered(f, form))
         busy += gathered // size * PACKED_GATHER_CYCLES * _cycle(machine)
         panels = sum(read) / _rate(speeds.write, speeds.write_all, total // 2, machine, threads)
@@ -218,8 +218,6 @@ def _groups(form: _Form) -> _Groups | None:
     if form.count != 2:
         return None
     left, right = form.names[0], form.names[-1]
-    if any((name in left) == (name in right) for name in form.over):
-        return None
     if any(name in left and name not in right for name in form.target_last):
         left, right = right, left
     volumes = {"b": 1, "m": 1, "n": 1}
@@ -237,12 +235,12 @@ def _is_packed(groups: _Groups, element: str, machine: Machine) -> bool:
     return long and m * n * k >= machine.worth_packing
 
 
-def _is_mirrored(statement: Statement, groups: _Groups, element: str, machine: Machine) -> bool:
+def _is_mirrored(statement: Statement, groups: _Groups, element: str) -> bool:
     """Whether only half of the tiles are computed: see :mod:`.passes.mirror`."""
     swap = gram_swap(statement)
-    alike = swap is not None and statement.epilogue is None and len(swap) == 1
-    alike = alike and groups.m == groups.n
-    return alike and groups.k <= machine.partial_sum and element[0] != "c"
+    alike = swap is not None and len(swap) == 1 and groups.m == groups.n
+    alike = alike and (statement.epilogue is None or statement.epilogue.symmetric)
+    return alike and element[0] != "c"
 
 
 def _packed(groups: _Groups, element: str, machine: Machine, mirrored: bool = False) -> float:

@@ -21,7 +21,8 @@ class Geometry:
     epilogue reads; ``strides[t][i]`` is tensor t's
     stride along index i in elements, and the tensor does not depend on the index where it has no
     entry. An affine access needs nothing more: its address is linear in the indices.
-    ``twins``: the first two operands are one tensor, read at two places.
+    ``twins``: the first two operands are one tensor, read at two places, and to exchange these
+    changes nothing of what the epilogue reads.
     ``merged[i]`` are the indices that ``i`` stands for, outermost first, where it is not one alone.
     """
 

@@ -109,6 +109,9 @@ class _Machine:
         value = self.product(values)
         if statement.formula is not None:
             value = finished(statement.formula, values, self.binding.numbers)
+        if statement.half is not None:
+            right = statement.half.evaluate(self.names)
+            value = self.sum(value, value) if right > 0 else value if right == 0 else 0 * value
         add = statement.add
         if add is True or (isinstance(add, str) and self.is_again(add)):
             value = self.sum(self.read(statement.target), value)

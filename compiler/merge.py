@@ -31,6 +31,7 @@ from .formula import CONTRACTED, Apply, Contracted, Leaf, Read, Value, replaced
 from .machine import Machine
 from .program import Epilogue, Program, Statement, Tensor
 from .regions import leaves
+from .symmetry import gram_swap
 
 __all__ = ["in_registers", "merged", "spread"]
 
@@ -95,6 +96,9 @@ def _better(program: Program, element: str, machine: Machine) -> Program | None:
             for renamed, extents in _renamed(program, producer, consumer):
                 sizes = program.sizes | extents
                 one = _merged(renamed, consumer)
+                if one is not None and one.epilogue is not None:
+                    alike = _treats_alike(one, makers)
+                    one = replace(one, epilogue=replace(one.epilogue, symmetric=alike))
                 if one is None or seconds(one) >= seconds(producer, consumer):
                     continue
                 rest = (s for s in program.statements if s is not producer)
@@ -197,6 +201,32 @@ def _merged(producer: Statement, consumer: Statement) -> Statement | None:
     return Statement(consumer.target, producer.factors, Epilogue(_put(whole, name, made), over))
 
 
+def _treats_alike(statement: Statement, makers: Mapping[str, Statement]) -> bool:
+    """Whether a formula reads nothing that tells the two factors of a Gram matrix apart.
+
+    Tensors may, that have none of the indices which the factors exchange, or are Gram matrices
+    themselves.
+    """
+    swap = gram_swap(statement)
+    if swap is None or statement.epilogue is None:
+        return False
+    exchanged = swap | {other: one for one, other in swap.items()}
+    for read in statement.accesses[len(statement.factors) :]:
+        if exchanged.keys().isdisjoint(read.names):
+            continue
+        maker = makers.get(read.tensor)
+        own = gram_swap(maker) if maker is not None and maker.epilogue is None else None
+        if maker is None or own is None or not all(axis.is_index for axis in read.subscripts):
+            return False
+        names = dict(zip(maker.target.names, read.names, strict=True))
+        if {names[one]: names[other] for one, other in own.items()} not in (
+            swap,
+            {other: one for one, other in swap.items()},
+        ):
+            return False
+    return True
+
+
 def _put(value: Value, tensor: str, made: Value) -> Value:
     """A formula with another one in place of a tensor."""
 
@@ -270,15 +300,17 @@ def _outer(
         return None
     shared = [i for i in epilogue.over if all(i in f.names for f in statement.factors)]
     kept = tuple(statement.target.subscripts)
+    missing = _PIECES // max(1, prod(sizes[i] for i in statement.kept))
+    if missing < 2:
+        return None
     if shared:
         over = tuple(i for i in epilogue.over if i not in shared)
         target = Access(statement.target.tensor, (*kept, *map(Affine.index, shared)))
         return replace(statement, target=target, epilogue=replace(epilogue, over=over)), {}
-    missing = _PIECES // max(1, prod(sizes[i] for i in statement.kept))
     index = max(epilogue.over, key=lambda i: sizes[i])
     extent = sizes[index]
     pieces = [p for p in range(2, 2 * missing + 1) if extent % p == 0 and extent // p >= 32]
-    if missing < 2 or not pieces:
+    if not pieces:
         return None
     count = min(pieces, key=lambda p: abs(p - missing))
     fresh = (f"{index}_{k}" for k in range(len(sizes) + 2))

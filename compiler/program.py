@@ -61,10 +61,13 @@ class Epilogue:
 
     `value` is a formula of the sum, which is `CONTRACTED` in it, and of tensors at indices that
     are not summed in the contraction. It is summed over the indices `over`.
+    `symmetric`: the contraction is of a tensor with itself, and to exchange the indices that its
+    factors exchange changes nothing of what the formula reads.
     """
 
     value: Value
     over: tuple[str, ...] = ()
+    symmetric: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,8 @@ class Schedule:
     ``parallel`` ones are split over threads; ``inner`` are the loops between the clearing of
     the register tile and its storing. ``rows`` and ``lanes`` name the groups of the tile.
     A ``mirrored`` output is symmetric in rows and lanes: what is below its diagonal is copied from
-    above, and no sum is cut into blocks.
+    above.
+    Sums of blocks are ``collected`` in scratch, where the output cannot hold them.
     ``linear`` lists (tensor, group, stride) for composite groups that the tensor has one stride
     along all the same, a number or an extent's name: it needs no table there.
     ``formula`` is what becomes of the sum of products before it is written (see :mod:`.finish`).
@@ -120,6 +121,7 @@ class Schedule:
     stage: Stage | None = None
     linear: tuple[tuple[str, str, int | str], ...] = ()  # the one stride of a composite group
     mirrored: bool = False
+    collected: bool = False
     formula: Value | None = None
     reads: int = 0
     numbers: int = 0

@@ -31,6 +31,7 @@ from ..compiler.relayout import relayout
 from ..compiler.schedule import Schedule
 from ..compiler.slices import TOTAL, Element, Sliced, arrange, fit, with_extents
 from ..compiler.subscripts import Expression
+from ..compiler.symmetry import are_twins
 from . import settings, threads
 from .bind import argument_array, argument_values
 from .buffers import Buffer, Kept
@@ -488,16 +489,8 @@ def geometry_of(
         accumulator=element(accumulator),
         extents={i: extents[i] for i in statement.indices},
         strides=tuple(_strides(a, *layouts[a.tensor]) for a in accesses),
-        twins=len(accesses) == 3 and _begin_together(*accesses[:2]),
+        twins=are_twins(statement),
         finish=finish_of(statement),
-    )
-
-
-def _begin_together(first: Access, second: Access) -> bool:
-    """Whether two accesses are of one tensor, and at the same place where all indices are zero."""
-    return first.tensor == second.tensor and all(
-        one.constant == other.constant
-        for one, other in zip(first.subscripts, second.subscripts, strict=True)
     )
 
 

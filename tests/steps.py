@@ -17,6 +17,7 @@ from einsumc.compiler.machine import TARGETS, Machine
 from einsumc.compiler.pipeline import signature, stages
 from einsumc.compiler.program import Program, Statement
 from einsumc.compiler.schedule import Schedule
+from einsumc.compiler.symmetry import are_twins
 from einsumc.runtime.bind import argument_array, argument_values
 from einsumc.runtime.kernels import Kernel
 from einsumc.runtime.load import load
@@ -188,6 +189,7 @@ def statement_geometry(
         accumulator,
         {i: extents[i] for i in statement.indices},
         tuple(strides),
+        twins=are_twins(statement),
         finish=finish_of(statement),
     )
 

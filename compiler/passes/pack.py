@@ -90,7 +90,7 @@ def _rewrite(
     if not isinstance(statement, Loop):
         return statement
     body = tuple(_rewrite(s, job, copy, access, slot) for s in statement.body)
-    if statement.index == job.inside:
+    if statement.index == job.inside and body != statement.body:
         body = (*copy, *body)
     return with_body(statement, body)
 

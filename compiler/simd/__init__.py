@@ -24,6 +24,7 @@ and strides count elements, not bytes. From the ground up:
     arithmetic   zeros, multiply, add, multiply_add, accumulate, total_rows, stretch
     elementwise  what formulas are made of: divide, maximum, where, convert ...; collect
     functions    exp, log, tanh, power
+    halves       halved: of a symmetric matrix
 
 Importing this package declares all operations; `OPERATIONS` has them by name.
 """
@@ -33,6 +34,7 @@ from . import (  # noqa: F401 - they declare operations
     arithmetic,
     elementwise,
     functions,
+    halves,
     integers,
     lookups,
     memory,
