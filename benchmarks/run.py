@@ -133,8 +133,9 @@ def worthwhile(case: Case, max_bytes: float) -> list[Program]:
 
     item = np.dtype(case.dtype).itemsize
     costs = [(*case.program_cost(program), program) for program in case.programs]
-    fit = [each for each in costs if each[1] * item <= max_bytes and each[0] <= 4 * case.cost.flops]
-    fit.sort(key=lambda each: each[0])
+    costs.sort(key=lambda each: each[0])
+    most = 4 * max(case.cost.flops, costs[0][0] if costs else 0)
+    fit = [each for each in costs if each[1] * item <= max_bytes and each[0] <= most]
     return [program for _, _, program in fit[:2]]
 
 

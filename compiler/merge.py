@@ -98,6 +98,8 @@ def _better(program: Program, element: str, machine: Machine) -> Program | None:
                 one = _merged(renamed, consumer)
                 if one is not None and one.epilogue is not None:
                     alike = _treats_alike(one, makers)
+                    if alike and one.epilogue.over and _outputs(one, sizes) < _PIECES // 2:
+                        continue  # half a matrix is not cut into partial sums: two steps then
                     one = replace(one, epilogue=replace(one.epilogue, symmetric=alike))
                 if one is None or seconds(one) >= seconds(producer, consumer):
                     continue
@@ -201,6 +203,11 @@ def _merged(producer: Statement, consumer: Statement) -> Statement | None:
     return Statement(consumer.target, producer.factors, Epilogue(_put(whole, name, made), over))
 
 
+def _outputs(statement: Statement, sizes: Mapping[str, int]) -> int:
+    """How many elements a statement makes."""
+    return prod(sizes[index] for index in statement.kept)
+
+
 def _treats_alike(statement: Statement, makers: Mapping[str, Statement]) -> bool:
     """Whether a formula reads nothing that tells the two factors of a Gram matrix apart.
 
@@ -296,11 +303,11 @@ def _outer(
     epilogue = statement.epilogue
     if epilogue is None or not epilogue.over or not statement.contracted:
         return None
-    if len(statement.factors) != 2:
+    if len(statement.factors) != 2 or epilogue.symmetric:
         return None
     shared = [i for i in epilogue.over if all(i in f.names for f in statement.factors)]
     kept = tuple(statement.target.subscripts)
-    missing = _PIECES // max(1, prod(sizes[i] for i in statement.kept))
+    missing = _PIECES // max(1, _outputs(statement, sizes))
     if missing < 2:
         return None
     if shared:
