@@ -618,7 +618,7 @@ GENERATED: dict[str, tuple[str, ...]] = {
     "norms": ("norm_cases",),
     "other_norms": ("layers",),
 }
-"""Suites that need no file, with their forms or where they are from; `load` takes these names too."""
+"""Suites that need no file, with their forms or where they are from; `load` takes them too."""
 
 
 def _norms_of(files: tuple[str, ...], dtype: str | None) -> Iterator[Case]:
@@ -640,6 +640,7 @@ def _norms_of(files: tuple[str, ...], dtype: str | None) -> Iterator[Case]:
                 extents=layer.extents,
                 dtype=dtype or "float32",
                 source="layers of the same kinds",
+                arrays={"1": (layer.extents["t"],)} if "1" in str(layer.programs) else None,
                 programs=tuple(
                     Program(name, tuple((r, e, tuple(o)) for r, e, o in steps))
                     for name, steps in layer.programs.items()

@@ -432,7 +432,8 @@ class Expert(Peer):
 
         if not programs or not case.expression.is_plain:
             raise Unsupported("no programs of plain einsums")
-        placed = {name: self.put(arrays[name]) for name in case.operands}
+        names = set().union(case.operands, *(program.reads for program in programs))
+        placed = {name: self.put(arrays[name]) for name in names}
         calls = getattr(experts, f"{self.module}_calls")(self.library)
         for label, call in experts.variants(calls, programs, placed):
             yield label, partial(self.finished, call)
