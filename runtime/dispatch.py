@@ -36,6 +36,7 @@ from .operands import (
 from .optimize import Optimize, check_path
 from .plan_cache import PlanCache
 from .slow import evaluate_slowly
+from .tensors import Tensors, tensors_among
 from .views import as_view, distinct_output
 
 if TYPE_CHECKING:
@@ -136,6 +137,9 @@ class Dispatcher(PlanCache):
         casting: str,
     ) -> Any:
         """What `_call` does, if the layout may be new or an argument unusual."""
+        tensors = tensors_among((*operands, out))
+        if tensors is not None:
+            return self._call_with_tensors(tensors, operands, out, dtype, order, casting)
         for operand in operands:
             if hasattr(operand, "__einsumc_call__"):  # the function around it is being traced
                 options = {"out": out, "dtype": dtype, "order": order, "casting": casting}
@@ -160,6 +164,24 @@ class Dispatcher(PlanCache):
             return plan
 
         return self._obtain(key, make)(arrays, out)
+
+    def _call_with_tensors(
+        self,
+        tensors: Tensors,
+        operands: tuple[Any, ...],
+        out: Any,
+        dtype: DTypeLike | None,
+        order: str | None,
+        casting: str,
+    ) -> Any:
+        """What `_call` does for PyTorch's tensors: a call with arrays on the same memory."""
+
+        def compute(*arrays: Any, out: Array | None = None) -> Any:
+            return self._call(arrays, out, tensors.dtype(dtype), order, casting)
+
+        if dtype is None and order == "K" and casting == "safe":
+            compute = cast("Any", self)  # which the native entry may have taken over
+        return tensors.call(compute, operands, out, self.names)
 
     def _forget(self) -> None:
         """Throw all plans away."""
