@@ -19,11 +19,12 @@ from ..compiler import pipeline, show
 from ..compiler.cost import Cost, statement_cost
 from ..compiler.program import from_expression
 from ..compiler.slices import Slice
-from .execute import Execution, Step, element, prepare_layouts, same_arrays
+from .execute import Execution, prepare_layouts, same_arrays
 from .kernels import KernelMissing
 from .machine import machine
 from .operands import KERNEL_DTYPES, Array
 from .plan import available, plan, planned
+from .step import Step, element
 from .store import default_stores
 from .views import as_view
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..compiler.program import Program
-from .execute import Layouts, element
 from .explain import Explanation, explained
 from .plan import planned
 from .programs import ProgramExecution, prepare_program
+from .step import Layouts, element
 
 __all__ = ["explain_program", "print_stages"]
 

@@ -24,7 +24,7 @@ from ..compiler.program import Program, from_expression
 from ..compiler.resolve import resolve
 from ..compiler.shared_object import shared_object
 from ..compiler.subscripts import Expression, parse
-from .execute import element
+from .step import element
 from .export_text import Facts, header_text, test_text
 from .load import LIBRARIES
 from .machine import machine

@@ -13,7 +13,7 @@ from math import ceil
 import numpy as np
 
 from ..compiler.geometry import Geometry
-from .execute import Array, Step
+from .step import Array, Step
 from .kernels import kernel
 from .machine import machine
 

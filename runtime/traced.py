@@ -28,7 +28,7 @@ from .signatures import Signature
 
 if TYPE_CHECKING:
     from ..compiler.program import Program
-    from .execute import Layouts
+    from .step import Layouts
     from .explain import Explanation
     from .manifest import FunctionRequest
     from .precompile import Precompiled
