@@ -22,7 +22,7 @@ from .machine import Machine
 from .merge import in_registers
 from .program import Program, Statement, Tensor
 
-__all__ = ["elements_of", "steps"]
+__all__ = ["elements_of", "steps", "with_elements"]
 
 
 def steps(program: Program, optimize: Any, machine: Machine) -> Program:

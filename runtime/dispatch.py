@@ -21,6 +21,7 @@ from ..compiler.windows import Given
 from . import settings
 from .memory import allocate, memory_order
 from .missing import at_best_level, explain_missing
+from .native_plans import Direct, NativePlans
 from .operands import (
     CASTINGS,
     ORDERS,
@@ -33,7 +34,6 @@ from .operands import (
     prepare,
     ready,
 )
-from .native_plans import Direct, NativePlans
 from .optimize import Optimize, check_path
 from .slow import evaluate_slowly
 from .tensors import Tensors, tensors_among

@@ -1,7 +1,7 @@
 """Calls without Python: the native entry (`compiler/entry/`) made a method of what users call.
 
-A compiled einsum or function begins with the general method, in Python. When a layout comes for the second time
-its plan is written down as `compiler/entry/` wants it and kept with the object; from the third
+A compiled einsum or function begins with the general method, in Python. When a layout comes for
+the second time its plan is written down as `compiler/entry/` wants it and kept with the object; from the third
 time on the native method finds it there. What it does not find, or is too unusual for it, it hands
 back to the method in Python, so nothing depends on it but time.
 
@@ -180,6 +180,7 @@ def _plan_format() -> Any:
 
 
 # --- the method -----------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True, slots=True)
 class _Native:

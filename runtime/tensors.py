@@ -1,7 +1,7 @@
 """PyTorch's tensors as operands: read where they are, and results are tensors as well.
 
-PyTorch is never imported here. Whoever gives a tensor has imported it, so it is looked for among the
-modules that there are. A tensor and the array that is made of it are the same memory; no element is
+PyTorch is never imported here. Whoever gives a tensor has imported it, so it is looked for among
+the modules that there are. A tensor and the array that is made of it are the same memory; no element is
 copied, but for two kinds that NumPy does not have:
 
 - bfloat16 is computed in float32, as PyTorch does with its sums. Where it is what PyTorch's own
@@ -114,14 +114,15 @@ class Tensors:
         """What a function of arrays, and an `out`, makes of tensors.
 
         Args:
-            compute: called with the operands and, if there is one, `out=`.
+            compute: called with the operands and, if there is one, `out=`. Its results may be
+                nested in tuples, lists and dicts.
             operands: tensors among them.
             out: a tensor or an array to write to; it is what is returned.
             names: what to call the operands in errors.
         """
         arrays = self.arrays(operands, names)
         if out is None:
-            return self.result(compute(*arrays))
+            return mapped(compute(*arrays), self.result)
         if not isinstance(out, self.torch.Tensor):
             compute(*arrays, out=out)
             return out
