@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 
 from ..runtime.decorator import compile_einsum
-from .layer import Array, Layer, total
+from .layer import Array, Layer, takes_tensors, total
 
 __all__ = [
     "clip_coefficients",
@@ -28,6 +28,7 @@ Layers = Layer | Mapping[str, Layer]
 """One layer, or several by their names."""
 
 
+@takes_tensors
 def squared_norms(layers: Layers) -> Array:
     """The squared norm of each example's gradient of all parameters of all layers, `[n]`.
 
@@ -39,16 +40,19 @@ def squared_norms(layers: Layers) -> Array:
     return cast("Array", _run(_squared_norms, _named(layers)))
 
 
+@takes_tensors
 def squared_norms_by_layer(layers: Mapping[str, Layer]) -> dict[str, Array]:
     """The squared norm of each example's gradient of each layer, `[n]`, by the layers' names."""
     return cast("dict[str, Array]", _run(_squared_by_layer, _named(layers)))
 
 
+@takes_tensors
 def norms(layers: Layers) -> Array:
     """The norm of each example's gradient of all parameters of all layers, `[n]`."""
     return cast("Array", _run(_norms, _named(layers)))
 
 
+@takes_tensors
 def clip_coefficients(layers: Layers, max_norm: float) -> Array:
     """What to multiply each example's gradient with so that no norm exceeds `max_norm`, `[n]`.
 
@@ -58,6 +62,7 @@ def clip_coefficients(layers: Layers, max_norm: float) -> Array:
     return cast("Array", _run(_coefficients, _named(layers), max_norm=max_norm))
 
 
+@takes_tensors
 def clipped_sums(layers: Layers, max_norm: float, weights: Array | None = None) -> dict[str, Any]:
     """The sum of all examples' gradients, each clipped to `max_norm`, in one pass over the layers.
 
@@ -85,6 +90,7 @@ def clipped_sums(layers: Layers, max_norm: float, weights: Array | None = None) 
     return finished if isinstance(layers, Mapping) else finished[_ONLY]
 
 
+@takes_tensors
 def dot_products(layers: Layers, others: Layers | None = None) -> Array:
     """Dot products of examples' gradients, `[n, m]`: the empirical neural tangent kernel.
 
@@ -105,12 +111,17 @@ def dot_products(layers: Layers, others: Layers | None = None) -> Array:
 # --- what is traced -------------------------------------------------------------------------------
 
 
+def _squared(layer: Layer) -> Array:
+    """The squared norms of one layer. What rounding leaves of a zero may be negative elsewhere."""
+    return np.maximum(layer.squared_norms(), 0)
+
+
 def _squared_norms(layers: Mapping[str, Layer]) -> Array:
-    return total(layer.squared_norms() for layer in layers.values())
+    return total(map(_squared, layers.values()))
 
 
 def _squared_by_layer(layers: Mapping[str, Layer]) -> dict[str, Array]:
-    return {name: layer.squared_norms() for name, layer in layers.items()}
+    return {name: _squared(layer) for name, layer in layers.items()}
 
 
 def _norms(layers: Mapping[str, Layer]) -> Array:
@@ -144,6 +155,7 @@ _Form = tuple[tuple[str, type[Layer], tuple[tuple[str, object], ...], tuple[str,
 
 
 def _named(layers: Layers) -> Mapping[str, Layer]:
+    """Layers by their names, checked."""
     named = layers if isinstance(layers, Mapping) else {_ONLY: layers}
     if not named:
         raise ValueError("there are no layers: norms are over one layer or more")

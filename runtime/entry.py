@@ -1,9 +1,9 @@
 """Calls without Python: the native entry (`compiler/entry/`) made a method of what users call.
 
-A compiled einsum or function begins with the general method, in Python. When a layout comes for
-the second time its plan is written down as `compiler/entry/` wants it and kept with the object; from the third
-time on the native method finds it there. What it does not find, or is too unusual for it, it hands
-back to the method in Python, so nothing depends on it but time.
+A compiled einsum or function begins with the general method, in Python. When a layout comes for the
+second time its plan is written down as `compiler/entry/` wants it and kept with the object; from
+the third time on the native method finds it there. What it does not find, or is too unusual for it,
+it hands back to the method in Python, so nothing depends on it but time.
 
 There is no native method, and everything works as before, on other interpreters than CPython with
 its GIL, on other machines than Linux on x86-64, where the code is not stored and may not be

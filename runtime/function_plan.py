@@ -1,8 +1,8 @@
 """The plan of a compiled function for operands of one layout: a program, and what becomes of it.
 
 A trace says what is computed for operands of any sizes. With their shapes it is unfolded to a
-program (`compiler/trace/unfold.py`); with their strides and the results' that is prepared, and from then on
-a call makes the results and runs it.
+program (`compiler/trace/unfold.py`); with their strides and the results' that is prepared, and from
+then on a call makes the results and runs it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """PyTorch's tensors as operands: read where they are, and results are tensors as well.
 
 PyTorch is never imported here. Whoever gives a tensor has imported it, so it is looked for among
-the modules that there are. A tensor and the array that is made of it are the same memory; no element is
-copied, but for two kinds that NumPy does not have:
+the modules that there are. A tensor and the array that is made of it are the same memory; no
+element is copied, but for two kinds that NumPy does not have:
 
 - bfloat16 is computed in float32, as PyTorch does with its sums. Where it is what PyTorch's own
   rules make of all tensors, float32 results are rounded to it.

@@ -1,9 +1,9 @@
 """Numbers that are sizes or arguments, `x.shape[0]` or a rate, and what is computed from them.
 
 They are not known while a function is traced, so that one trace serves all sizes and all values.
-Where Python needs to know, since the function branches on a size, counts to it or hands it to a function of the
-standard library, the number is the one of the call that is being traced, and the trace is good only
-for calls in which it is the same: it becomes a *guard*.
+Where Python needs to know, since the function branches on a size, counts to it or hands it to a
+function of the standard library, the number is the one of the call that is being traced, and the
+trace is good only for calls in which it is the same: it becomes a *guard*.
 """
 
 from __future__ import annotations
