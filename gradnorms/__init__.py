@@ -21,6 +21,7 @@ Every function is one program that einsumc traces; the formulas stand with the l
 PyTorch's tensors in the CPU's memory: they are read where they are, and results are tensors.
 """
 
+from .convolutions import Convolution, TransposedConvolution
 from .embeddings import Embedding, TiedEmbedding, tied
 from .layer import Layer
 from .layers import LSTM, Bilinear, GroupNorm, LayerNorm, Linear, LoRA, Projection, RMSNorm
@@ -36,6 +37,7 @@ from .steps import (
 __all__ = [
     "LSTM",
     "Bilinear",
+    "Convolution",
     "Embedding",
     "GroupNorm",
     "Layer",
@@ -45,6 +47,7 @@ __all__ = [
     "Projection",
     "RMSNorm",
     "TiedEmbedding",
+    "TransposedConvolution",
     "clip_coefficients",
     "clipped_sums",
     "dot_products",

@@ -124,7 +124,7 @@ class Dispatcher(NativePlans):
             return self._call_with_tensors(tensors, operands, out, dtype, order, casting)
         for operand in operands:
             if hasattr(operand, "__einsumc_call__"):  # the function around it is being traced
-                options = {"out": out, "dtype": dtype, "order": order, "casting": casting}
+                options = {"out": out, "dtype": dtype, "casting": casting, "sizes": self.sizes}
                 return operand.__einsumc_call__(self._subscripts, operands, options)
         order, casting = _check_order(order), _check_casting(casting)
         if dtype is not None:

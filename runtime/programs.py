@@ -17,7 +17,7 @@ import numpy as np
 from ..compiler.finish import finish_of, has_kernel, operands_of
 from ..compiler.machine import Machine, Target
 from ..compiler.pad import pad
-from ..compiler.program import Program, Statement, evaluate_statement
+from ..compiler.program import Program, Statement, evaluate_statement, scattered
 from ..compiler.regions import ZERO, boxes
 from ..compiler.relayout import relayout
 from ..compiler.schedule import Schedule
@@ -92,8 +92,11 @@ class ProgramExecution:
                 else:
                     offset = self.workspace.offsets[name]
                     arrays[name] = np.ndarray(*place, cast("Any", buffer.pages), offset)
+        target = statement.target
         value = evaluate_statement(statement, arrays, program.sizes)
-        np.copyto(arrays[statement.target.tensor], value, casting="unsafe")
+        if not target.is_plain:
+            value = scattered(value, target, program.shapes[target.tensor])
+        np.copyto(arrays[target.tensor], value, casting="unsafe")
 
     def work(self, constants: Sequence[Array]) -> Work | None:
         """The same for the native entry, if kernels do it all and there is one result.
@@ -169,8 +172,9 @@ def prepare_program(
             since = len(made)
             stages.append(statement)
             continue
-        maker = makers[_wide(dtypes[statement.factors[0].tensor])]
-        known[ZERO] = (), known[statement.target.tensor][1]
+        dtype = dtypes[statement.factors[0].tensor]
+        maker = makers[_wide(dtype)]
+        known[ZERO] = (), dtype
         for box in boxes(statement, shapes, sizes):
             made.append(maker.make(box.statement, box.extents, known))
     bind(since)
