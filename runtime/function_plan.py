@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ..compiler.trace import Given, Parameter, Place, Result, Shapes, Trace, filled, unfold
+from ..compiler.trace import Argument, Parameter, Place, Result, Shapes, Trace, filled, unfold
 from .memory import allocate
 from .native_plans import Direct
 from .operands import Array, plain, prepare
@@ -51,7 +51,7 @@ class Made:
         """What is known once the numbers among the arguments are."""
         if not values:
             return self.known
-        given = {Given(position): (value,) for position, value in enumerate(values)}
+        given = {Argument(position): (value,) for position, value in enumerate(values)}
         return cast("Shapes", ChainMap(cast("Any", given), cast("Any", self.known)))
 
     def hidden(self, known: Shapes) -> list[Array]:

@@ -15,14 +15,14 @@ that was not written for einsumc can be traced.
 """
 
 from .location import TraceError
-from .number import Given, Shapes
+from .number import Argument, Shapes
 from .structure import Place, filled, flattened
 from .symbol import Symbol
 from .trace import Signature, Trace, trace
 from .unfold import Parameter, Result, Unfolded, unfold
 
 __all__ = [
-    "Given",
+    "Argument",
     "Parameter",
     "Place",
     "Result",

@@ -20,7 +20,7 @@ from ..resolve import resolve
 from ..subscripts import Subscripts, Term
 from ..windows import Given
 from .location import Location, TraceError
-from .number import Given, Number, Shapes
+from .number import Argument, Number, Shapes
 
 __all__ = [
     "Broadcast",
@@ -198,7 +198,7 @@ def shapes(
         TraceError: (a ValueError) they do not fit; the message has the line of the user's code.
     """
     found: dict[object, tuple[Any, ...]] = {
-        Given(position): (value,) for position, value in enumerate(values)
+        Argument(position): (value,) for position, value in enumerate(values)
     }
     for node in nodes:
         extend(found, node, operands)

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Given", "Guards", "Number", "Shapes", "number_of"]
+__all__ = ["Argument", "Guards", "Number", "Shapes", "number_of"]
 
 Shapes = Mapping[object, tuple[Any, ...]]
-"""The shape of every node of a graph, and for every `Given` its value, alone in a tuple."""
+"""The shape of every node of a graph, and for every `Argument` its value, alone in a tuple."""
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class Argument:
     """A number that is an argument of the function: a Python float, by its position among them."""
 
     position: int
@@ -65,11 +65,11 @@ class Number:
     def __init__(
         self, function: Callable[..., Any] | None, arguments: tuple[Any, ...], now: Any, to: Guards
     ) -> None:
-        self._function = function  # None: the arguments are a node or `Given`, and its axis
+        self._function = function  # None: the arguments are a node or `Argument`, and its axis
         self._arguments = arguments
         self._guards = to
         self.given: bool = any(
-            each.given if isinstance(each, Number) else isinstance(each, Given)
+            each.given if isinstance(each, Number) else isinstance(each, Argument)
             for each in arguments
         )
         self.now = now

@@ -32,7 +32,7 @@ from .graph import (
     sizes,
 )
 from .location import TraceError, here
-from .number import Given, Guards, Number
+from .number import Argument, Guards, Number
 
 __all__ = ["Recorder", "Value"]
 
@@ -56,7 +56,7 @@ class Recorder:
         self.guards = Guards()
         self._operands = operands
         self._shapes: dict[object, tuple[Any, ...]] = {
-            Given(position): (value,) for position, value in enumerate(values)
+            Argument(position): (value,) for position, value in enumerate(values)
         }
         self._literals: dict[int, Node] = {}
 
@@ -80,7 +80,7 @@ class Recorder:
 
     def argument(self, position: int) -> Number:
         """One of the numbers among the arguments."""
-        given = Given(position)
+        given = Argument(position)
         return Number(None, (given, 0), self._shapes[given][0], self.guards)
 
     def now(self, node: Node) -> tuple[int, ...]:
