@@ -7,6 +7,7 @@ and nothing but results is written.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
 
@@ -16,10 +17,14 @@ from ..runtime.decorator import compile_einsum
 from .layer import Array, Layer, takes_tensors, total
 
 __all__ = [
+    "FUNCTIONS",
+    "Form",
+    "Function",
     "clip_coefficients",
     "clipped_sums",
     "dot_products",
     "norms",
+    "program",
     "squared_norms",
     "squared_norms_by_layer",
 ]
@@ -105,6 +110,8 @@ def dot_products(layers: Layers, others: Layers | None = None) -> Array:
     other = named if others is None else _named(others)
     if any(layer.gathers for layer in named.values()):
         return total(named[name].dot_products(other[name]) for name in named)
+    if other is named:
+        return cast("Array", _run(_own_products, named))
     return cast("Array", _run(_dot_products, named, other))
 
 
@@ -145,12 +152,42 @@ def _dot_products(layers: Mapping[str, Layer], others: Mapping[str, Layer]) -> A
     return total(layers[name].dot_products(others[name]) for name in layers)
 
 
+def _own_products(layers: Mapping[str, Layer]) -> Array:
+    return _dot_products(layers, layers)
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """What stands behind a function of this module.
+
+    Attributes:
+        body: of layers and numbers; it is traced.
+        numbers: its parameters that are numbers.
+        another: the same for two batches.
+    """
+
+    body: Callable[..., Any]
+    numbers: tuple[str, ...] = ()
+    another: Callable[..., Any] | None = None
+
+
+FUNCTIONS = {
+    "norms": Function(_norms),
+    "squared_norms": Function(_squared_norms),
+    "squared_norms_by_layer": Function(_squared_by_layer),
+    "clip_coefficients": Function(_coefficients, ("max_norm",)),
+    "clipped_sums": Function(_clipped, ("max_norm",)),
+    "dot_products": Function(_own_products, another=_dot_products),
+}
+"""The functions that can be compiled ahead of time by their names."""
+
+
 # --- tracing it -----------------------------------------------------------------------------------
 
 _ONLY = "layer"
 """What a layer without a name is called."""
 
-_Form = tuple[tuple[str, type[Layer], tuple[tuple[str, object], ...], tuple[str, ...]], ...]
+Form = tuple[tuple[str, type[Layer], tuple[tuple[str, object], ...], tuple[str, ...]], ...]
 """For each layer its name, its kind, its options, and the names of its arrays."""
 
 
@@ -173,12 +210,12 @@ def _run(what: Callable[..., Any], *groups: Mapping[str, Layer], **arrays: Any) 
     operands = [array for g in groups for each in g.values() for array in each.arrays().values()]
     dtype = np.result_type(*(o.dtype for o in operands if np.issubdtype(o.dtype, np.inexact)))
     further = [np.asarray(array, dtype) for array in arrays.values()]
-    return _program(what, forms, tuple(arrays))(*operands, *further)
+    return program(what, forms, tuple(arrays))(*operands, *further)
 
 
 @lru_cache(maxsize=256)
-def _program(
-    what: Callable[..., Any], forms: tuple[_Form, ...], further: tuple[str, ...]
+def program(
+    what: Callable[..., Any], forms: tuple[Form, ...], further: tuple[str, ...]
 ) -> Callable[..., Any]:
     """The compiled program of a function of layers of these forms."""
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..compiler.program import Program, Statement
+from ..compiler.show import intermediates
 from .explain import Explanation, explained
 from .plan import planned
 from .programs import ProgramExecution, prepare_program
@@ -46,12 +47,16 @@ def explain_program(name: str, program: Program, execution: ProgramExecution) ->
     missing = sum(isinstance(stage, Statement) for stage in execution.stages)
     shapes = done.shapes
     temporaries = {each: (shapes[each], dtypes[each]) for each in execution.workspace.offsets}
+    found = execution.stepped.factorization
+    before = done if found is None else found.program
     return Explanation(
         equation=name,
         sizes=program.sizes,
         dtype=np.result_type(*(dtypes[result] for result in done.results)),
         program=str(program),
+        factorization=found,
         steps=tuple(steps),
+        intermediates=dict(intermediates(before, done, execution.stepped.element)),
         temporaries=temporaries,
         peak_memory=execution.workspace.size,
         note=f"{missing} statements are evaluated by NumPy" if missing else "",

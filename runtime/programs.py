@@ -21,7 +21,7 @@ from ..compiler.program import Program, Statement, evaluate_statement, scattered
 from ..compiler.regions import ZERO, boxes
 from ..compiler.relayout import relayout
 from ..compiler.schedule import Schedule
-from ..compiler.steps import elements_of, steps, with_elements
+from ..compiler.steps import Stepped, elements_of, steps, with_elements
 from ..compiler.workspace import Workspace, ordered
 from .bound import ZERO_AT, Bound, bind_steps, check_room, kept
 from .buffers import Buffer
@@ -42,6 +42,7 @@ class ProgramExecution:
 
     Attributes:
         program: what is computed, in the order of execution.
+        stepped: how it was cut into steps.
         steps: those with kernels. A statement on windows may have several, one that NumPy evaluates
             has none.
         dtypes: of every tensor.
@@ -50,6 +51,7 @@ class ProgramExecution:
     """
 
     program: Program
+    stepped: Stepped
     steps: tuple[Step, ...]
     dtypes: Mapping[str, np.dtype[Any]]
     workspace: Workspace
@@ -143,7 +145,8 @@ def prepare_program(
         obtain: gets the kernels.
     """
     host = machine()
-    program = with_elements(pad(steps(program, optimize, host)))
+    stepped = steps(program, optimize, host)
+    program = with_elements(pad(stepped.program))
     program = _with_copies(program, layouts, host)
     dtypes = _dtypes(program)
     shapes, sizes = program.shapes, program.sizes
@@ -178,7 +181,7 @@ def prepare_program(
         for box in boxes(statement, shapes, sizes):
             made.append(maker.make(box.statement, box.extents, known))
     bind(since)
-    return ProgramExecution(program, tuple(made), dtypes, placed, tuple(stages))
+    return ProgramExecution(program, stepped, tuple(made), dtypes, placed, tuple(stages))
 
 
 def _with_copies(program: Program, layouts: Layouts, host: Machine) -> Program:

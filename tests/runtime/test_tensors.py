@@ -48,9 +48,9 @@ def test_tensors_in_tensors_out(call, dtype):
         found = call(a, b)
         assert type(found) is torch.Tensor
         assert found.dtype == a.dtype
-        torch.testing.assert_close(
-            found, (a.cdouble() @ b.cdouble()).to(a.dtype), rtol=1e-2, atol=1e-2
-        )
+        exact = a.cdouble() @ b.cdouble()
+        expected = (exact if a.is_complex() else exact.real).to(a.dtype)
+        torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
 
 
 def test_a_scalar_is_a_tensor_without_axes():
@@ -106,11 +106,10 @@ def test_one_tensor_twice_is_one_operand():
 
 
 def test_views_with_negative_strides():
-    a = np.arange(6.0)[::-1]
-    found = einsum("ij->ji", a.reshape(2, 3)[::-1]), torch
-    assert found[0].strides[1] < 0
-    found = einsum("i,i->i", torch.ones(6, dtype=torch.float64), a)
-    assert found.tolist() == [5, 4, 3, 2, 1, 0]
+    a = np.arange(6.0)
+    assert compile_einsum("i,->i")(a[::-1], torch.ones((), dtype=torch.float64)).tolist() == [
+        *(5, 4, 3, 2, 1, 0),
+    ]
 
 
 def test_an_out_that_overlaps():
