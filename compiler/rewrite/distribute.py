@@ -155,8 +155,8 @@ class _Distribution:
             kept = [each for n, each in enumerate(terms) if n not in used]
             if leader.sign < 0 and not any(sign > 0 for sign, _ in kept):
                 continue
-            made = leader.sign, Read(self.product(leader, shared, parts))
-            return sorted([made, *kept], key=lambda term: -term[0])  # none that is negative first
+            product: tuple[int, Value] = leader.sign, Read(self.product(leader, shared, parts))
+            return sorted([product, *kept], key=lambda term: -term[0])  # no negative one first
         return None
 
     def term(self, sign: int, value: Value) -> _Term | None:
