@@ -60,3 +60,20 @@ def test_threads_get_two_tasks_each_and_sums_stay_the_same(threads, size):
 def test_a_square_is_cut_along_both_sides():
     _, found = blocks(1000, 1000, 300, threads=2)
     assert ceil(1000 / found["M_TASK"]) == ceil(1000 / found["N_TASK"]) == 2
+
+
+@pytest.mark.parametrize("n", [50, 1000])
+def test_sums_are_walked_along_the_neighbours_of_operands(n):
+    """Of ``a[d,m,c], b[c,d,n]``: those of a, unless b is much larger and has its own next to n."""
+    m, c, d = 40, 60, 70
+    step = Geometry(
+        elements=("f4",) * 3,
+        accumulator="f4",
+        extents={"m": m, "n": n, "c": c, "d": d},
+        strides=({"m": c, "d": c * m, "c": 1}, {"d": n, "c": d * n, "n": 1}, {"m": n, "n": 1}),
+    )
+    choice = choose(step, MACHINE)
+    assert choice.members["k"] == (("d", "c") if n == 50 else ("c", "d"))
+    x1, x0 = choice.schedule.packs
+    assert not x0.strips  # lines of one panel, not of all panels
+    assert x1.strips
