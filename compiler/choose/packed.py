@@ -23,6 +23,9 @@ LONGEST_TASK = 1 << 33
 """Multiply-adds of one task times an element's bytes: about 50 ms of work in f4 and f8, until
 Python looks for Ctrl-C."""
 
+PATIENCE = 4
+"""A task that takes so many times longer is cut even where its panels are used less often."""
+
 SHORTEST_SIDE = 192
 """Positions of m or n from which on a task's panels are used often enough to be packed for it."""
 
@@ -243,8 +246,10 @@ def packed_blocks(
     if any(group.over for group in schedule.groups):
         return _over_blocks(schedule, extents, (task[0], m_block, task[1], k_block), threads)
     batch = extents.get("b", 1)
-    tasks = ceil(m * n * k * size / LONGEST_TASK)
+    slow = {"c": 2, "i": size // 2, "u": size // 2}.get(schedule.accumulator[0], 1)
+    tasks = ceil(m * n * k * size * max(slow, 1) / LONGEST_TASK)
     task = _halved((m, n), task, (rows, width), tasks, SHORTEST_SIDE)
+    task = _halved((m, n), task, (rows, width), tasks // PATIENCE, SHORTEST_SIDE // 2)
     if threads > 1:
         task = _halved((m, n), task, (rows, width), ceil(2 * threads / batch), 1)
     m_task, n_task = task

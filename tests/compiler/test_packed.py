@@ -41,8 +41,16 @@ def test_tasks_are_short_but_not_too_short_to_pack_for(size):
     m, n, k = size
     _, found = blocks(*size)
     m_task, n_task = min(m, found["M_TASK"]), min(n, found["N_TASK"])
-    assert min(m_task, n_task) >= SHORTEST_SIDE
-    assert 4 * m_task * n_task * k <= LONGEST_TASK or max(m_task, n_task) < 2 * SHORTEST_SIDE
+    least = SHORTEST_SIDE if k < 10**5 else SHORTEST_SIDE // 2
+    assert min(m_task, n_task) >= least
+    assert 4 * m_task * n_task * k <= LONGEST_TASK or max(m_task, n_task) < 2 * least
+
+
+@pytest.mark.parametrize("element", ["i8", "c8"])
+def test_tasks_of_slow_elements_are_shorter(element):
+    _, fast = blocks(3000, 3000, 3000, element="f8")
+    _, slow = blocks(3000, 3000, 3000, element=element)
+    assert slow["M_TASK"] * slow["N_TASK"] < fast["M_TASK"] * fast["N_TASK"]
 
 
 @pytest.mark.parametrize("threads", [2, 4, 16])
