@@ -28,7 +28,7 @@ from .errors import EinsumError
 from .machine import Machine
 from .program import Access, Program, Statement, Tensor
 from .show import size
-from .workspace import Workspace, depth_first, most_alive, workspace
+from .workspace import Workspace, depth_first, most_alive, ordered, workspace
 
 __all__ = ["Element", "Slice", "Sliced", "arrange", "fit", "with_extents"]
 
@@ -149,13 +149,12 @@ def arrange(
     sizes = _sizes(program, program.sizes, slices, element)
     levels = _levels(program.statements, [each.index for each in slices], hoisted)
     order = sorted(range(len(levels)), key=levels.__getitem__)  # those of outer loops come first
-    statements = [program.statements[n] for n in order]
+    statements: Sequence[Statement] = [program.statements[n] for n in order]
     levels = [levels[n] for n in order]
-    if len(sizes) > 1 and not slices:
-        other = depth_first(statements, sizes)
-        if most_alive(other, sizes)[0] < most_alive(statements, sizes)[0]:
-            statements = other
-    placed = workspace(statements, sizes, levels)
+    if slices:
+        placed = workspace(statements, sizes, levels)
+    else:
+        statements, placed = ordered(statements, sizes)
     program = replace(program, statements=tuple(statements))
     return Sliced(program, tuple(slices), tuple(levels), sizes, placed, hoisted)
 
