@@ -113,9 +113,15 @@ class TileSource:
             self.line("else:")
             self.depth += 1
         first, row_step, lane_step = self.steps(target, rows, lanes)
+        woven = not neighbours and row_step == "1"
+        if woven := woven and self.is_woven(rows.size, self.lanes(lanes.size)):
+            self.line(f"if {' and '.join([*tests, f'{statement.add} == 0'])}:")
+            self.line(f"    store_woven({target.buffer}, {first}, {lane_step}, {tile.buffer})")
+            self.line("else:")
+            self.depth += 1
         places = f"{target.buffer}, {first}, {row_step}, {lane_step}"
         self.line(f"update_part({places}, {tile.buffer}, {again}, {counts})")
-        self.depth -= neighbours
+        self.depth -= neighbours + woven
 
     def ask_for_update(self, statement: Statement) -> None:
         """Ask for the part of the output that a tile's sums go to, before they are made."""
