@@ -190,8 +190,9 @@ def _turning(step: Geometry, tensor: int, lanes: str) -> int:
         return 2
     if step.volume(tuple(strides)) > 128 * step.extents[lanes]:
         return 8
-    run = next(step.extents[i] for i, stride in strides.items() if stride == 1 and i != lanes)
-    return 2 if _depth(run) == run or run % 8 == 0 else 3
+    runs = [step.extents[i] for i, stride in strides.items() if stride == 1 and i != lanes]
+    whole = any(_depth(run) == run or run % 8 == 0 for run in runs)
+    return 2 if whole else 3
 
 
 CACHE_LINE, PAGE = 64, 4096  # bytes
