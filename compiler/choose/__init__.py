@@ -17,10 +17,12 @@ from ..schedule import Schedule
 from .choice import Choice
 from .general import Kind, general, general_schedule
 from .packed import packed, packed_blocks
-from .streamed import is_held, is_small, streamed, streamed_blocks
-from .turned import as_bits, turned, turned_blocks
+from .streamed import WORTH_COPYING, is_held, is_small, streamed, streamed_blocks
+from .turned import LINE, as_bits, turned, turned_blocks
 
 __all__ = [
+    "LINE",
+    "WORTH_COPYING",
     "Choice",
     "Kind",
     "block_sizes",
