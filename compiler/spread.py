@@ -118,7 +118,8 @@ def _gram_pieces(
         t0[p,i,j] = sum_q a[2500*p+q,i] * a[2500*p+q,j]
         out[i,j] = sum_p t0[p,i,j]
     """
-    if statement.epilogue is not None or gram_swap(statement) is None:
+    is_sum = statement.epilogue is None and bool(statement.contracted)
+    if not is_sum or gram_swap(statement) is None:
         return None
     index = max(statement.contracted, key=lambda i: sizes[i])
     others = _volume(statement.contracted, sizes) // sizes[index]
