@@ -14,18 +14,21 @@ from dataclasses import dataclass
 from .affine import Affine
 from .loopnest import (
     Assign,
+    Fill,
     Kind,
     Loop,
     Nest,
+    Ref,
     Statement,
     Tabulate,
     Tiles,
+    Write,
     parameters,
     place_of,
     scratch_buffers,
     walk,
 )
-from .schedule import Schedule
+from .schedule import Schedule, vector_lanes
 from .tile_source import Axis, TileSource, moved_to, tile_of
 
 
@@ -61,7 +64,9 @@ class _Source(TileSource):
             elif name in scratch:
                 buffer = scratch[name]
                 self.line(f"{buffer.name} = buffer(scratch, args[{slot}], {buffer.element})")
-            elif name in {f"c{number}" for number in range(self.nest.numbers)} or name in used:
+            elif name == "taps":
+                self.line(f"taps = table(args, args[{slot}])")
+            elif name == "frame" or name in {f"c{number}" for number in range(self.nest.numbers)} or name in used:
                 self.line(f"{name} = args[{slot}]")
 
     def used_names(self) -> set[str]:
@@ -80,10 +85,16 @@ class _Source(TileSource):
                     names.add(f"{statement.group}_group")
                     for bound in (statement.start, *statement.stop):
                         names.update(bound.names)
+                case Fill() | Write():
+                    ends = (*statement.stop, *statement.last)
+                    for bound in (statement.start, statement.first, *ends):
+                        names.update(bound.names)
+                    whole = isinstance(statement, Fill)
+                    names |= _named(statement.source if whole else statement.target)
+                    names.update(() if whole else (str(statement.rows), "N_TASK"))
                 case Assign():
                     for ref in (statement.target, *statement.factors):
-                        for term in ref.terms:
-                            names.update((*str(term.stride).split("*"), *term.position.names))
+                        names |= _named(ref)
         for buffer in self.nest.buffers:
             names.update(str(s) for s in buffer.size)
         return names
@@ -107,6 +118,10 @@ class _Source(TileSource):
                     f"tabulate(args, {statement.group}_group, {statement.slot}, {start}, {stop},"
                     f" {table})"
                 )
+            case Fill():
+                self.fill(statement)
+            case Write():
+                self.write(statement)
             case _:
                 self.register_tile(statement)
 
@@ -145,7 +160,7 @@ class _Source(TileSource):
         lanes = self.nest.group(self.schedule.lanes)
         if not (lanes.reduced and loop.index == f"{lanes.name}_tile" and _is_innermost(loop)):
             return False
-        tiles = [tile_of(s)[0] for s in loop.body if not isinstance(s, Tabulate)]
+        tiles = [tile_of(s)[0] for s in loop.body if not isinstance(s, Tabulate | Fill | Write)]
         return all(self.in_register(tile.target) and tile.add is True for tile in tiles)
 
     def summed_tiles(self, loop: Loop, start: str, stop: str) -> None:
@@ -246,6 +261,31 @@ class _Source(TileSource):
         if self.schedule.stage is not None:
             self.line("fence()")
 
+    # Frames.
+
+    def fill(self, statement: Fill) -> None:
+        """Fill a frame."""
+        source, _, _ = self.steps(statement.source, _ONE, _ONE)
+        self.line(
+            f"fill_frame(args, frame, {statement.source.buffer}, {source}, {statement.buffer},"
+            f" {statement.start}, {self.stop(statement.stop)}, {statement.first},"
+            f" {self.stop(statement.last)}, {self.vector})"
+        )
+
+    def write(self, statement: Write) -> None:
+        """Write what was summed in scratch."""
+        target, _, _ = self.steps(statement.target, _ONE, _ONE)
+        self.line(
+            f"write_frame(args, frame, {statement.buffer}, N_TASK, {statement.target.buffer},"
+            f" {target}, {statement.rows}, {self.stop(statement.last)} - {statement.first},"
+            f" {statement.start}, {self.stop(statement.stop)}, {self.vector})"
+        )
+
+    @property
+    def vector(self) -> int:
+        """Lanes of a vector of sums."""
+        return vector_lanes(self.schedule.accumulator, self.schedule.vector_bytes)
+
     # Runs of the output.
 
     def write_runs(self, statement: Statement) -> None:
@@ -274,6 +314,16 @@ class _Source(TileSource):
         )
 
 
+_ONE = Axis(None, Affine(()), 1, None)
+
+
+def _named(ref: Ref) -> set[str]:
+    """The parameters and loops that an access mentions."""
+    return {
+        name for t in ref.terms for name in (*str(t.stride).split("*"), *t.position.names)
+    }
+
+
 def _number(position: int, kind: str, element: str) -> str:
     """A number of a formula as a tile of one element."""
     if kind == "c":
@@ -292,5 +342,5 @@ def _tiles_in(loop: Loop) -> Iterator[tuple[Statement, frozenset[str]]]:
         if isinstance(statement, Loop) and statement.kind is Kind.SERIAL:
             for tile, around in _tiles_in(statement):
                 yield tile, around | {loop.index}
-        elif not isinstance(statement, Tabulate):
+        elif not isinstance(statement, Tabulate | Fill | Write):
             yield statement, frozenset((loop.index,))

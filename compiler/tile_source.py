@@ -14,7 +14,19 @@ from .affine import Affine
 from .express import Expression
 from .finish import inputs_of, wide
 from .formula import Apply
-from .loopnest import Assign, Kind, Loop, Nest, Ref, Scope, Statement, Tabulate, Term
+from .loopnest import (
+    Assign,
+    Fill,
+    Kind,
+    Loop,
+    Nest,
+    Ref,
+    Scope,
+    Statement,
+    Tabulate,
+    Term,
+    Write,
+)
 from .schedule import Schedule, vector_lanes
 
 
@@ -105,6 +117,11 @@ class TileSource:
         self.in_runs = False
         counts = f"{rows.inside or rows.size}, {lanes.inside or lanes.size}"
         neighbours = lane_step == "1"
+        if neighbours and self.is_scratch(target):
+            self.line(
+                f"update_rows({target.buffer}, {first}, {row_step}, {tile.buffer}, {again})"
+            )
+            return
         if neighbours:
             self.line(f"if {' and '.join(tests) or 'True'}:")
             self.line(
@@ -122,7 +139,7 @@ class TileSource:
         if not isinstance(statement, Loop) or statement.kind is Kind.SERIAL:
             return
         statement, *sides = tile_of(statement)
-        if isinstance(statement.add, str):
+        if isinstance(statement.add, str) and not self.is_scratch(statement.target):
             target, (rows, lanes) = statement.target, [self.axis(side, "")[0] for side in sides]
             self.in_runs = True
             first, row_step, lane_step = self.steps(target, rows, lanes)
@@ -135,7 +152,7 @@ class TileSource:
         """Compute once what an innermost loop's offsets have in common in all rounds."""
         self.loop = loop.index
         for tile in loop.body:
-            if isinstance(tile, Tabulate):
+            if isinstance(tile, Tabulate | Fill | Write):
                 continue
             statement, *sides = tile_of(tile)
             axes = [self.axis(side, "")[0] for side in sides]

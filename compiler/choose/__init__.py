@@ -15,6 +15,7 @@ from ..geometry import Geometry
 from ..machine import Machine
 from ..schedule import Schedule
 from .choice import Choice
+from .framed import framed, framed_blocks, layout_of
 from .general import Kind, general, general_schedule
 from .packed import packed, packed_blocks
 from .streamed import is_held, is_small, streamed, streamed_blocks
@@ -29,13 +30,14 @@ __all__ = [
     "general_schedule",
     "is_held",
     "is_small",
+    "layout_of",
     "substitutes",
 ]
 
 
 def choose(step: Geometry, machine: Machine) -> Choice:
     """The schedule for a step in canonical form."""
-    return packed(step, machine) or turned(step, machine) or streamed(as_bits(step), machine)
+    return framed(step, machine) or packed(step, machine) or turned(step, machine) or streamed(as_bits(step), machine)
 
 
 USUAL = (8, 24, 512)
@@ -82,6 +84,7 @@ def block_sizes(
 
 
 _BLOCKS = {
+    "framed": framed_blocks,
     "packed": packed_blocks,
     "turned": turned_blocks,
     "streamed": streamed_blocks,

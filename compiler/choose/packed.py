@@ -169,7 +169,7 @@ def register_tile(accumulator: str, registers: int) -> tuple[int, int]:
     return sums // 2, 2
 
 
-def _halved(
+def halved(
     volume: tuple[int, int], task: tuple[int, int], tile: tuple[int, int], tasks: int, least: int
 ) -> tuple[int, int]:
     """Positions of m and of n that a task has, so that there are so many tasks if possible.
@@ -212,9 +212,9 @@ def packed_blocks(
         return _over_blocks(schedule, extents, (task[0], m_block, task[1], k_block), threads)
     batch = extents.get("b", 1)
     tasks = ceil(m * n * k * size / LONGEST_TASK)
-    task = _halved((m, n), task, (rows, width), tasks, SHORTEST_SIDE)
+    task = halved((m, n), task, (rows, width), tasks, SHORTEST_SIDE)
     if threads > 1:
-        task = _halved((m, n), task, (rows, width), ceil(2 * threads / batch), 1)
+        task = halved((m, n), task, (rows, width), ceil(2 * threads / batch), 1)
     m_task, n_task = task
     blocks = ceil(min(m, m_task) / m_block)
     m_block = rounded(ceil(min(m, m_task) / blocks), rows)  # no last block of a few rows
