@@ -44,7 +44,8 @@ class Form:
             strides=tuple(map(self._named, step.strides)),
             merged={self._name(i): self._listed(m) for i, m in step.merged.items()},
             finish=step.finish and replace(step.finish, over=self._listed(step.finish.over)),
-            windows=step.windows and step.windows.renamed({str(n): name for n, name in enumerate(self.names)}),
+            windows=step.windows
+            and step.windows.renamed({str(n): name for n, name in enumerate(self.names)}),
         )
 
     @property

@@ -66,7 +66,11 @@ class _Source(TileSource):
                 self.line(f"{buffer.name} = buffer(scratch, args[{slot}], {buffer.element})")
             elif name == "taps":
                 self.line(f"taps = table(args, args[{slot}])")
-            elif name == "frame" or name in {f"c{number}" for number in range(self.nest.numbers)} or name in used:
+            elif (
+                name == "frame"
+                or name in {f"c{number}" for number in range(self.nest.numbers)}
+                or name in used
+            ):
                 self.line(f"{name} = args[{slot}]")
 
     def used_names(self) -> set[str]:
@@ -89,9 +93,10 @@ class _Source(TileSource):
                     ends = (*statement.stop, *statement.last)
                     for bound in (statement.start, statement.first, *ends):
                         names.update(bound.names)
-                    whole = isinstance(statement, Fill)
-                    names |= _named(statement.source if whole else statement.target)
-                    names.update(() if whole else (str(statement.rows), "N_TASK"))
+                    if isinstance(statement, Fill):
+                        names |= _named(statement.source)
+                    else:
+                        names |= {*_named(statement.target), str(statement.rows), "N_TASK"}
                 case Assign():
                     for ref in (statement.target, *statement.factors):
                         names |= _named(ref)
@@ -319,9 +324,7 @@ _ONE = Axis(None, Affine(()), 1, None)
 
 def _named(ref: Ref) -> set[str]:
     """The parameters and loops that an access mentions."""
-    return {
-        name for t in ref.terms for name in (*str(t.stride).split("*"), *t.position.names)
-    }
+    return {name for t in ref.terms for name in (*str(t.stride).split("*"), *t.position.names)}
 
 
 def _number(position: int, kind: str, element: str) -> str:

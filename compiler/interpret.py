@@ -16,7 +16,19 @@ import numpy as np
 
 from .affine import Affine
 from .finish import finished
-from .loopnest import Assign, Loop, Nest, Ref, Scope, Statement, Tabulate, Tiles
+from .frames import AXES, HEAD, PHASE
+from .loopnest import (
+    Assign,
+    Fill,
+    Loop,
+    Nest,
+    Ref,
+    Scope,
+    Statement,
+    Tabulate,
+    Tiles,
+    Write,
+)
 
 
 @dataclass(frozen=True)
@@ -25,7 +37,9 @@ class Binding:
 
     ``members`` gives each group's indices' extents; ``strides`` each tensor's strides (elements) in
     the order of the group's members; ``blocks`` the block sizes. ``memory`` holds each tensor as a
-    flat array with the position in it of the element at index zero. ``numbers`` are a formula's.
+    flat array with the position in it of the element at index zero. ``numbers`` are a formula's,
+    ``frame`` and ``taps`` describe frames (see :mod:`.frames`); before these are made, a nest that
+    has them cannot be executed.
     """
 
     members: Mapping[str, Sequence[int]]
@@ -33,6 +47,8 @@ class Binding:
     blocks: Mapping[str, int]
     memory: Mapping[str, tuple[np.ndarray[Any, Any], int]]
     numbers: Sequence[int] = ()
+    frame: Sequence[int] = ()
+    taps: Sequence[int] = ()
 
 
 def interpret(nest: Nest, binding: Binding, tiles: range | None = None) -> None:
@@ -89,8 +105,56 @@ class _Machine:
                             self.run(statement.body)
                 case Tabulate():
                     self.tabulate(statement)
+                case Fill():
+                    self.fill(statement)
+                case Write():
+                    self.write_rows(statement)
                 case Assign():
                     self.assign(statement)
+
+    def fill(self, statement: Fill) -> None:
+        taps, phases, plane, halo, channel, *_ = self.binding.frame
+        self.cells.update((("taps", n), offset) for n, offset in enumerate(self.binding.taps))
+        array, base = self.binding.memory[statement.source.buffer]
+        base += self.offset(statement.source)
+        first, start = (each.evaluate(self.names) for each in (statement.first, statement.start))
+        begin, end = first // taps, self.least(statement.last) // taps
+        span = range(start, self.least(statement.stop) + halo)
+        for c, phase, position in itertools.product(range(begin, end), range(phases), span):
+            at, *bounds = self.binding.frame[HEAD + phase * PHASE :][:PHASE]
+            digits = self.digits(position)
+            limits = zip(digits, bounds[::2], bounds[1::2], strict=True)
+            inside = all(low <= digit < high for digit, low, high in limits)
+            at += base + c * channel
+            at += sum(x * step for x, step in zip(digits, self.described(0), strict=True))
+            place = ((c - begin) * phases + phase) * plane + position - start
+            self.cells[statement.buffer, place] = array[at] if inside else array.dtype.type(0)
+
+    def write_rows(self, statement: Write) -> None:
+        array, base = self.binding.memory[statement.target.buffer]
+        base += self.offset(statement.target)
+        first, start = (each.evaluate(self.names) for each in (statement.first, statement.start))
+        for row in range(first, self.least(statement.last)):
+            for position in range(start, self.least(statement.stop)):
+                digits = self.digits(position)
+                if all(x < n for x, n in zip(digits, self.described(2), strict=True)):
+                    at = base + (row - first) * self.number(statement.rows)
+                    at += sum(x * step for x, step in zip(digits, self.described(1), strict=True))
+                    place = (row - first) * self.names["N_TASK"] + position - start
+                    array[at] = self.cells[statement.buffer, place]
+
+    def digits(self, position: int) -> list[int]:
+        """The digits of a flat position, the first one being open."""
+        digits: list[int] = []
+        for count in reversed(self.binding.frame[5 : 4 + AXES]):
+            position, digit = divmod(position, count)
+            digits.insert(0, digit)
+        return [position, *digits]
+
+    def described(self, what: int) -> Sequence[int]:
+        """For each axis 0: the image's stride, 1: the output's stride, 2: the output's extent."""
+        begin = 4 + AXES + what * AXES
+        return self.binding.frame[begin : begin + AXES]
 
     def tabulate(self, statement: Tabulate) -> None:
         tensor = self.nest.tensors[statement.slot].name

@@ -144,7 +144,11 @@ class Schedule:
     def blocks(self) -> tuple[str, ...]:
         """The run-time block sizes, in order of use."""
         steps = dict.fromkeys(s.step for s in self.splits if isinstance(s.step, str))
-        return (*steps, *(("PITCH", "LEAD") if self.stage else ()), *(("FRAME",) if self.framed else ()))
+        return (
+            *steps,
+            *(("PITCH", "LEAD") if self.stage else ()),
+            *(("FRAME",) if self.framed else ()),
+        )
 
     def split_of(self, group: str) -> list[Split]:
         """The splits of one group, outermost first."""

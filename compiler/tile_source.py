@@ -118,9 +118,7 @@ class TileSource:
         counts = f"{rows.inside or rows.size}, {lanes.inside or lanes.size}"
         neighbours = lane_step == "1"
         if neighbours and self.is_scratch(target):
-            self.line(
-                f"update_rows({target.buffer}, {first}, {row_step}, {tile.buffer}, {again})"
-            )
+            self.line(f"update_rows({target.buffer}, {first}, {row_step}, {tile.buffer}, {again})")
             return
         if neighbours:
             self.line(f"if {' and '.join(tests) or 'True'}:")

@@ -37,7 +37,12 @@ __all__ = [
 
 def choose(step: Geometry, machine: Machine) -> Choice:
     """The schedule for a step in canonical form."""
-    return framed(step, machine) or packed(step, machine) or turned(step, machine) or streamed(as_bits(step), machine)
+    return (
+        framed(step, machine)
+        or packed(step, machine)
+        or turned(step, machine)
+        or streamed(as_bits(step), machine)
+    )
 
 
 USUAL = (8, 24, 512)

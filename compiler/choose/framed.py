@@ -30,8 +30,6 @@ WASTE = 2.0
 TILES = ((1, 8), (2, 4), (3, 4), (4, 3), (6, 2))
 """Rows and vectors of register tiles, for 16 registers."""
 
-FRAME_BYTES = 160 << 10
-STAGE_BYTES = 768 << 10
 LONGEST = 2048
 """Flat positions of a task, at most."""
 
@@ -128,9 +126,9 @@ def framed_blocks(
     channels = k // taps
     held = max(1, machine.l1_bytes * 3 // 4 // (width * size) // taps)
     held = ceil(channels / ceil(channels / held))
-    plane = FRAME_BYTES // (held * phases * size) - halo
-    stage = STAGE_BYTES // (rounded(min(m, 512), rows) * size)
-    n_task = max(4 * width, min(LONGEST, plane, stage) // width * width)
+    plane = machine.l2_bytes * 5 // 16 // (held * phases * size) - halo
+    stage = machine.l2_bytes * 3 // 2 // (rounded(min(m, 512), rows) * size)
+    n_task = max(width, min(LONGEST, plane, stage) // width * width)
     n_task = rounded(ceil(n / ceil(n / n_task)), width)
     m_task = min(rounded(m, rows), rounded(512, rows))
     task = m_task, n_task

@@ -64,6 +64,9 @@ def frame(nest: Nest, schedule: Schedule) -> Nest:
     outside = {tensor: Ref(tensor, _outside(nest, tensor)) for tensor in (name, out)}
     fill = Fill(buffer, outside[name], at("n_task"), ends["n"], at("k_block"), ends["k"])
     rows = nest.stride(out, "m") or 0
+    if rows:
+        terms = (*outside[out].terms, Term(at("m_task"), rows))
+        outside[out] = replace(outside[out], terms=terms)
     write = Write(outside[out], STAGE, rows, at("m_task"), ends["m"], at("n_task"), ends["n"])
 
     def rewrite(statement: Statement) -> Statement:

@@ -136,7 +136,8 @@ def _rows(e: Emitter, d: _Description, start: Any, end: Any) -> Iterator[tuple[A
     b = e.builder
     row = d.counts[-1]
     number = b.udiv(start, row)
-    digits, rest = [], number
+    digits: list[Any] = []
+    rest = number
     for count in (d.counts[1], d.counts[0]):
         digits.insert(0, b.urem(rest, count))
         rest = b.udiv(rest, count)
@@ -248,9 +249,7 @@ def _gather(
             with _steps(e, start, middle, width) as x:
                 at = b.shl(x, e.integer(1))
                 low = e.load(element, b.gep(from_, [at]), width, None)
-                high = e.load(
-                    element, b.gep(from_, [b.add(at, e.integer(width))]), width, None
-                )
+                high = e.load(element, b.gep(from_, [b.add(at, e.integer(width))]), width, None)
                 even = b.shuffle_vector(low[0], high[0], picks(range(0, 2 * width, 2)))
                 e.store(element, b.gep(into, [x]), [even], width, None)
             with _steps(e, middle, stop, 1) as x:
