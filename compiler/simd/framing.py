@@ -118,12 +118,12 @@ class _Description:
     def number(self, place: int) -> Any:
         return self.e.builder.load(self.e.builder.gep(self.base, [self.e.integer(place)]))
 
-    def phase(self, number: Any) -> Callable[[int], Any]:
+    def phase(self, number: Any) -> list[Any]:
         """What describes one of the phases."""
         b = self.e.builder
         begin = b.add(self.e.integer(HEAD), b.mul(number, self.e.integer(PHASE)))
         place = b.gep(self.base, [begin])
-        return lambda n: b.load(b.gep(place, [self.e.integer(n)]))
+        return [b.load(b.gep(place, [self.e.integer(n)])) for n in range(PHASE)]
 
 
 @contextmanager
@@ -170,28 +170,26 @@ def _fill(e: Emitter, image: Pointer, width: int, values: Sequence[Any]) -> None
     begin = b.udiv(first_, d.taps)
     channels = b.sub(b.udiv(last_, d.taps), begin)
     size = b.mul(d.phases, d.plane)
-    source = b.mul(begin, d.channel)
-    with _rows(e, d, start_, b.add(stop_, d.halo)) as (digits, origin, x, stop):
-        row = source
-        for digit, step in zip(digits, d.steps, strict=False):
-            row = b.add(row, b.mul(digit, step))
-        with for_range(b, d.phases, intp=I64) as number:
-            phase = d.phase(number.index)
+    end = b.add(stop_, d.halo)
+    with for_range(b, d.phases, intp=I64) as number:
+        base, *bounds = d.phase(number.index)
+        source = b.add(base, b.mul(begin, d.channel))
+        target = b.sub(b.mul(number.index, d.plane), start_)
+        with _rows(e, d, start_, end) as (digits, origin, x, stop):
             inside = ir.Constant(ir.IntType(1), 1)
-            for n, digit in enumerate(digits):
-                inside = b.and_(inside, b.icmp_signed(">=", digit, phase(1 + 2 * n)))
-                inside = b.and_(inside, b.icmp_signed("<", digit, phase(2 + 2 * n)))
-            low = _least(b, _most(b, phase(2 * AXES - 1), x), stop)
-            high = _most(b, _least(b, phase(2 * AXES), stop), low)
+            row = source
+            for n, (digit, step) in enumerate(zip(digits, d.steps, strict=False)):
+                inside = b.and_(inside, b.icmp_signed(">=", digit, bounds[2 * n]))
+                inside = b.and_(inside, b.icmp_signed("<", digit, bounds[2 * n + 1]))
+                row = b.add(row, b.mul(digit, step))
+            low = _least(b, _most(b, bounds[-2], x), stop)
+            high = _most(b, _least(b, bounds[-1], stop), low)
             high = b.select(inside, high, low)
-            at = b.add(row, phase(0))
-            to = b.add(b.mul(number.index, d.plane), b.sub(origin, start_))
+            to = b.add(target, origin)
             with for_range(b, channels, intp=I64) as channel:
-                from_ = b.gep(image_, [b.add(at, b.mul(channel.index, d.channel))])
+                from_ = b.gep(image_, [b.add(row, b.mul(channel.index, d.channel))])
                 into = b.gep(buffer_, [b.add(to, b.mul(channel.index, size))])
-                _clear(e, image.element, into, x, low, width)
-                _gather(e, image.element, from_, d.steps[-1], into, low, high, width)
-                _clear(e, image.element, into, high, stop, width)
+                _gather(e, image.element, from_, d.steps[-1], into, (x, low, high, stop), width)
 
 
 def _write(e: Emitter, out: Pointer, width: int, values: Sequence[Any]) -> None:
@@ -215,66 +213,84 @@ def _write(e: Emitter, out: Pointer, width: int, values: Sequence[Any]) -> None:
 # --- pieces of rows -------------------------------------------------------------------------------
 
 
-def _clear(e: Emitter, element: str, into: Any, start: Any, stop: Any, width: int) -> None:
-    """Zeros, up to a whole vector more than asked for."""
-    b = e.builder
-    zero = [e.zero(ir.VectorType(scalar_type(element), width))]
-    with _steps(e, start, stop, width) as x:
-        e.store(element, b.gep(into, [x]), zero, width, None)
-
-
 def _gather(
-    e: Emitter, element: str, from_: Any, step: Any, into: Any, start: Any, stop: Any, width: int
+    e: Emitter, element: str, from_: Any, step: Any, into: Any, row: tuple[Any, ...], width: int
 ) -> None:
-    """Copy elements that lie ``step`` apart, writing up to a whole vector more."""
+    """A row of a frame: zeros, elements that lie ``step`` apart, and zeros.
+
+    ``row`` is where these begin and end. Up to a vector more is written.
+    """
     b = e.builder
-    one = b.icmp_signed("==", step, e.integer(1))
-    two = b.icmp_signed("==", step, e.integer(2))
-    with b.if_else(one) as (neighbours, apart):
-        with neighbours:
-            whole = b.add(start, b.and_(b.sub(stop, start), e.integer(-width)))
-            with _steps(e, start, whole, width) as x:
-                found = e.load(element, b.gep(from_, [x]), width, None)
-                e.store(element, b.gep(into, [x]), found, width, None)
-            with b.if_then(b.icmp_signed("<", whole, stop)):
-                mask = e.lanes_below(b.sub(stop, whole), 0, width)
-                found = e.load(element, b.gep(from_, [whole]), width, mask)
-                e.store(element, b.gep(into, [whole]), found, width, None)
+    begin, low, high, stop = row
+    zero = [e.zero(ir.VectorType(scalar_type(element), width))]
+    with b.if_else(b.icmp_signed("==", step, e.integer(1))) as (neighbours, apart):
+        with neighbours, _steps(e, begin, stop, width) as x:
+            after = b.icmp_signed("<=", b.add(x, e.integer(width)), high)
+            whole = b.and_(b.icmp_signed(">=", x, low), after)
+            at = b.gep(from_, [x])
+            with b.if_else(whole) as (all_, some):
+                with all_:
+                    found = e.load(element, at, width, None)
+                    e.store(element, b.gep(into, [x]), found, width, None)
+                with some:
+                    above = b.not_(e.lanes_below(b.sub(low, x), 0, width))
+                    mask = b.and_(above, e.lanes_below(b.sub(high, x), 0, width))
+                    found = e.load(element, at, width, mask)
+                    e.store(element, b.gep(into, [x]), found, width, None)
         with apart:
+            with _steps(e, begin, low, width) as x:
+                e.store(element, b.gep(into, [x]), zero, width, None)
             # The last element of a pair of vectors lies behind what is asked for.
-            room = b.sub(b.sub(stop, start), e.integer(1))
-            room = b.select(b.icmp_signed(">", room, e.integer(0)), room, e.integer(0))
+            room = _most(b, b.sub(b.sub(high, low), e.integer(1)), e.integer(0))
+            two = b.icmp_signed("==", step, e.integer(2))
             pairs = b.select(two, b.and_(room, e.integer(-width)), e.integer(0))
-            middle = b.add(start, pairs)
-            with _steps(e, start, middle, width) as x:
-                at = b.shl(x, e.integer(1))
-                low = e.load(element, b.gep(from_, [at]), width, None)
-                high = e.load(element, b.gep(from_, [b.add(at, e.integer(width))]), width, None)
-                even = b.shuffle_vector(low[0], high[0], picks(range(0, 2 * width, 2)))
+            middle = b.add(low, pairs)
+            with _steps(e, low, middle, width) as x:
+                at = b.gep(from_, [b.shl(x, e.integer(1))])
+                first = e.load(element, at, width, None)
+                second = e.load(element, b.gep(at, [e.integer(width)]), width, None)
+                even = b.shuffle_vector(first[0], second[0], picks(range(0, 2 * width, 2)))
                 e.store(element, b.gep(into, [x]), [even], width, None)
-            with _steps(e, middle, stop, 1) as x:
+            with _steps(e, middle, high, 1) as x:
                 found = e.load(element, b.gep(from_, [b.mul(x, step)]), 1, None)
                 e.store(element, b.gep(into, [x]), found, 1, None)
+            with _steps(e, high, stop, width) as x:
+                e.store(element, b.gep(into, [x]), zero, width, None)
 
 
 def _scatter(
     e: Emitter, element: str, from_: Any, into: Any, step: Any, start: Any, stop: Any, width: int
 ) -> None:
-    """Copy elements to where they lie ``step`` apart."""
+    """Copy elements to where they lie ``step`` apart.
+
+    What is left behind whole vectors is copied with some of these again, in vectors of half the
+    width where there is no whole one.
+    """
     b = e.builder
-    with b.if_else(b.icmp_signed("==", step, e.integer(1))) as (neighbours, apart):
-        with neighbours:
-            whole = b.add(start, b.and_(b.sub(stop, start), e.integer(-width)))
-            with _steps(e, start, whole, width) as x:
-                found = e.load(element, b.gep(from_, [x]), width, None)
-                e.store(element, b.gep(into, [x]), found, width, None)
-            with b.if_then(b.icmp_signed("<", whole, stop)):
-                mask = e.lanes_below(b.sub(stop, whole), 0, width)
-                found = e.load(element, b.gep(from_, [whole]), width, None)
-                e.store(element, b.gep(into, [whole]), found, width, mask)
-        with apart, _steps(e, start, stop, 1) as x:
-            found = e.load(element, b.gep(from_, [x]), 1, None)
-            e.store(element, b.gep(into, [b.mul(x, step)]), found, 1, None)
+    count = b.sub(stop, start)
+    near = b.icmp_signed("==", step, e.integer(1))
+
+    def move(x: Any, lanes: int) -> None:
+        found = e.load(element, b.gep(from_, [x]), lanes, None)
+        e.store(element, b.gep(into, [x]), found, lanes, None)
+
+    half = max(width // 2, 1)
+    wide = b.and_(near, b.icmp_signed(">=", count, e.integer(width)))
+    with b.if_else(wide) as (vectors, others):
+        with vectors:
+            last = b.sub(stop, e.integer(width))
+            with _steps(e, start, last, width) as x:
+                move(x, width)
+            move(last, width)
+        with others:
+            some = b.and_(near, b.icmp_signed(">=", count, e.integer(half)))
+            with b.if_else(some) as (halves, apart):
+                with halves:
+                    move(start, half)
+                    move(b.sub(stop, e.integer(half)), half)
+                with apart, _steps(e, start, stop, 1) as x:
+                    found = e.load(element, b.gep(from_, [x]), 1, None)
+                    e.store(element, b.gep(into, [b.mul(x, step)]), found, 1, None)
 
 
 @contextmanager
