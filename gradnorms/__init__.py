@@ -20,6 +20,7 @@ outputs. From that follow, without a gradient of a parameter being formed unless
 Every function is one program that einsumc traces; the formulas stand with the layers.
 """
 
+from .convolutions import Convolution, TransposedConvolution
 from .embeddings import Embedding, TiedEmbedding, tied
 from .layer import Layer
 from .layers import LSTM, Bilinear, GroupNorm, LayerNorm, Linear, LoRA, Projection, RMSNorm
@@ -35,6 +36,7 @@ from .steps import (
 __all__ = [
     "LSTM",
     "Bilinear",
+    "Convolution",
     "Embedding",
     "GroupNorm",
     "Layer",
@@ -44,6 +46,7 @@ __all__ = [
     "Projection",
     "RMSNorm",
     "TiedEmbedding",
+    "TransposedConvolution",
     "clip_coefficients",
     "clipped_sums",
     "dot_products",

@@ -79,6 +79,8 @@ class Layer:
 
 
 def _is_option(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_option, value))
     return value is None or isinstance(value, bool | int | float | str)
 
 

@@ -138,7 +138,7 @@ class Dispatcher(PlanCache):
         """What `_call` does, if the layout may be new or an argument unusual."""
         for operand in operands:
             if hasattr(operand, "__einsumc_call__"):  # the function around it is being traced
-                options = {"out": out, "dtype": dtype, "order": order, "casting": casting}
+                options = {"out": out, "dtype": dtype, "casting": casting, "sizes": self.sizes}
                 return operand.__einsumc_call__(self._subscripts, operands, options)
         order, casting = _check_order(order), _check_casting(casting)
         if dtype is not None:

@@ -51,7 +51,7 @@ _FEW = 16
 
 _kept = Kept("intermediates")
 
-_zero = np.zeros(1, "c16")
+ZEROS = np.zeros(1, "c16")
 """What is read where a statement sets elements to zero."""
 
 
@@ -438,7 +438,7 @@ def _moves(step: Step, sliced: Sliced, given: Layouts) -> list[list[int]]:
     return [[each.get(s.index, 0) for each in grow] for s in sliced.slices]
 
 
-_ZERO_AT = _zero.__array_interface__["data"][0]
+_ZERO_AT = ZEROS.__array_interface__["data"][0]
 
 
 def _bound(

@@ -7,17 +7,19 @@ such as the root of a complex number, are evaluated by NumPy.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..compiler.finish import finish_of, has_kernel, operands_of
 from ..compiler.machine import Target
-from ..compiler.program import Program, Statement, evaluate_statement
+from ..compiler.pad import pad
+from ..compiler.program import Program, Statement, evaluate_statement, scattered
+from ..compiler.regions import ZERO, boxes
 from ..compiler.schedule import Schedule
-from ..compiler.steps import elements_of, steps
-from .execute import Layouts, Step, Steps, strides_of
+from ..compiler.steps import elements_of, steps, with_elements
+from .execute import ZEROS, Layouts, Step, Steps, strides_of
 from .kernels import Kernel, kernel
 from .machine import machine
 from .operands import KERNEL_DTYPES
@@ -32,7 +34,8 @@ class ProgramExecution:
     """A prepared program. Calling it writes the results.
 
     Attributes:
-        program: what is computed, in the order of execution.
+        program: what is computed, in the order of execution; a statement that leaves its tensors
+            is several, each a box of it.
         steps: for each statement its kernel, or None if NumPy evaluates it.
         dtypes: of every tensor.
         last: for each statement the intermediates that are not needed after it.
@@ -47,6 +50,7 @@ class ProgramExecution:
         """Compute into ``results``; all arrays have the layouts that were prepared for."""
         arrays = dict(zip(self.program.inputs, operands, strict=True))
         arrays.update(zip(self.program.results, results, strict=True))
+        arrays[ZERO] = ZEROS
         shapes, sizes = self.program.shapes, self.program.sizes
         for statement, step, last in zip(
             self.program.statements, self.steps, self.last, strict=True
@@ -57,16 +61,23 @@ class ProgramExecution:
             if step is not None:
                 step.run(arrays)
             else:
-                _by_numpy(statement, arrays, sizes)
+                _by_numpy(statement, arrays, sizes, shapes)
             for name in last:
                 del arrays[name]
 
 
-def _by_numpy(statement: Statement, arrays: Mapping[str, Array], sizes: Mapping[str, int]) -> None:
+def _by_numpy(
+    statement: Statement,
+    arrays: Mapping[str, Array],
+    sizes: Mapping[str, int],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> None:
     """Do a statement that has no kernel: its dtypes or functions are unknown, or it is empty."""
-    target = arrays[statement.target.tensor]
+    target = statement.target
     value = evaluate_statement(statement, arrays, sizes)
-    np.copyto(target, value, casting="unsafe")
+    if not target.is_plain:
+        value = scattered(value, target, shapes[target.tensor])
+    np.copyto(arrays[target.tensor], value, casting="unsafe")
 
 
 def prepare_program(
@@ -84,7 +95,7 @@ def prepare_program(
         obtain: gets the kernels.
     """
     host = machine()
-    program = steps(program, optimize, host)
+    program = with_elements(pad(steps(program, optimize, host)))
     dtypes = {name: np.dtype(element) for name, element in elements_of(program).items()}
     shapes, sizes = program.shapes, program.sizes
     known = {
@@ -92,14 +103,18 @@ def prepare_program(
         for name, dtype in dtypes.items()
     }
     makers = {dtype: Steps(host, obtain, dtype) for dtype in {*map(_wide, dtypes.values())}}
-    made: list[Step | None] = []
+    made: list[tuple[Statement, Step | None]] = []
     for statement in program.statements:
         if not _has_kernel(statement, dtypes, sizes):
-            made.append(None)
+            made.append((statement, None))
             continue
-        wide = _wide(dtypes[statement.factors[0].tensor])
-        made.append(makers[wide].make(statement, sizes, known))
-    return ProgramExecution(program, tuple(made), dtypes, _last_uses(program))
+        maker = makers[_wide(dtypes[statement.factors[0].tensor])]
+        known[ZERO] = (), dtypes[statement.factors[0].tensor]
+        for box in boxes(statement, shapes, sizes):
+            step = maker.make(box.statement, box.extents, known)
+            made.append((box.statement, step))
+    program = replace(program, statements=tuple(statement for statement, _ in made))
+    return ProgramExecution(program, tuple(step for _, step in made), dtypes, _last_uses(program))
 
 
 _HALVES = {np.dtype("f2"), np.dtype("f4")}
@@ -133,7 +148,7 @@ def _has_kernel(
 
 def _last_uses(program: Program) -> tuple[tuple[str, ...], ...]:
     """For each statement the intermediates that no later one reads."""
-    kept = {*program.inputs, *program.results}
+    kept = {*program.inputs, *program.results, ZERO}
     found = []
     for statement in reversed(program.statements):
         names = dict.fromkeys([*(a.tensor for a in statement.accesses), statement.target.tensor])

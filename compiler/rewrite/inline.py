@@ -42,7 +42,9 @@ def inlinable(program: Program) -> list[str]:
     names = {
         statement.target.tensor: None
         for statement in program.statements
-        if statement.epilogue is None and statement.target.tensor not in program.results
+        if statement.epilogue is None
+        and statement.target.is_plain
+        and statement.target.tensor not in program.results
     }
     elements = {tensor.name for tensor in program.tensors if tensor.element}
     for statement in program.statements:

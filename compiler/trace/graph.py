@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..errors import EinsumError
 from ..resolve import resolve
 from ..subscripts import Subscripts, Term
+from ..windows import Given
 from .location import Location, TraceError
 from .number import Number, Shapes
 
@@ -81,11 +82,13 @@ class Elementwise:
 class Contract:
     """An einsum. The arguments have the dtype of the result.
 
-    If it is `exact`, an axis of extent 1 does not broadcast, but for those of an ellipsis.
+    If it is `exact`, an axis of extent 1 does not broadcast, but for those of an ellipsis. `given`
+    are extents that were asked for.
     """
 
     subscripts: Subscripts
     exact: bool = False
+    given: Given = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,8 +225,8 @@ def _shape(node: Node, known: Shapes, operands: Sequence[tuple[int, ...]]) -> tu
             return given[0]
         case Elementwise():
             return _broadcast(given)
-        case Contract(subscripts, exact):
-            expression = resolve(subscripts, given)
+        case Contract(subscripts, exact, asked):
+            expression = resolve(subscripts, given, asked)
             if exact and any(
                 None in axes[: term.ellipsis] or None in axes[len(axes) - _after(term) :]
                 for axes, term in zip(expression.inputs, subscripts.inputs, strict=True)

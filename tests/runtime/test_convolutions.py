@@ -208,17 +208,6 @@ def test_a_product_of_a_tensor_with_itself_moved_is_not_symmetric():
     np.testing.assert_array_equal(einsum("i+1 k, j-1 k -> i j", a, a, sizes=sizes), expected)
 
 
-def test_a_traced_function_refuses_windows_and_sizes():
-    @compile_einsum
-    def blurred(image, taps):
-        return einsum("y+k-1 x, k -> y x", image, taps)
-
-    with pytest.raises(EinsumError, match="sums of indices is not traced yet"):
-        blurred(integers(5, 4), integers(3))
-    with pytest.raises(EinsumError, match="sizes are for equations"):
-        compile_einsum(blurred.__wrapped__, sizes={"y": 3})
-
-
 def test_an_axis_that_is_read_with_gaps_is_cut_to_what_is_read():
     check("n c 4*y+k, c r, r k s -> n s y", (2, 3, 37), (3, 4), (4, 1, 5))
 
