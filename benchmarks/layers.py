@@ -47,7 +47,7 @@ class Layer:
 
     def equation(self) -> str:
         """The layer in affine notation."""
-        positions, taps = "zyx"[-self.axes :], "jkl"[-self.axes :]
+        positions, taps = "zyx"[-self.axes :], "mkl"[-self.axes :]
         if self.taps == 1:
             taps = ""
         space = [self._axis(y, k) for y, k in zip(positions, taps or positions, strict=True)]
@@ -71,7 +71,7 @@ class Layer:
         groups = 1 if self.depthwise else self.groups
         found = {"n": self.batch, "c": self.channels // groups, "o": self.filters // groups}
         found |= {"g": groups} | dict.fromkeys("zyx"[-self.axes :], self.output)
-        found |= dict.fromkeys("jkl"[-self.axes :], self.taps)
+        found |= dict.fromkeys("mkl"[-self.axes :], self.taps)
         used = self.equation().replace("->", " ").replace(",", " ")
         return {index: extent for index, extent in found.items() if index in used}
 

@@ -36,7 +36,7 @@ __all__ = ["AXES", "HEAD", "PHASE", "Layout", "Window", "Windows", "layout", "wi
 AXES = 4
 """Axes of a flat position: so many digits it has in the kernel, those in front being zero."""
 
-HEAD = 20
+HEAD = 21
 """Numbers at the head of a description: see `Layout.description`."""
 
 PHASE = 1 + 2 * AXES
@@ -197,18 +197,19 @@ class Layout:
         size = len(self.phases) * plane
         return [channel * size + offset for channel in range(channels) for offset in each]
 
-    def description(self, plane: int) -> list[int]:
+    def description(self, plane: int, ahead: int) -> list[int]:
         """What a kernel is told.
 
         Taps and phases, elements of a phase, the halo, the stride of channels, the digits of all
         axes but the first, for each axis the image's and the output's stride and the output's
-        extent, and then the `phases`.
+        extent, by how many elements what is copied next lies further on, and then the `phases`.
         """
         head = [len(self.taps), len(self.phases), plane, self.halo, self.channel]
         head += self.counts[1:]
         head += [axis.step for axis in self.axes]
         head += [axis.out for axis in self.axes]
         head += [axis.count for axis in self.axes]
+        head.append(ahead)
         assert len(head) == HEAD
         return [*head, *(number for phase in self.phases for number in phase)]
 

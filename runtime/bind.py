@@ -49,7 +49,7 @@ def argument_array(
             frames, plane = layout_of(choice, step), values["plane"]
             arguments.append(len(parameters) + len(descriptions))
             if name == "frame":
-                descriptions += frames.description(plane)
+                descriptions += frames.description(plane, _ahead(choice, step, values))
             else:
                 held = values["K_BLOCK"] // len(frames.taps)
                 descriptions += frames.table(plane, held)
@@ -62,3 +62,14 @@ def argument_array(
         else:
             arguments.append(values[name])
     return np.array(arguments + descriptions, dtype=np.int64)
+
+
+def _ahead(choice: Choice, step: Geometry, values: Mapping[str, int]) -> int:
+    """By how many elements what a kernel copies into its next frame lies further on."""
+    image = step.strides[choice.operands[1]]
+    first, *_ = choice.members["k"]
+    if values["K_BLOCK"] < values["K"]:
+        taps = values["K"] // step.extents[first]
+        return values["K_BLOCK"] // taps * image[first]
+    batch = choice.members.get("b", ())
+    return image[batch[-1]] if batch and values["N_TASK"] >= values["N"] else 0

@@ -173,7 +173,7 @@ def _frames(call: Call) -> dict[str, list[int]]:
         return {}
     found, plane = layout_of(call.choice, call.step), call.values["plane"]
     held = call.values["K_BLOCK"] // len(found.taps)
-    return {"frame": found.description(plane), "taps": found.table(plane, held)}
+    return {"frame": found.description(plane, 0), "taps": found.table(plane, held)}
 
 
 # --- statements -----------------------------------------------------------------------------------

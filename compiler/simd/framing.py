@@ -114,6 +114,7 @@ class _Description:
         self.steps = [self.number(4 + AXES + n) for n in range(AXES)]
         self.outs = [self.number(4 + 2 * AXES + n) for n in range(AXES)]
         self.extents = [self.number(4 + 3 * AXES + n) for n in range(AXES)]
+        self.ahead = self.number(HEAD - 1)
 
     def number(self, place: int) -> Any:
         return self.e.builder.load(self.e.builder.gep(self.base, [self.e.integer(place)]))
@@ -189,7 +190,7 @@ def _fill(e: Emitter, image: Pointer, width: int, values: Sequence[Any]) -> None
             with for_range(b, channels, intp=I64) as channel:
                 from_ = b.gep(image_, [b.add(row, b.mul(channel.index, d.channel))])
                 into = b.gep(buffer_, [b.add(to, b.mul(channel.index, size))])
-                _gather(e, image.element, from_, d.steps[-1], into, (x, low, high, stop), width)
+                _gather(e, image.element, from_, d, into, (x, low, high, stop), width)
 
 
 def _write(e: Emitter, out: Pointer, width: int, values: Sequence[Any]) -> None:
@@ -214,20 +215,28 @@ def _write(e: Emitter, out: Pointer, width: int, values: Sequence[Any]) -> None:
 
 
 def _gather(
-    e: Emitter, element: str, from_: Any, step: Any, into: Any, row: tuple[Any, ...], width: int
+    e: Emitter,
+    element: str,
+    from_: Any,
+    d: _Description,
+    into: Any,
+    row: tuple[Any, ...],
+    width: int,
 ) -> None:
-    """A row of a frame: zeros, elements that lie ``step`` apart, and zeros.
+    """A row of a frame: zeros, elements that are as far apart as the image's last axis says, zeros.
 
     ``row`` is where these begin and end. Up to a vector more is written.
     """
     b = e.builder
     begin, low, high, stop = row
+    step = d.steps[-1]
     zero = [e.zero(ir.VectorType(scalar_type(element), width))]
     with b.if_else(b.icmp_signed("==", step, e.integer(1))) as (neighbours, apart):
         with neighbours, _steps(e, begin, stop, width) as x:
             after = b.icmp_signed("<=", b.add(x, e.integer(width)), high)
             whole = b.and_(b.icmp_signed(">=", x, low), after)
             at = b.gep(from_, [x])
+            e.prefetch(b.gep(at, [d.ahead]))
             with b.if_else(whole) as (all_, some):
                 with all_:
                     found = e.load(element, at, width, None)
@@ -247,6 +256,7 @@ def _gather(
             middle = b.add(low, pairs)
             with _steps(e, low, middle, width) as x:
                 at = b.gep(from_, [b.shl(x, e.integer(1))])
+                e.prefetch(b.gep(at, [d.ahead]))
                 first = e.load(element, at, width, None)
                 second = e.load(element, b.gep(at, [e.integer(width)]), width, None)
                 even = b.shuffle_vector(first[0], second[0], picks(range(0, 2 * width, 2)))
