@@ -17,7 +17,7 @@ from numba.core.cgutils import for_range
 from ..frames import AXES, HEAD, PHASE
 from .emitter import Emitter, picks
 from .registry import literals, operation
-from .tiles import I64, Pointer, scalar_type
+from .tiles import I32, I64, Pointer, scalar_type
 
 
 @operation
@@ -127,42 +127,46 @@ class _Description:
         return [b.load(b.gep(place, [self.e.integer(n)])) for n in range(PHASE)]
 
 
-@contextmanager
-def _rows(e: Emitter, d: _Description, start: Any, end: Any) -> Iterator[tuple[Any, ...]]:
-    """The rows of flat positions ``start .. end``: digits but the last, position, last digits.
+_Plane = Callable[[Sequence[Any]], tuple[Any, Any]]
+"""Whether the rows with these first digits are of interest, and what they begin at."""
 
-    Yields the digits, the flat position at which the row begins, and from where to where the last
-    digit runs.
+
+@contextmanager
+def _rows(
+    e: Emitter, d: _Description, start: Any, end: Any, plane: _Plane
+) -> Iterator[tuple[Any, ...]]:
+    """The rows of flat positions ``start .. end``, those with the same first digits together.
+
+    Yields what ``plane`` says of the first digits, the last digit but one, the flat position where
+    the row begins, and from where to where the last digit runs.
     """
     b = e.builder
-    row = d.counts[-1]
-    number = b.udiv(start, row)
-    digits: list[Any] = []
-    rest = number
-    for count in (d.counts[1], d.counts[0]):
-        digits.insert(0, b.urem(rest, count))
-        rest = b.udiv(rest, count)
-    values = [start, rest, *digits, b.sub(start, b.mul(number, row))]
-    places = [_variable(e, value) for value in values]
-    head, body, done = (b.append_basic_block(f"rows.{n}") for n in ("head", "body", "done"))
-    b.branch(head)
-    b.position_at_end(head)
-    b.cbranch(b.icmp_signed("<", b.load(places[0]), end), body, done)
-    b.position_at_end(body)
-    here, *now, x = (b.load(place) for place in places)
-    stop = _least(b, row, b.add(x, b.sub(end, here)))
-    yield now, b.sub(here, x), x, stop
-    b.store(b.add(here, b.sub(stop, x)), places[0])
-    b.store(e.integer(0), places[-1])
-    carry: Any = e.integer(1)
-    for n in (2, 1, 0):
-        moved = b.add(now[n], carry)
-        if n:
-            full = b.icmp_signed("==", moved, d.counts[n - 1])
-            moved, carry = b.select(full, e.integer(0), moved), b.zext(full, I64)
-        b.store(moved, places[1 + n])
-    b.branch(head)
-    b.position_at_end(done)
+    middle, length = d.counts[-2:]
+    number = b.udiv(start, length)
+    rest = b.udiv(number, middle)
+    firsts = [b.udiv(rest, d.counts[0]), b.urem(rest, d.counts[0])]
+    values = [start, b.urem(number, middle), b.sub(start, b.mul(number, length)), *firsts]
+    here_, y_, x_, *firsts_ = (_variable(e, value) for value in values)
+    with _while(e, lambda: b.icmp_signed("<", b.load(here_), end)):
+        digits = [b.load(place) for place in firsts_]
+        told = plane(digits)
+
+        def is_next() -> Any:
+            inside = b.icmp_signed("<", b.load(y_), middle)
+            return b.and_(inside, b.icmp_signed("<", b.load(here_), end))
+
+        with _while(e, is_next):
+            here, y, x = b.load(here_), b.load(y_), b.load(x_)
+            stop = _least(b, length, b.add(x, b.sub(end, here)))
+            yield *told, y, b.sub(here, x), x, stop
+            b.store(b.add(here, b.sub(stop, x)), here_)
+            b.store(b.add(y, e.integer(1)), y_)
+            b.store(e.integer(0), x_)
+        b.store(e.integer(0), y_)
+        following = b.add(digits[1], e.integer(1))
+        full = b.icmp_signed("==", following, d.counts[0])
+        b.store(b.select(full, e.integer(0), following), firsts_[1])
+        b.store(b.add(digits[0], b.zext(full, I64)), firsts_[0])
 
 
 def _fill(e: Emitter, image: Pointer, width: int, values: Sequence[Any]) -> None:
@@ -174,23 +178,32 @@ def _fill(e: Emitter, image: Pointer, width: int, values: Sequence[Any]) -> None
     end = b.add(stop_, d.halo)
     with for_range(b, d.phases, intp=I64) as number:
         base, *bounds = d.phase(number.index)
+        limits = list(zip(bounds[::2], bounds[1::2], strict=True))
         source = b.add(base, b.mul(begin, d.channel))
         target = b.sub(b.mul(number.index, d.plane), start_)
-        with _rows(e, d, start_, end) as (digits, origin, x, stop):
+
+        def plane(
+            digits: Sequence[Any], limits: Sequence[Any] = limits, source: Any = source
+        ) -> tuple[Any, Any]:
             inside = ir.Constant(ir.IntType(1), 1)
-            row = source
-            for n, (digit, step) in enumerate(zip(digits, d.steps, strict=False)):
-                inside = b.and_(inside, b.icmp_signed(">=", digit, bounds[2 * n]))
-                inside = b.and_(inside, b.icmp_signed("<", digit, bounds[2 * n + 1]))
-                row = b.add(row, b.mul(digit, step))
-            low = _least(b, _most(b, bounds[-2], x), stop)
-            high = _most(b, _least(b, bounds[-1], stop), low)
-            high = b.select(inside, high, low)
-            to = b.add(target, origin)
+            for digit, limit, step in zip(digits, limits, d.steps, strict=False):
+                inside = b.and_(inside, _is_within(b, digit, *limit))
+                source = b.add(source, b.mul(digit, step))
+            return inside, source
+
+        last = _Ends(e, *limits[-1], width)
+        with _rows(e, d, start_, end, plane) as (inside, row, y, origin, x, stop):
+            inside = b.and_(inside, _is_within(b, y, *limits[-2]))
+            at = b.gep(image_, [b.add(row, b.mul(y, d.steps[-2]))])
+            to = b.gep(buffer_, [b.add(target, origin)])
             with for_range(b, channels, intp=I64) as channel:
-                from_ = b.gep(image_, [b.add(row, b.mul(channel.index, d.channel))])
-                into = b.gep(buffer_, [b.add(to, b.mul(channel.index, size))])
-                _gather(e, image.element, from_, d, into, (x, low, high, stop), width)
+                from_ = b.gep(at, [b.mul(channel.index, d.channel)])
+                into = b.gep(to, [b.mul(channel.index, size)])
+                with b.if_else(inside) as (within, outside):
+                    with within:
+                        _gather(e, image.element, from_, d, into, last, (x, stop), width)
+                    with outside:
+                        _clear(e, image.element, into, x, stop, width)
 
 
 def _write(e: Emitter, out: Pointer, width: int, values: Sequence[Any]) -> None:
@@ -198,20 +211,55 @@ def _write(e: Emitter, out: Pointer, width: int, values: Sequence[Any]) -> None:
     b, d = e.builder, _Description(e, args_, frame_)
     with for_range(b, rows_, intp=I64) as number:
         begin = b.mul(number.index, step_)
-        held = b.gep(stage_, [b.mul(number.index, pitch_)])
-        with _rows(e, d, start_, stop_) as (digits, origin, x, stop):
+        held = b.gep(stage_, [b.sub(b.mul(number.index, pitch_), start_)])
+
+        def plane(digits: Sequence[Any], begin: Any = begin) -> tuple[Any, Any]:
             inside = ir.Constant(ir.IntType(1), 1)
-            to = begin
-            for digit, step, extent in zip(digits, d.outs, d.extents, strict=False):
+            for digit, extent, step in zip(digits, d.extents, d.outs, strict=False):
                 inside = b.and_(inside, b.icmp_signed("<", digit, extent))
-                to = b.add(to, b.mul(digit, step))
+                begin = b.add(begin, b.mul(digit, step))
+            return inside, begin
+
+        with _rows(e, d, start_, stop_, plane) as (inside, row, y, origin, x, stop):
             end = _most(b, _least(b, d.extents[-1], stop), x)
+            inside = b.and_(inside, b.icmp_signed("<", y, d.extents[-2]))
             end = b.select(inside, end, x)
-            from_ = b.gep(held, [b.sub(origin, start_)])
-            _scatter(e, out.element, from_, b.gep(out_, [to]), d.outs[-1], x, end, width)
+            into = b.gep(out_, [b.add(row, b.mul(y, d.outs[-2]))])
+            from_ = b.gep(held, [origin])
+            _scatter(e, out.element, from_, into, d.outs[-1], x, end, width)
 
 
 # --- pieces of rows -------------------------------------------------------------------------------
+
+
+class _Ends:
+    """Where the last digit lies in the image, and vectors of it that tell which lanes do."""
+
+    def __init__(self, e: Emitter, low: Any, high: Any, width: int) -> None:
+        b, self.e, self.width = e.builder, e, width
+        self.low, self.high = low, high
+        self.lanes = ir.Constant(ir.VectorType(I32, width), list(range(width)))
+        self.lows, self.highs = (e.splat(b.trunc(each, I32), width) for each in (low, high))
+
+    def whole(self, x: Any) -> Any:
+        """Whether all lanes from ``x`` on do."""
+        b = self.e.builder
+        after = b.icmp_signed("<=", b.add(x, self.e.integer(self.width)), self.high)
+        return b.and_(b.icmp_signed(">=", x, self.low), after)
+
+    def mask(self, x: Any) -> Any:
+        """Which of them do."""
+        b = self.e.builder
+        digits = b.add(self.e.splat(b.trunc(x, I32), self.width), self.lanes)
+        above = b.icmp_signed(">=", digits, self.lows)
+        return b.and_(above, b.icmp_signed("<", digits, self.highs))
+
+
+def _clear(e: Emitter, element: str, into: Any, start: Any, stop: Any, width: int) -> None:
+    """Zeros, up to a vector more than asked for."""
+    zero = e.zero(ir.VectorType(scalar_type(element), width))
+    with _steps(e, start, stop, width) as x:
+        e.store(element, e.builder.gep(into, [x]), [zero], width, None)
 
 
 def _gather(
@@ -220,52 +268,64 @@ def _gather(
     from_: Any,
     d: _Description,
     into: Any,
-    row: tuple[Any, ...],
+    ends: _Ends,
+    row: tuple[Any, Any],
     width: int,
 ) -> None:
-    """A row of a frame: zeros, elements that are as far apart as the image's last axis says, zeros.
+    """A row of a frame: zeros, elements that are as far apart as the last axis says, and zeros.
 
-    ``row`` is where these begin and end. Up to a vector more is written.
+    Up to a vector more than asked for is written.
     """
     b = e.builder
-    begin, low, high, stop = row
+    start, stop = row
     step = d.steps[-1]
-    zero = [e.zero(ir.VectorType(scalar_type(element), width))]
-    with b.if_else(b.icmp_signed("==", step, e.integer(1))) as (neighbours, apart):
-        with neighbours, _steps(e, begin, stop, width) as x:
-            after = b.icmp_signed("<=", b.add(x, e.integer(width)), high)
-            whole = b.and_(b.icmp_signed(">=", x, low), after)
-            at = b.gep(from_, [x])
+
+    def loaded(at: Any, apart: int, mask: Any) -> list[Any]:
+        """A vector of elements that are neighbours, or have one between them."""
+        if apart == 1:
+            return e.load(element, at, width, mask)
+        # No element is read behind the last one of those that are asked for.
+        parts = []
+        for first in (0, width // 2):
+            half = None
+            if mask is not None:
+                twice = [first + n // 2 for n in range(width)]
+                half = b.shuffle_vector(mask, ir.Constant(mask.type, ir.Undefined), picks(twice))
+                even = ir.Constant(mask.type, [n % 2 == 0 for n in range(width)])
+                half = b.and_(half, even)
+            place = b.gep(at, [e.integer(2 * first)])
+            parts += e.load(element, place, width, half)
+        return [b.shuffle_vector(*parts, picks(range(0, 2 * width, 2)))]
+
+    def beside(apart: int) -> None:
+        with _steps(e, start, stop, width) as x:
+            at = b.gep(from_, [b.mul(x, e.integer(apart))])
             e.prefetch(b.gep(at, [d.ahead]))
+            # The second of the last two vectors would reach one element too far.
+            whole = ends.whole(b.add(x, e.integer(apart - 1)) if apart > 1 else x)
+            if apart > 1:
+                whole = b.and_(whole, b.icmp_signed(">=", x, ends.low))
             with b.if_else(whole) as (all_, some):
                 with all_:
-                    found = e.load(element, at, width, None)
-                    e.store(element, b.gep(into, [x]), found, width, None)
+                    e.store(element, b.gep(into, [x]), loaded(at, apart, None), width, None)
                 with some:
-                    above = b.not_(e.lanes_below(b.sub(low, x), 0, width))
-                    mask = b.and_(above, e.lanes_below(b.sub(high, x), 0, width))
-                    found = e.load(element, at, width, mask)
+                    found = loaded(at, apart, ends.mask(x))
                     e.store(element, b.gep(into, [x]), found, width, None)
-        with apart:
-            with _steps(e, begin, low, width) as x:
-                e.store(element, b.gep(into, [x]), zero, width, None)
-            # The last element of a pair of vectors lies behind what is asked for.
-            room = _most(b, b.sub(b.sub(high, low), e.integer(1)), e.integer(0))
-            two = b.icmp_signed("==", step, e.integer(2))
-            pairs = b.select(two, b.and_(room, e.integer(-width)), e.integer(0))
-            middle = b.add(low, pairs)
-            with _steps(e, low, middle, width) as x:
-                at = b.gep(from_, [b.shl(x, e.integer(1))])
-                e.prefetch(b.gep(at, [d.ahead]))
-                first = e.load(element, at, width, None)
-                second = e.load(element, b.gep(at, [e.integer(width)]), width, None)
-                even = b.shuffle_vector(first[0], second[0], picks(range(0, 2 * width, 2)))
-                e.store(element, b.gep(into, [x]), [even], width, None)
-            with _steps(e, middle, high, 1) as x:
-                found = e.load(element, b.gep(from_, [b.mul(x, step)]), 1, None)
-                e.store(element, b.gep(into, [x]), found, 1, None)
-            with _steps(e, high, stop, width) as x:
-                e.store(element, b.gep(into, [x]), zero, width, None)
+
+    with b.if_else(b.icmp_signed("==", step, e.integer(1))) as (neighbours, others):
+        with neighbours:
+            beside(1)
+        with others, b.if_else(b.icmp_signed("==", step, e.integer(2))) as (every_other, apart):
+            with every_other:
+                beside(2)
+            with apart:
+                low = _least(b, _most(b, ends.low, start), stop)
+                high = _most(b, _least(b, ends.high, stop), low)
+                _clear(e, element, into, start, low, width)
+                with _steps(e, low, high, 1) as x:
+                    found = e.load(element, b.gep(from_, [b.mul(x, step)]), 1, None)
+                    e.store(element, b.gep(into, [x]), found, 1, None)
+                _clear(e, element, into, high, stop, width)
 
 
 def _scatter(
@@ -319,6 +379,25 @@ def _steps(e: Emitter, start: Any, stop: Any, step: int) -> Iterator[Any]:
     x.add_incoming(b.add(x, e.integer(step)), b.block)
     b.branch(head)
     b.position_at_end(done)
+
+
+@contextmanager
+def _while(e: Emitter, test: Callable[[], Any]) -> Iterator[None]:
+    """A loop that goes on as long as ``test`` says so."""
+    b = e.builder
+    head, body, done = (b.append_basic_block(f"while.{n}") for n in ("head", "body", "done"))
+    b.branch(head)
+    b.position_at_end(head)
+    b.cbranch(test(), body, done)
+    b.position_at_end(body)
+    yield
+    b.branch(head)
+    b.position_at_end(done)
+
+
+def _is_within(b: ir.IRBuilder, digit: Any, low: Any, high: Any) -> Any:
+    """Whether a digit lies in the image; none is negative."""
+    return b.and_(b.icmp_signed(">=", digit, low), b.icmp_signed("<", digit, high))
 
 
 def _least(b: ir.IRBuilder, x: Any, y: Any) -> Any:
