@@ -33,7 +33,7 @@ class TorchConvolutions(Torch):
         self, case: Case, arrays: Mapping[str, np.ndarray], programs: Sequence[Program]
     ) -> Iterator[tuple[str, Callable[[], Tensor]]]:
         """The equation as a sequence of convolutions, for several orders of contraction."""
-        if case.expression.is_plain:
+        if case.expression.is_plain and case.kind != "convolution":
             raise Unsupported("not a convolution")
         for label, steps in _sequences(case):
             try:
@@ -44,8 +44,8 @@ class TorchConvolutions(Torch):
 
     def statement(self, program: Steps, statement: Statement) -> Callable[..., Tensor]:
         """A function of a statement's factors."""
-        affine = [len(axis.names) > 1 for f in statement.factors for axis in f.subscripts]
-        if not any(affine):
+        plain = all(axis.is_index for f in statement.factors for axis in f.subscripts)
+        if plain and len(program.statements) > 1:
             return self.contracted(statement)
         if len(statement.factors) != 2:
             raise Unsupported("a window of more than two factors")
@@ -69,10 +69,10 @@ class _Convolution:
 
     def __init__(self, library: Any, program: Steps, statement: Statement) -> None:
         self.library, self.sizes = library, program.sizes
-        windows = [any(len(a.names) > 1 for a in f.subscripts) for f in statement.factors]
-        if sum(windows) != 1:
+        windows = [any(not a.is_index for a in f.subscripts) for f in statement.factors]
+        if all(windows):
             raise Unsupported("not one image")
-        self.place = windows.index(True)
+        self.place = windows.index(True) if any(windows) else 0  # that of a 1x1 convolution
         image, weight = statement.factors[self.place], statement.factors[1 - self.place]
         kept = statement.kept
         self.shape = program.shapes[image.tensor]
@@ -88,7 +88,8 @@ class _Convolution:
         axes = [n for n, axis in enumerate(image.subscripts) if not axis.is_index]
         # Other axes that lie between those or behind them stay where they are.
         others = [n for i, n in plain.items() if i not in self.weight]
-        axes = sorted([*axes, *(n for n in others if n > axes[0])])
+        first = axes[0] if axes else min(plain[i] for i in self.channels)
+        axes = sorted([*axes, *(n for n in others if n > first)])
         if len(axes) > 3:
             raise Unsupported("more than three axes")
         self.batch = [i for i, n in plain.items() if n in others and n not in axes]

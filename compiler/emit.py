@@ -45,6 +45,9 @@ class _Source(TileSource):
         self.line("def kernel(args, begin, end, scratch):")
         self.depth += 1
         self.prologue()
+        for statement in walk(self.nest.body):
+            if isinstance(statement, Tabulate) and self.is_again(statement):
+                self.line(f"{statement.table}_of = -1")
         head = len(self.lines)
         for statement in self.nest.body:
             self.statement(statement)
@@ -119,9 +122,13 @@ class _Source(TileSource):
                 table = statement.table
                 if statement.lead is not None:
                     table = f"advance({table}, {statement.lead} - ({statement.start} - ({start})))"
+                again = self.is_again(statement)
+                if again:
+                    self.line(f"if {table}_of != {start}:")
+                    self.line(f"    {table}_of = {start}")
                 self.line(
-                    f"tabulate(args, {statement.group}_group, {statement.slot}, {start}, {stop},"
-                    f" {table})"
+                    f"{'    ' * again}tabulate(args, {statement.group}_group, {statement.slot},"
+                    f" {start}, {stop}, {table})"
                 )
             case Fill():
                 self.fill(statement)
@@ -129,6 +136,11 @@ class _Source(TileSource):
                 self.write(statement)
             case _:
                 self.register_tile(statement)
+
+    def is_again(self, statement: Tabulate) -> bool:
+        """Whether a table may be asked for when it is there already, of a sum that is short."""
+        around = self.schedule.outer
+        return self.schedule.recipe == "streamed" and statement.start.names[0] not in around
 
     def serial(self, loop: Loop) -> None:
         """A loop; an innermost one twice where its tiles may lie across an edge all the time."""

@@ -544,11 +544,11 @@ class Steps:
         if found is None:
             return None
         step = geometry_of(layouts, extents, self._accumulator, statement, found)
-        choice = form_of(step, self._host).numbered_choice
-        if choice.schedule.framed is None:
+        form = form_of(step, self._host)
+        if form.numbered_choice.schedule.framed is None:
             return None
         try:
-            self._obtain(choice.schedule, self._host.target)
+            self._kernel(form)
         except KernelMissing:
             return None
         return found

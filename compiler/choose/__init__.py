@@ -15,7 +15,7 @@ from ..geometry import Geometry
 from ..machine import Machine
 from ..schedule import Schedule
 from .choice import Choice
-from .framed import framed, framed_blocks, layout_of
+from .framed import framed, framed_blocks, layout_of, other_tiles
 from .general import Kind, general, general_schedule
 from .packed import packed, packed_blocks
 from .streamed import is_held, is_small, streamed, streamed_blocks
@@ -55,6 +55,9 @@ def substitutes(step: Geometry, machine: Machine) -> Iterator[Choice]:
     They are what steps of the same layout and of other sizes have. Kernels take any extents, so
     they compute this step as well, if not as fast. The last one is the general schedule.
     """
+    if step.windows is not None:
+        yield from other_tiles(step, machine)
+        return
     names = tuple(step.extents)
     nearest = tuple(_near(extent, USUAL) for extent in step.extents.values())
     sizes = [

@@ -8,7 +8,7 @@ collect in scratch too, from where rows of the output are written.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import ceil
 
 from ..frames import AXES, Layout, layout
@@ -24,6 +24,9 @@ ELEMENTS = ("f4", "f8", "i4", "i8", "u4", "u8")
 
 MOST_TAPS = 512
 
+MOST_DIGITS = 1 << 30
+"""Of one axis: lanes are counted in 32 bits."""
+
 WASTE = 2.0
 """Flat positions for each element of the output, at most."""
 
@@ -34,14 +37,19 @@ LONGEST = 2048
 """Flat positions of a task, at most."""
 
 
-def framed(step: Geometry, machine: Machine) -> Choice | None:
-    """The framed recipe, where the step is a product with windows that it can hold."""
+def framed(
+    step: Geometry, machine: Machine, tile: tuple[int, int] | None = None
+) -> Choice | None:
+    """The framed recipe, where the step is a product with windows that it can hold.
+
+    ``tile`` are the register tile's rows and vectors, by default the best ones.
+    """
     windows = step.windows
     if windows is None or step.finish is not None or step.over or step.factors != 2:
         return None
     if {*step.elements, step.accumulator} - {step.accumulator} or step.accumulator not in ELEMENTS:
         return None
-    image, other, out = step.strides[windows.operand], step.strides[1 - windows.operand], None
+    image, other = step.strides[windows.operand], step.strides[1 - windows.operand]
     out = step.strides[-1]
     taps = [i for i in step.reduced if i in windows.taps]
     rest = [i for i in step.reduced if i not in windows.taps]
@@ -58,11 +66,13 @@ def framed(step: Geometry, machine: Machine) -> Choice | None:
         return None
     if step.volume(taps) > MOST_TAPS or any(abs(out.get(i, 0)) == 0 for i in step.kept):
         return None
+    if any(image[i] == 1 and step.extents[i] > 4 for i in members["b"]):
+        return None  # the neighbours are lanes as they are: channels last, depthwise
     found = layout(step, members["n"], members["k"])
-    if found.positions > WASTE * found.valid + 64 or len(found.phases) > 2 * len(found.taps):
+    if found.positions > WASTE * found.valid + 64 or found.counts[-1] > MOST_DIGITS:
         return None
     lanes = vector_lanes(step.accumulator, machine.target.vector_bytes)
-    rows, vectors = _tile(step.volume(members["m"]))
+    rows, vectors = tile or _tile(step.volume(members["m"]))
     width = vectors * lanes
     operands = (1 - windows.operand, windows.operand)
     members = {group: each for group, each in members.items() if each or group != "b"}
@@ -102,6 +112,14 @@ def framed(step: Geometry, machine: Machine) -> Choice | None:
         framed="x1",
     )
     return Choice(schedule, members, operands)
+
+
+def other_tiles(step: Geometry, machine: Machine) -> Iterator[Choice]:
+    """The same with other register tiles, for want of a kernel."""
+    for tile in reversed(TILES):
+        choice = framed(step, machine, tile)
+        if choice is not None:
+            yield choice
 
 
 def _tile(rows: int) -> tuple[int, int]:
