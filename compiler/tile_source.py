@@ -27,7 +27,7 @@ from .loopnest import (
     Term,
     Write,
 )
-from .schedule import Schedule, vector_lanes
+from .schedule import STRIP, Schedule, vector_lanes
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,7 @@ class TileSource:
         lane_axis, lane_guard = self.axis(lanes, "columns")
         in_memory = self.is_guarded(statement)
         runs = self.runs(statement, row_axis, lane_axis)
+        self.ask_for_strip(statement, row_axis, lane_axis)
         part = in_memory and False in self.whole.values()
         tests = []
         for axis, guard in ((row_axis, row_guard), (lane_axis, lane_guard)):
@@ -265,7 +266,7 @@ class TileSource:
             self.finish(statement, rows, lanes, counts)
             return
         panel = not in_register and self.is_panel(target)
-        if panel and inside and self.copied_part(statement, rows, lanes):
+        if panel and self.copied(statement, rows, lanes, inside=inside):
             return
         values = [
             self.load(factor, rows, lanes, counts, element, wide=panel and not inside)
@@ -380,14 +381,36 @@ class TileSource:
                 self.line(f"prefetch({factor.buffer}, {first}, {step}, {lanes.size})")
         self.firsts.update(firsts)
 
-    def copied_part(self, statement: Assign, rows: Axis, lanes: Axis) -> bool:
-        """Fill the edge of a panel element by element, unless it is a single run of neighbours."""
+    def ask_for_strip(self, statement: Assign, rows: Axis, lanes: Axis) -> None:
+        """Where a panel is filled in strips, ask for what the next strip reads at this place."""
+        job = next(
+            (p for p in self.schedule.packs if statement.target.buffer == f"{p.operand}_panel"),
+            None,
+        )
+        if job is None or not job.strips or rows.size > 1:
+            return
+        (factor,) = statement.factors
+        ahead = moved_to(factor, {"k": Affine((("ahead", 1),))})
+        runs, self.in_runs = self.in_runs, True
+        first, _, lane_step = self.steps(ahead, rows, lanes)
+        self.in_runs = runs
+        if lane_step == "1":
+            self.line(f"ahead = min(k + {STRIP}, k_block_end - 1)")
+            self.line(f"fetch_rows({factor.buffer}, {first}, 0, 1, {lanes.size})")
+
+    def copied(self, statement: Assign, rows: Axis, lanes: Axis, *, inside: bool) -> bool:
+        """Fill the edge of a panel element by element, unless it is a single run of neighbours.
+
+        So is a whole tile whose elements lie apart: to collect them in a register takes longer.
+        """
         (factor,) = statement.factors
         source, row_step, lane_step = self.steps(factor, rows, lanes)
         if rows.size == 1 and lane_step == "1":
             return False
         panel = statement.target.buffer
         if row_step == "1" and any(panel == f"{p.operand}_panel" for p in self.schedule.panels):
+            return False
+        if not inside and (lane_step in ("0", "1") or (row_step == "1" and rows.size > 1)):
             return False
         place, pitch, _ = self.steps(statement.target, rows, lanes)
         counts = f"{rows.inside or rows.size}, {lanes.inside or lanes.size}"

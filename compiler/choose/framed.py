@@ -37,9 +37,7 @@ LONGEST = 2048
 """Flat positions of a task, at most."""
 
 
-def framed(
-    step: Geometry, machine: Machine, tile: tuple[int, int] | None = None
-) -> Choice | None:
+def framed(step: Geometry, machine: Machine, tile: tuple[int, int] | None = None) -> Choice | None:
     """The framed recipe, where the step is a product with windows that it can hold.
 
     ``tile`` are the register tile's rows and vectors, by default the best ones.
@@ -108,7 +106,7 @@ def framed(
         row_tile=rows,
         lane_tile=width,
         vector_bytes=machine.target.vector_bytes,
-        packs=(Pack("x0", "m_block", "m", rows, depth),),
+        packs=(Pack("x0", "m_block", "m", rows, depth, strips=depth == 1),),
         framed="x1",
     )
     return Choice(schedule, members, operands)

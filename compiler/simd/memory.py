@@ -9,18 +9,24 @@ tile goes through the stack, row by row: edges are rare, and the code for them s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import gcd
 from typing import Any
 
+from llvmlite import ir
 from numba.core import types
 from numba.core.cgutils import for_range
 
 from .emitter import Emitter
 from .registry import literals, operation
 from .runs import Spill, each_element, load_clamped, load_runs, step_to, store_runs
+from .tables import steps_by
 from .tiles import I64, Pointer, Tile, planes, scalar_bytes, scalar_type
 from .transpose import transposed
 
 CACHE_LINE = 64  # bytes
+
+PIECE = 4
+"""Elements that a partial tile moves at once: even of short runs, most are in whole pieces."""
 
 
 @operation
@@ -212,29 +218,60 @@ def copy_part(
     columns: Any,
     width: Any,
 ) -> Any:
-    """Copy ``rows x columns`` elements that lie anywhere into a panel, one by one.
+    """Copy ``rows x columns`` elements that lie anywhere into a panel.
 
-    A row of the panel is ``width`` long and ``pitch`` from the next; the rest of it is zero.
+    A row of the panel is ``width`` long and ``pitch`` from the next; the rest of it is zero. What
+    lies inside is moved in pieces of a few columns: as a vector where they are neighbours.
     """
-    if not (isinstance(panel, Pointer) and isinstance(p, Pointer)):
+    sizes = literals(width)
+    if sizes is None or not (isinstance(panel, Pointer) and isinstance(p, Pointer)):
         return None
+    piece = gcd(sizes[0], PIECE)
+    count = sizes[0] // piece
+    scalar = scalar_type(panel.element)
 
     def lowering(e: Emitter, values: Sequence[Any]) -> None:
         b = e.builder
-        rows_, columns_, width_ = values[7:]
-        scalar = scalar_type(panel.element)
+        rows_, columns_ = values[7:9]
+
+        def move(to: Any, at: Any, lanes: int, inside: Any = None) -> None:
+            found = e.load(p.element, e.address(p.element, values[3], at), lanes, None)
+            unit = scalar if lanes == 1 else ir.VectorType(scalar, lanes)
+            if scalar_bytes(panel.element) > scalar_bytes(p.element):
+                found = [b.fpext(value, unit) for value in found]
+            if inside is not None:
+                found = [b.select(inside, value, e.zero(unit)) for value in found]
+            e.store(panel.element, e.address(panel.element, values[0], to), found, lanes, None)
+
         with for_range(b, rows_, intp=I64) as row:
             source = b.add(values[4], step_to(e, (row_step, values[5]), row.index))
             target = b.add(values[1], b.mul(values[2], row.index))
-            with for_range(b, width_, intp=I64) as lane:
-                inside = b.icmp_signed("<", lane.index, columns_)
-                index = b.select(inside, lane.index, e.integer(0))
-                at = b.add(source, step_to(e, (lane_step, values[6]), index))
-                found = e.load(p.element, e.address(p.element, values[3], at), 1, None)
-                if scalar_bytes(panel.element) > scalar_bytes(p.element):
-                    found = [b.fpext(value, scalar) for value in found]
-                kept = [b.select(inside, value, e.zero(scalar)) for value in found]
-                to = e.address(panel.element, values[0], b.add(target, lane.index))
-                e.store(panel.element, to, kept, 1, None)
+            with for_range(b, e.integer(count), intp=I64) as number:
+                first = b.mul(number.index, e.integer(piece))
+                lanes = [b.add(first, e.integer(lane)) for lane in range(piece)]
+                places = [b.add(target, lane) for lane in lanes]
+
+                def found_at(lane: Any, source: Any = source) -> Any:
+                    return b.add(source, step_to(e, (lane_step, values[6]), lane))
+
+                whole = b.icmp_signed("<", lanes[-1], columns_)
+                with b.if_else(whole) as (then, otherwise):
+                    with then:
+                        if isinstance(lane_step, Pointer) and piece > 1:
+                            near = steps_by(e, b.gep(values[6], [first]), piece, 1)
+                            with b.if_else(near) as (together, apart):
+                                with together:
+                                    move(places[0], found_at(first), piece)
+                                with apart:
+                                    for place, lane in zip(places, lanes, strict=True):
+                                        move(place, found_at(lane), 1)
+                        else:
+                            for place, lane in zip(places, lanes, strict=True):
+                                move(place, found_at(lane), 1)
+                    with otherwise:
+                        for place, lane in zip(places, lanes, strict=True):
+                            inside = b.icmp_signed("<", lane, columns_)
+                            at = found_at(b.select(inside, lane, e.integer(0)))
+                            move(place, at, 1, inside)
 
     return types.void, lowering
