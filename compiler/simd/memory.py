@@ -248,30 +248,26 @@ def copy_part(
             target = b.add(values[1], b.mul(values[2], row.index))
             with for_range(b, e.integer(count), intp=I64) as number:
                 first = b.mul(number.index, e.integer(piece))
-                lanes = [b.add(first, e.integer(lane)) for lane in range(piece)]
-                places = [b.add(target, lane) for lane in lanes]
 
-                def found_at(lane: Any, source: Any = source) -> Any:
-                    return b.add(source, step_to(e, (lane_step, values[6]), lane))
+                def apart(first: Any = first, source: Any = source, target: Any = target) -> None:
+                    with for_range(b, e.integer(piece), intp=I64) as each:
+                        lane = b.add(first, each.index)
+                        inside = b.icmp_signed("<", lane, columns_)
+                        index = b.select(inside, lane, e.integer(0))
+                        at = b.add(source, step_to(e, (lane_step, values[6]), index))
+                        move(b.add(target, lane), at, 1, inside)
 
-                whole = b.icmp_signed("<", lanes[-1], columns_)
-                with b.if_else(whole) as (then, otherwise):
-                    with then:
-                        if isinstance(lane_step, Pointer) and piece > 1:
-                            near = steps_by(e, b.gep(values[6], [first]), piece, 1)
-                            with b.if_else(near) as (together, apart):
-                                with together:
-                                    move(places[0], found_at(first), piece)
-                                with apart:
-                                    for place, lane in zip(places, lanes, strict=True):
-                                        move(place, found_at(lane), 1)
-                        else:
-                            for place, lane in zip(places, lanes, strict=True):
-                                move(place, found_at(lane), 1)
-                    with otherwise:
-                        for place, lane in zip(places, lanes, strict=True):
-                            inside = b.icmp_signed("<", lane, columns_)
-                            at = found_at(b.select(inside, lane, e.integer(0)))
-                            move(place, at, 1, inside)
+                if isinstance(lane_step, Pointer) and piece > 1:
+                    whole = b.icmp_signed("<=", b.add(first, e.integer(piece)), columns_)
+                    looked = b.select(whole, first, e.integer(0))  # no table ends before a piece
+                    near = steps_by(e, b.gep(values[6], [looked]), piece, 1)
+                    with b.if_else(b.and_(whole, near)) as (together, otherwise):
+                        with together:
+                            at = b.add(source, step_to(e, (lane_step, values[6]), first))
+                            move(b.add(target, first), at, piece)
+                        with otherwise:
+                            apart()
+                else:
+                    apart()
 
     return types.void, lowering
