@@ -25,6 +25,9 @@ from .transpose import transposed
 
 CACHE_LINE = 64  # bytes
 
+AT_ONCE = 32
+"""Elements up to which code for each of them is short enough."""
+
 PIECE = 4
 """Elements that a partial tile moves at once: even of short runs, most are in whole pieces."""
 
@@ -139,12 +142,37 @@ def load_any(
     lanes: Any,
     *part: Any,
 ) -> Any:
-    """A tile of elements that lie anywhere, gathered one by one."""
+    """A tile of elements that lie anywhere, gathered one by one.
+
+    A whole tile of few goes to registers at once: what was stored in pieces is slow to load.
+    """
     kind = _tile(p, rows, columns, lanes)
     if kind is None:
         return None
 
+    def gathered(e: Emitter, values: Sequence[Any]) -> list[Any]:
+        b, count = e.builder, planes(kind.element)
+        units: list[list[Any]] = [[] for _ in range(count)]
+        for row in range(kind.rows):
+            begin = b.add(values[1], step_to(e, (row_step, values[2]), row))
+            for first in range(0, kind.columns, kind.lanes):
+                vectors: list[Any] = [ir.Constant(kind.unit, ir.Undefined)] * count
+                for lane in range(kind.lanes):
+                    at = b.add(begin, step_to(e, (lane_step, values[3]), first + lane))
+                    found = e.load(kind.element, e.address(kind.element, values[0], at), 1, None)
+                    place = ir.Constant(ir.IntType(32), lane)
+                    vectors = (
+                        [b.insert_element(v, x, place) for v, x in zip(vectors, found, strict=True)]
+                        if kind.lanes > 1
+                        else list(found)
+                    )
+                for plane, vector in zip(units, vectors, strict=True):
+                    plane.append(vector)
+        return [unit for plane in units for unit in plane]
+
     def lowering(e: Emitter, values: Sequence[Any]) -> Any:
+        if not part and kind.rows * kind.columns <= AT_ONCE:
+            return e.pack(kind, gathered(e, values))
         spill = Spill(e, kind)
         if part:
             spill.clear()
