@@ -162,13 +162,21 @@ def arrange(
 def with_extents(program: Program, extents: Mapping[str, int]) -> Program:
     """The program with other extents of some indices; operands keep their shapes."""
     sizes = {**program.sizes, **extents}
-    axes = {
-        target.tensor: tuple(sizes[index] for index in target.names)
-        for target in (statement.target for statement in program.statements)
-        if target.is_plain
-    }
+    axes = _shapes(program, sizes)
     tensors = tuple(Tensor(t.name, axes.get(t.name, t.axes)) for t in program.tensors)
     return replace(program, tensors=tensors, extents=tuple(sizes.items()))
+
+
+def _shapes(program: Program, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """The shapes of what is written; sums of indices are not sliced, and as long as they were."""
+    before = program.shapes
+    return {
+        target.tensor: tuple(
+            sizes[axis.names[0]] if axis.is_index else extent
+            for axis, extent in zip(target.subscripts, before[target.tensor], strict=True)
+        )
+        for target in (statement.target for statement in program.statements)
+    }
 
 
 def _sizes(
@@ -177,10 +185,9 @@ def _sizes(
     """The bytes of each intermediate."""
     adds = any(each.reduced for each in slices)
     sizes = {
-        statement.target.tensor: prod([extents[index] for index in statement.target.names])
-        * element.intermediate_bytes
-        for statement in program.statements
-        if adds or statement.target.tensor != program.result
+        name: prod(shape) * element.intermediate_bytes
+        for name, shape in _shapes(program, extents).items()
+        if adds or name != program.result
     }
     if adds and element.intermediate_bytes != element.operand_bytes:
         sizes[TOTAL] = sizes[program.result]
