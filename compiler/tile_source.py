@@ -7,6 +7,7 @@ follows from the steps from row to row and from lane to lane.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from math import gcd
 
@@ -41,6 +42,7 @@ class TileSource:
     loop: str = ""  # the innermost loop's index
     whole: dict[str, bool | None] = field(default_factory=dict)  # sides known to be whole or not
     fixed: dict[str, str] = field(default_factory=dict)  # parts of offsets named before that loop
+    tests: dict[str, str] = field(default_factory=dict)  # what is tested before that loop
     in_runs: bool = False  # what `runs` tests has been found true
     numbers: dict[tuple[int, str, str], str] = field(default_factory=dict)  # a formula's, typed
     values: int = 0  # parts of formulas that have a name
@@ -76,7 +78,7 @@ class TileSource:
             if guard and in_memory and axis.inside not in self.whole:
                 self.line(f"{axis.inside} = {guard}")
                 tests.append(f"{axis.inside} == {axis.size}")
-        tests += runs
+        tests += [self.tests.get(test, test) for test in runs]
         if isinstance(statement.add, str):
             self.update(statement, row_axis, lane_axis, tests)
             return
@@ -148,6 +150,21 @@ class TileSource:
                 if len(parts) > 1 or (text and not text.isidentifier()):
                     self.line(f"{ref.buffer}_at = {text}")
                     self.fixed[ref.buffer] = text
+
+    def name_tests(self, loop: Loop) -> None:
+        """Test once whether a panel's tiles are runs, where it is the same in all rounds."""
+        panels = {f"{pack.operand}_panel": pack.operand for pack in self.schedule.packs}
+        for tile in loop.body:
+            if isinstance(tile, Tabulate):
+                continue
+            statement, *sides = tile_of(tile)
+            operand = panels.get(statement.target.buffer)
+            if operand is None:
+                continue
+            for test in self.runs(statement, *(self.axis(side, "")[0] for side in sides)):
+                if not re.search(rf"\b{loop.index}\b", test):
+                    self.line(f"{operand}_runs = {test}")
+                    self.tests[test] = f"{operand}_runs"
 
     def name_firsts(self, statement: Assign, rows: Axis, lanes: Axis) -> None:
         """Compute the offsets of a tile's first elements once for the branches that follow."""
