@@ -176,13 +176,13 @@ def _whole(
     def fits(whole: Program) -> bool:
         return all(len(statement.factors) <= MOST_INLINED for statement in whole.statements)
 
-    candidates = {}
+    candidates, real = {}, element.startswith("f")
     for form, written in _forms(program):
         candidates[form] = cut(written)
         every = inlinable(written)
         alone = [name for name in every if fits(inlined(written, [name]))]
         for chosen in ([], every) if alone else ():
-            whole = inlined(written, chosen)
+            whole = inlined(written, chosen, real)
             if not fits(whole):
                 continue
             best, improved = cut(whole), True
@@ -190,7 +190,7 @@ def _whole(
                 improved = False
                 for name in alone if len(alone) <= MOST_TRIED else ():
                     others = [n for n in every if (n in chosen) != (n == name)]
-                    changed = inlined(written, others)
+                    changed = inlined(written, others, real)
                     if fits(changed) and cut(changed)[1].seconds < best[1].seconds:
                         best, chosen, improved = cut(changed), others, True
             if chosen:

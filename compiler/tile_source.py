@@ -251,7 +251,7 @@ class TileSource:
             self.finish(statement, rows, lanes, counts)
             return
         panel = not in_register and self.is_panel(target)
-        if panel and self.copied(statement, rows, lanes, inside=inside):
+        if panel and inside and self.copied_part(statement, rows, lanes):
             return
         values = [
             self.load(factor, rows, lanes, counts, element, wide=panel and not inside)
@@ -383,19 +383,14 @@ class TileSource:
             self.line(f"ahead = min(k + {STRIP}, k_block_end - 1)")
             self.line(f"fetch_rows({factor.buffer}, {first}, 0, 1, {lanes.size})")
 
-    def copied(self, statement: Assign, rows: Axis, lanes: Axis, *, inside: bool) -> bool:
-        """Fill the edge of a panel element by element, unless it is a single run of neighbours.
-
-        So is a whole tile whose elements lie apart: to collect them in a register takes longer.
-        """
+    def copied_part(self, statement: Assign, rows: Axis, lanes: Axis) -> bool:
+        """Fill the edge of a panel element by element, unless it is a single run of neighbours."""
         (factor,) = statement.factors
         source, row_step, lane_step = self.steps(factor, rows, lanes)
         if rows.size == 1 and lane_step == "1":
             return False
         panel = statement.target.buffer
         if row_step == "1" and any(panel == f"{p.operand}_panel" for p in self.schedule.panels):
-            return False
-        if not inside and (lane_step in ("0", "1") or (row_step == "1" and rows.size > 1)):
             return False
         place, pitch, _ = self.steps(statement.target, rows, lanes)
         counts = f"{rows.inside or rows.size}, {lanes.inside or lanes.size}"

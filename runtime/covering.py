@@ -73,14 +73,17 @@ def schedules_for(
         EinsumError: (a ValueError) the equation does not go together with the signature's extents,
             or the memory limit is too low for all of them.
     """
+    calls: Counter[_Call] = Counter()  # where extents are fixed, many are alike
     asked: Counter[frozenset[Schedule]] = Counter()
     problem: EinsumError | None = None
     for call in _calls(subscripts, signature, sizes):
         if isinstance(call, EinsumError):
             problem = call
-            continue
+        else:
+            calls[call] += 1
+    for call, times in calls.items():
         try:
-            asked[call.schedules(optimize, memory_limit)] += 1
+            asked[call.schedules(optimize, memory_limit)] += times
         except EinsumError as error:  # sizes for which the limit is too low
             problem = error
     if not asked and problem is not None:
