@@ -110,8 +110,7 @@ def schedules_for_function(function: CompiledFunction, signature: Signature) -> 
             except EinsumError as error:  # sizes that do not go together in this function
                 problem = error
                 continue
-            steps = (step.choice.schedule for step in execution.steps if step is not None)
-            asked[frozenset(steps)] += 1
+            asked[frozenset(step.choice.schedule for step in execution.steps)] += 1
     if not asked and problem is not None:
         raise problem
     every: frozenset[Schedule] = frozenset().union(*asked)

@@ -135,6 +135,22 @@ def test_a_memory_limit_does_not_cut_windows():
     check(text, (4, 16, 12, 12), (16, 3, 3), (8, 16), memory_limit="20 KiB")
 
 
+@pytest.mark.parametrize("limit", [None, "2 KiB"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "n y x, c k m -> n c 2*y+k+m 2*x+k-m",
+        "n y x, c k m -> n c y+k+m 3*x",  # with elements that nothing meets
+    ],
+)
+def test_sums_that_meet_in_several_ways(text, limit):
+    check(text, (5, 6, 7), (3, 3, 2), memory_limit=limit)
+
+
+def test_an_output_that_repeats_an_index_of_windows():
+    check("y y-1, y -> y y", (3, 2), (3,))
+
+
 def test_a_padded_copy_under_a_memory_limit():
     check("n c y+k+m-1, k m, o c -> n o y", (4, 6, 30), (3, 2), (8, 6), memory_limit="6 KiB")
 
