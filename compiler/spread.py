@@ -47,6 +47,9 @@ _MOST_PARTS = 1 << 18
 _LONGEST_HALF = 1 << 16
 """Products of a sum in half precision that are added up in one go, if there are few outputs."""
 
+_LINE = 16
+"""Elements of a cache line in f4: parts of so many use whole lines where they are neighbours."""
+
 _ALONE = 192
 """Positions along an output's side that are work for a thread of its own."""
 
@@ -169,7 +172,8 @@ def _cut(
     pieces = [p for p in range(2, most + 1) if extent % p == 0 and extent // p >= least]
     if wanted < 2 or not pieces:
         return None
-    count = min(pieces, key=lambda p: abs(p - wanted))
+    near = [p for p in pieces if wanted <= 2 * p and extent // p % _LINE == 0]
+    count = min(near or pieces, key=lambda p: abs(p - wanted))
     fresh = (f"{index}_{k}" for k in range(len(sizes) + 2))
     outer, inner = [name for name in fresh if name not in sizes][:2]
     length = extent // count

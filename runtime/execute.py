@@ -20,6 +20,7 @@ from ..compiler.factorize import Factorization, factorize
 from ..compiler.finish import operands_of
 from ..compiler.geometry import Geometry
 from ..compiler.machine import Target
+from ..compiler.margin import with_margins
 from ..compiler.merge import in_registers
 from ..compiler.pad import pad
 from ..compiler.program import Program, Statement, from_expression
@@ -266,7 +267,8 @@ def _prepared(
 
     if memory_limit is None:
         if optimize is True and copies:
-            program = in_registers(factorization.program, element(dtype), host)
+            program = with_margins(factorization.program, element(dtype), host)
+            program = in_registers(program, element(dtype), host)
             factorization = replace(factorization, program=program)
         program = pad(factorization.program)
         layouts = _layouts(program, given, wide)
