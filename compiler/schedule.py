@@ -37,12 +37,17 @@ class Split:
         return f"{self.group}_{self.suffix}"
 
 
+STRIP = 8
+"""Positions of ``k`` along which whole lines of an operand are packed before the next ones are."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pack:
     """Copy what a tile of ``operand`` needs into scratch, at the head of the loop ``inside``.
 
     The panel holds ``width`` positions of ``group`` side by side, for one position of the reduced
-    group ``k`` after the other: the order in which the microkernel reads them.
+    group ``k`` after the other: the order in which the microkernel reads them. Panel after panel
+    is filled, or several at once in ``strips`` of a few positions of ``k``.
     """
 
     operand: str
@@ -50,6 +55,7 @@ class Pack:
     group: str
     width: int
     depth: int  # positions of k that are moved at once, as the rows of a register tile
+    strips: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +126,7 @@ class Schedule:
     stage: Stage | None = None
     linear: tuple[tuple[str, str, int | str], ...] = ()  # the one stride of a composite group
     mirrored: bool = False
+    framed: str | None = None  # the operand that is held in frames: see :mod:`.frames`
     formula: Value | None = None
     reads: int = 0
     numbers: int = 0
@@ -143,7 +150,11 @@ class Schedule:
     def blocks(self) -> tuple[str, ...]:
         """The run-time block sizes, in order of use."""
         steps = dict.fromkeys(s.step for s in self.splits if isinstance(s.step, str))
-        return (*steps, *(("PITCH", "LEAD") if self.stage is not None else ()))
+        return (
+            *steps,
+            *(("PITCH", "LEAD") if self.stage else ()),
+            *(("FRAME",) if self.framed else ()),
+        )
 
     def split_of(self, group: str) -> list[Split]:
         """The splits of one group, outermost first."""

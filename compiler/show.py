@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 
 from .affine import Affine
 from .cost import Cost
-from .loopnest import Assign, Group, Kind, Loop, Nest, Ref, Statement, Tabulate, Term, Tiles
+from .loopnest import (
+    Assign,
+    Fill,
+    Group,
+    Kind,
+    Loop,
+    Nest,
+    Ref,
+    Statement,
+    Tabulate,
+    Term,
+    Tiles,
+    Write,
+)
 from .program import Program
 from .program import Statement as Step
 from .schedule import Schedule
@@ -43,11 +57,23 @@ def _lines(statement: Statement, depth: int) -> list[str]:
             span = f"{statement.start}..{least(statement.stop)}"
             tensor = statement.table.split("_")[0]
             return [f"{pad}tabulate {statement.table} = offsets of {tensor} at {span}"]
+        case Fill():
+            spans = f"{_span(statement.start, statement.stop)}, "
+            spans += _span(statement.first, statement.last)
+            return [f"{pad}frame {statement.buffer} = {ref(statement.source)} at {spans}"]
+        case Write():
+            spans = f"{_span(statement.first, statement.last)}, "
+            spans += _span(statement.start, statement.stop)
+            return [f"{pad}rows {ref(statement.target)} = {statement.buffer} at {spans}"]
         case Assign():
             return [f"{pad}{assignment(statement)}"]
     for inner in statement.body:
         lines += _lines(inner, depth + 1)
     return lines
+
+
+def _span(start: Affine, stop: tuple[Affine, ...]) -> str:
+    return f"{start}..{least(stop)}"
 
 
 def assignment(statement: Assign) -> str:
@@ -157,6 +183,11 @@ def intermediates(before: Program, after: Program, element: str) -> list[tuple[s
     return [(name, place(name)) for name in made if name not in after.results]
 
 
+def wrapped(text: str) -> str:
+    """A long line as several, those after the first indented."""
+    return textwrap.fill(text, 100, subsequent_indent="  ", break_long_words=False)
+
+
 def tree(steps: Iterable[Step]) -> str:
     """Steps as one expression with brackets, the last one outermost: ``(a * b) * c``.
 
@@ -198,6 +229,8 @@ def schedule(choice: Schedule) -> str:
         f"packed: {pack.operand} in panels of {pack.width} along {pack.group}, in {pack.inside}"
         for pack in choice.packs
     ]
+    if choice.framed is not None:
+        lines.append(f"in frames: {choice.framed}, in k_block; rows of out are written in n_task")
     if choice.stage is not None:
         run = indices(choice.stage.run)
         lines.append(f"collected: out in runs along {run}, in {choice.stage.inside}")

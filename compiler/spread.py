@@ -1,13 +1,25 @@
-"""Spread: a long sum into few elements is cut into partial sums.
+"""Spread: a sum of much into few elements becomes partial sums, and the sum of these.
 
-Where a statement sums so much into so few elements that few threads would have work, or where half
-of a symmetric product could be left out if its sums were shorter, it is cut. How many pieces there
-are does not depend on the number of threads, nor do the result's bits.
+Before::
+
+    out = sum_{n,i,j} square(sum_t b[n,t,i] * a[n,t,j])         an epilogue's values are summed
+    out[i,j] = sum_k a[i,k] * b[j,k]                            k is long, i and j are short
+
+after::
+
+    t0[n] = sum_{i,j} square(sum_t b[n,t,i] * a[n,t,j])
+    out = sum_n t0[n]
+
+    t1[p,i,j] = sum_q a[i,1000*p+q] * b[j,1000*p+q]
+    out[i,j] = sum_p t1[p,i,j]
+
+So there is work for several threads. How many parts there are depends on extents alone, and so do
+the result's bits. Parts of a half-precision sum are kept in f4 for as long as they are parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 
@@ -24,28 +36,37 @@ __all__ = ["spread"]
 _PIECES = 16
 """So many elements of a result, or partial sums of it, keep all threads busy."""
 
-_MOST_KEPT = 4 << 20
-"""Bytes of the partial sums of a symmetric product."""
-
 _WORTH_SPREADING = 1e-4
 """Seconds that a statement takes at least if its sum is cut into partial ones."""
+
+_LENGTH = 1024
+"""Products that a part of a sum has at least: to add it to the others must cost little."""
+
+_MOST_PARTS = 1 << 18
+"""Elements that all parts of a sum have at most, which is 1 MiB in f4."""
+
+_LONGEST_HALF = 1 << 16
+"""Products of a sum in half precision that are added up in one go, if there are few outputs."""
+
+_MOST_SYMMETRIC = 4 << 20
+"""Bytes that the parts of a symmetric product take at most."""
+
+_LINE = 16
+"""Elements of a cache line in f4: parts of so many use whole lines where they are neighbours."""
+
+_ALONE = 192
+"""Positions along an output's side that are work for a thread of its own."""
 
 
 def spread(program: Program, element: str, machine: Machine) -> Program:
     """The program with partial sums where a statement sums much into few elements.
 
-    Before::
+    An index of both factors makes one partial sum each; else a long one is cut into pieces.
 
-        out = sum_{n,i,j} square(sum_t b[n,t,i] * a[n,t,j])
-
-    after::
-
-        t0[n] = sum_{i,j} square(sum_t b[n,t,i] * a[n,t,j])
-        out = sum_n t0[n]
-
-    An index of both factors makes one partial sum each; else a long one is cut into pieces. So is
-    a long sum of the products of a tensor with itself: in pieces that are summed without blocks,
-    only half of them is computed (:mod:`.passes.mirror`).
+    Args:
+        program: steps, of which intermediates of the type `element` have none of their own.
+        element: type of the elements, such as ``f4``.
+        machine: what the costs are for.
     """
     sizes, names = program.sizes, program.fresh_names()
     types = {tensor.name: tensor.element for tensor in program.tensors}
@@ -53,22 +74,20 @@ def spread(program: Program, element: str, machine: Machine) -> Program:
     made: list[Tensor] = []
     for statement in program.statements:
         cost = statement_cost(statement, sizes, element, machine)
+        half = (types.get(statement.target.tensor) or element) == "f2"
         outer = None
         if cost.seconds > _WORTH_SPREADING:
-            outer = _outer(statement, sizes) or _gram_pieces(statement, sizes, element, machine)
+            outer = _symmetric(statement, sizes, element, machine)
+            outer = outer or _outer(statement, sizes, half)
         if outer is None:
             statements.append(statement)
             continue
         part, extents = outer
         sizes |= extents
         target = replace(part.target, tensor=next(names))
-        made.append(
-            Tensor(
-                target.tensor,
-                tuple(sizes[i] for i in target.names),
-                types.get(statement.target.tensor),
-            )
-        )
+        kind = types.get(statement.target.tensor)
+        shape = tuple(sizes[i] for i in target.names)
+        made.append(Tensor(target.tensor, shape, None if kind == "f2" else kind))
         statements += [replace(part, target=target), Statement(statement.target, (target,))]
     return replace(
         program,
@@ -78,77 +97,125 @@ def spread(program: Program, element: str, machine: Machine) -> Program:
     )
 
 
-def _outer(
-    statement: Statement, sizes: Mapping[str, int]
-) -> tuple[Statement, dict[str, int]] | None:
-    """A statement that makes partial sums along one more index, and that index's extent."""
-    epilogue = statement.epilogue
-    if epilogue is None or not epilogue.over or not statement.contracted:
+_Part = tuple[Statement, dict[str, int]]  # with one more kept index, and the extents of new ones
+
+
+def _outer(statement: Statement, sizes: Mapping[str, int], half: bool) -> _Part | None:
+    """A statement that makes partial sums along one more index, and extents of new indices."""
+    if not statement.contracted or len(statement.factors) > 2:
         return None
-    if len(statement.factors) != 2:
+    epilogue = statement.epilogue
+    if epilogue is None:
+        return _long_sum(statement, sizes, half)
+    if not epilogue.over or len(statement.factors) != 2:
         return None
     shared = [i for i in epilogue.over if all(i in f.names for f in statement.factors)]
-    kept = tuple(statement.target.subscripts)
     if shared:
         over = tuple(i for i in epilogue.over if i not in shared)
-        target = Access(statement.target.tensor, (*kept, *map(Affine.index, shared)))
+        target = _parts(statement.target, *shared)
         return replace(statement, target=target, epilogue=replace(epilogue, over=over)), {}
-    missing = _PIECES // max(1, _volume(statement.kept, sizes))
+    missing = _PIECES // max(1, prod(sizes[i] for i in statement.kept))
     index = max(epilogue.over, key=lambda i: sizes[i])
-    extent = sizes[index]
-    pieces = [p for p in range(2, 2 * missing + 1) if extent % p == 0 and extent // p >= 32]
-    if missing < 2 or not pieces:
-        return None
-    count = min(pieces, key=lambda p: abs(p - missing))
-    part, outer, extents = _cut(statement, index, count, sizes)
-    return replace(part, target=replace(part.target, subscripts=(*kept, outer))), extents
+    return _cut(statement, sizes, index, missing, 2 * missing, 32)
 
 
-def _gram_pieces(
-    statement: Statement, sizes: Mapping[str, int], element: str, machine: Machine
-) -> tuple[Statement, dict[str, int]] | None:
-    """The same for a symmetric product whose sum is too long to leave out half of it.
+def _long_sum(statement: Statement, sizes: Mapping[str, int], half: bool) -> _Part | None:
+    """The parts of a long sum of products whose outputs give work to few threads.
 
-    Before::
-
-        out[i,j] = sum_k a[k,i] * a[k,j]
-
-    after::
-
-        t0[p,i,j] = sum_q a[2500*p+q,i] * a[2500*p+q,j]
-        out[i,j] = sum_p t0[p,i,j]
+    A sum in half precision is made in one go, with panels as long as it: a long one is cut in any
+    case, so that they fit.
     """
-    is_sum = statement.epilogue is None and bool(statement.contracted)
-    if not is_sum or gram_swap(statement) is None:
+    accesses = (statement.target, *statement.factors)
+    if len(statement.factors) != 2 or not all(access.is_plain for access in accesses):
         return None
-    index = max(statement.contracted, key=lambda i: sizes[i])
-    others = _volume(statement.contracted, sizes) // sizes[index]
-    if others * sizes[index] <= machine.partial_sum:
+    outputs = prod(sizes[i] for i in statement.kept)
+    length = prod(sizes[i] for i in statement.contracted)
+    alone = 1  # so many threads have work of their own
+    left, right = (factor.names for factor in statement.factors)
+    for side in (left, right):
+        extent = prod(
+            sizes[i] for i in statement.kept if i in side and not (i in left and i in right)
+        )
+        alone *= max(1, extent // _ALONE)
+    alone *= prod(sizes[i] for i in statement.kept if i in left and i in right)
+    too_long = half and length > _LONGEST_HALF
+    room = _MOST_PARTS * (_PIECES if too_long else 1)
+    most = min(room // max(outputs, 1), length // _LENGTH, 4 * _PIECES)
+    if (alone * 2 >= _PIECES and not too_long) or most < 2:
         return None
-    longest = machine.partial_sum // others
-    fits = (p for p in range(2, _PIECES + 1) if sizes[index] % p == 0)
-    count = next((p for p in fits if sizes[index] // p <= longest), None)
-    made = _volume(statement.kept, sizes) * int(element[1:])
-    if count is None or count * made > _MOST_KEPT:
+    # The outermost index: a part is then a piece of memory of its own.
+    for index in sorted(statement.contracted, key=lambda i: _place(statement, i)):
+        if sizes[index] <= min(most, 2 * _PIECES) and 2 * sizes[index] > min(most, _PIECES):
+            return replace(statement, target=_parts(statement.target, index)), {}
+        found = _cut(statement, sizes, index, min(most, _PIECES), most, 1)
+        if found is not None:
+            return found
+    return None
+
+
+def _symmetric(
+    statement: Statement, sizes: Mapping[str, int], element: str, machine: Machine
+) -> _Part | None:
+    """The parts of a tensor's product with itself whose sums are too long to leave out half of it.
+
+    Shorter ones are summed without blocks, and what is below the diagonal is copied
+    (:mod:`.passes.mirror`).
+    """
+    contracted = statement.contracted
+    if statement.epilogue is not None or not contracted or gram_swap(statement) is None:
         return None
-    part, outer, extents = _cut(statement, index, count, sizes)
-    target = replace(part.target, subscripts=(outer, *part.target.subscripts))
-    part = replace(part, target=target)
-    steps = part, Statement(statement.target, (target,))
+    length = prod(sizes[i] for i in contracted)
+    if length <= machine.partial_sum:
+        return None
+    index = max(contracted, key=lambda i: sizes[i])
+    others = length // sizes[index]
+    counts = (p for p in range(2, 2 * _PIECES) if sizes[index] % p == 0)
+    count = next((p for p in counts if length // p <= machine.partial_sum), None)
+    made = prod(sizes[i] for i in statement.kept) * int(element[1:])
+    if count is None or count * made > _MOST_SYMMETRIC or others > machine.partial_sum:
+        return None
+    found = _cut(statement, sizes, index, count, count, sizes[index] // count)
+    if found is None:
+        return None
+    part, extents = found
     every = {**sizes, **extents}
+    steps = part, Statement(statement.target, (part.target,))
     seconds = sum(statement_cost(s, every, element, machine).seconds for s in steps)
-    if seconds >= statement_cost(statement, sizes, element, machine).seconds:
-        return None
-    return part, extents
+    whole = statement_cost(statement, sizes, element, machine).seconds
+    return found if seconds < whole else None
+
+
+def _place(statement: Statement, index: str) -> int:
+    """How far inside an index is, in all factors."""
+    return sum(
+        place
+        for factor in statement.factors
+        for place, axis in enumerate(factor.subscripts)
+        if index in axis.names
+    )
 
 
 def _cut(
-    statement: Statement, index: str, count: int, sizes: Mapping[str, int]
-) -> tuple[Statement, Affine, dict[str, int]]:
-    """A statement on one of so many pieces of an index, the pieces' index, and new extents."""
+    statement: Statement,
+    sizes: Mapping[str, int],
+    index: str,
+    wanted: int,
+    most: int,
+    least: int,
+) -> _Part | None:
+    """The statement with a summed index in two, of which the outer one is kept.
+
+    There are about so many parts as are ``wanted``, of ``least`` positions or more, all alike.
+    """
+    extent = sizes[index]
+    pieces = [p for p in range(2, most + 1) if extent % p == 0 and extent // p >= least]
+    if wanted < 2 or not pieces:
+        return None
+    near = [p for p in pieces if wanted <= 2 * p and extent // p % _LINE == 0]
+    count = min(near or pieces, key=lambda p: abs(p - wanted))
     fresh = (f"{index}_{k}" for k in range(len(sizes) + 2))
     outer, inner = [name for name in fresh if name not in sizes][:2]
-    length = sizes[index] // count
+    length = extent // count
 
     def access(old: Access) -> Access:
         return Access(old.tensor, tuple(map(cut, old.subscripts)))
@@ -162,17 +229,14 @@ def _cut(
         return Read(access(old.access)) if isinstance(old, Read) else old
 
     epilogue = statement.epilogue
-    part = Statement(
-        statement.target,
-        tuple(map(access, statement.factors)),
-        epilogue
-        and Epilogue(
-            replaced(epilogue.value, leaf),
-            tuple(inner if i == index else i for i in epilogue.over),
-        ),
-    )
-    return part, Affine.index(outer), {outer: count, inner: length}
+    if epilogue is not None:
+        over = tuple(inner if i == index else i for i in epilogue.over)
+        epilogue = Epilogue(replaced(epilogue.value, leaf), over)
+    factors = tuple(map(access, statement.factors))
+    target = _parts(statement.target, outer)
+    return Statement(target, factors, epilogue), {outer: count, inner: length}
 
 
-def _volume(indices: Iterable[str], sizes: Mapping[str, int]) -> int:
-    return prod(sizes[i] for i in indices)
+def _parts(target: Access, *indices: str) -> Access:
+    """A target with more axes, outermost: each part of the sums is a piece of memory of its own."""
+    return Access(target.tensor, (*map(Affine.index, indices), *target.subscripts))

@@ -17,7 +17,8 @@ outputs. From that follow, without a gradient of a parameter being formed unless
 >>> {name: sums["weight"].shape for name, sums in gradnorms.clipped_sums(layers, 1.0).items()}
 {'linear': (4, 3), 'norm': (3,)}
 
-Every function is one program that einsumc traces; the formulas stand with the layers.
+Every function is one program that einsumc traces; the formulas stand with the layers. Arrays may be
+PyTorch's tensors in the CPU's memory: they are read where they are, and results are tensors.
 """
 
 from .convolutions import Convolution, TransposedConvolution

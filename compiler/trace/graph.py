@@ -20,7 +20,7 @@ from ..resolve import resolve
 from ..subscripts import Subscripts, Term
 from ..windows import Given
 from .location import Location, TraceError
-from .number import Number, Shapes
+from .number import Argument, Number, Shapes
 
 __all__ = [
     "Broadcast",
@@ -184,24 +184,29 @@ class Node:
 # --- shapes ---------------------------------------------------------------------------------------
 
 
-def shapes(nodes: Sequence[Node], operands: Sequence[tuple[int, ...]]) -> Shapes:
+def shapes(
+    nodes: Sequence[Node], operands: Sequence[tuple[int, ...]], values: Sequence[float] = ()
+) -> Shapes:
     """The shape of every node.
 
     Args:
         nodes: each after its arguments.
         operands: the operands' shapes, of the ranks that the graph was made for.
+        values: of the numbers among the arguments.
 
     Raises:
         TraceError: (a ValueError) they do not fit; the message has the line of the user's code.
     """
-    found: dict[object, tuple[int, ...]] = {}
+    found: dict[object, tuple[Any, ...]] = {
+        Argument(position): (value,) for position, value in enumerate(values)
+    }
     for node in nodes:
         extend(found, node, operands)
     return found
 
 
 def extend(
-    found: dict[object, tuple[int, ...]], node: Node, operands: Sequence[tuple[int, ...]]
+    found: dict[object, tuple[Any, ...]], node: Node, operands: Sequence[tuple[int, ...]]
 ) -> None:
     """Add the shape of a node whose arguments' shapes are known."""
     try:

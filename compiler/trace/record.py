@@ -32,7 +32,7 @@ from .graph import (
     sizes,
 )
 from .location import TraceError, here
-from .number import Guards, Number
+from .number import Argument, Guards, Number
 
 __all__ = ["Recorder", "Value"]
 
@@ -51,11 +51,13 @@ class Recorder:
         guards: what the trace relies on.
     """
 
-    def __init__(self, operands: Sequence[tuple[int, ...]]) -> None:
+    def __init__(self, operands: Sequence[tuple[int, ...]], values: Sequence[float] = ()) -> None:
         self.nodes: list[Node] = []
         self.guards = Guards()
         self._operands = operands
-        self._shapes: dict[object, tuple[int, ...]] = {}
+        self._shapes: dict[object, tuple[Any, ...]] = {
+            Argument(position): (value,) for position, value in enumerate(values)
+        }
         self._literals: dict[int, Node] = {}
 
     def add(
@@ -75,6 +77,11 @@ class Recorder:
         return tuple(
             Number(None, (node, axis), now[axis], self.guards) for axis in range(node.rank)
         )
+
+    def argument(self, position: int) -> Number:
+        """One of the numbers among the arguments."""
+        given = Argument(position)
+        return Number(None, (given, 0), self._shapes[given][0], self.guards)
 
     def now(self, node: Node) -> tuple[int, ...]:
         """The shape in the call that is traced; what depends on it needs a guard."""

@@ -47,10 +47,10 @@ from .graph import (
     sizes,
 )
 from .location import TraceError
-from .number import Shapes, number_of
+from .number import Number, Shapes, number_of
 from .trace import Trace
 
-__all__ = ["Result", "Unfolded", "unfold"]
+__all__ = ["Parameter", "Result", "Unfolded", "unfold"]
 
 _LETTERS = "ijklmnopqrstuvwxyzabcdefgh"
 _BOOL = np.dtype(bool)
@@ -78,28 +78,52 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Parameter:
+    """A number that every call has its own of, as an operand without axes.
+
+    Attributes:
+        number: follows from numbers among the arguments.
+        dtype: in which it is computed with.
+    """
+
+    number: Number
+    dtype: np.dtype[Any]
+
+    def array(self, known: Shapes) -> np.ndarray[Any, Any]:
+        """The operand for these arguments."""
+        return np.asarray(self.number.value(known)).astype(self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
 class Unfolded:
     """The program of a trace for operands of some shapes.
 
     Attributes:
         program: its inputs are the operands, then `constants`.
         results: of the program, in the order of the trace's.
-        constants: arrays that the function has from elsewhere, and what the program needs besides.
+        constants: arrays that the function has from elsewhere, what the program needs besides, and
+            numbers that follow from arguments.
     """
 
     program: Program
     results: tuple[Result, ...]
-    constants: tuple[np.ndarray[Any, Any], ...]
+    constants: tuple[np.ndarray[Any, Any] | Parameter, ...]
 
 
 def unfold(
-    trace: Trace, shapes: Sequence[tuple[int, ...]], names: Sequence[str] | None = None
+    trace: Trace,
+    shapes: Sequence[tuple[int, ...]],
+    names: Sequence[str] | None = None,
+    values: Sequence[float] = (),
+    known: Shapes | None = None,
 ) -> Unfolded:
     """The program of a trace for operands of these shapes.
 
     Args:
         trace: of a function.
         shapes: of the operands; the trace's guards hold for them.
+        values: of the numbers among the arguments; the program is good for others.
+        known: what `trace.shapes` says of them, if that has been asked for.
         names: what the operands are called; by default `a`, `b` and so on.
 
     Raises:
@@ -116,7 +140,7 @@ def unfold(
     """
     if names is None:
         names = [chr(97 + n) if len(shapes) <= 26 else f"x{n}" for n in range(len(shapes))]
-    return _Unfolding(trace, trace.shapes(shapes), names).run()
+    return _Unfolding(trace, known or trace.shapes(shapes, values), names).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +180,8 @@ class _Unfolding:
         self.extents: dict[str, int] = {}
         self.values: dict[Node, _Lowered] = {}
         self.inputs = [names[number] for number in trace.signature.same]
-        self.constants: list[np.ndarray[Any, Any]] = []
+        self.constants: list[np.ndarray[Any, Any] | Parameter] = []
+        self.parameters: dict[tuple[int, np.dtype[Any]], _Lowered] = {}
         self.names = names
         self.taken = {*names}
         self.fresh = (f"t{n}" for n in count())
@@ -200,8 +225,7 @@ class _Unfolding:
             case Literal(array):
                 return self.literal(array, node.dtype, f"c{len(self.constants)}")
             case Fill():
-                number = Constant(_plain(number_of(node.arguments[0], self.known)))
-                return _Lowered(node.dtype, (), lambda at: number)
+                return self.number(node.arguments[0], node.dtype)
             case Cast():
                 return self.typed(given[0], node.dtype)
             case Elementwise():
@@ -232,13 +256,34 @@ class _Unfolding:
         return _Lowered(dtype, axes, at, is_tensor=True)
 
     def literal(self, array: np.ndarray[Any, Any], dtype: np.dtype[Any], name: str) -> _Lowered:
-        """A hidden operand."""
+        """An array as a hidden operand."""
+        return self.hidden(array, array.shape, dtype, name)
+
+    def number(self, number: Any, dtype: np.dtype[Any]) -> _Lowered:
+        """A number: a constant, or a hidden operand if it is another one in each call."""
+        if not isinstance(number, Number) or not number.given:
+            constant = Constant(_plain(number_of(number, self.known)))
+            return _Lowered(dtype, (), lambda at: constant)
+        key = id(number), dtype
+        if key not in self.parameters:
+            name = f"c{len(self.constants)}"
+            self.parameters[key] = self.hidden(Parameter(number, dtype), (), dtype, name)
+        return self.parameters[key]
+
+    def hidden(
+        self,
+        value: np.ndarray[Any, Any] | Parameter,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        name: str,
+    ) -> _Lowered:
+        """A hidden operand, of a name that no other tensor has."""
         while name in self.taken:
             name += "_"
         self.taken.add(name)
         self.inputs.append(name)
-        self.constants.append(array)
-        return self.operand(name, array.shape, dtype)
+        self.constants.append(value)
+        return self.operand(name, shape, dtype)
 
     def elementwise(self, node: Node, operation: Elementwise) -> _Lowered:
         """A function of elements."""
@@ -247,8 +292,7 @@ class _Unfolding:
             if isinstance(argument, Node):
                 given.append(self.typed(self.values[argument], dtype))
             else:
-                number = Constant(_plain(number_of(argument, self.known)))
-                given.append(_Lowered(dtype, (), lambda at, number=number: number))  # type: ignore[misc]
+                given.append(self.number(argument, dtype))
         computes = operation.loop[-1]
         if computes == _BOOL:  # in whatever the comparisons in it compute
             computes = next((v.computes for v in given if v.computes not in (None, _BOOL)), _BOOL)

@@ -135,12 +135,36 @@ def test_a_memory_limit_does_not_cut_windows():
     check(text, (4, 16, 12, 12), (16, 3, 3), (8, 16), memory_limit="20 KiB")
 
 
+@pytest.mark.parametrize("limit", [None, "2 KiB"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "n y x, c k m -> n c 2*y+k+m 2*x+k-m",
+        "n y x, c k m -> n c y+k+m 3*x",  # with elements that nothing meets
+    ],
+)
+def test_sums_that_meet_in_several_ways(text, limit):
+    check(text, (5, 6, 7), (3, 3, 2), memory_limit=limit)
+
+
+def test_an_output_that_repeats_an_index_of_windows():
+    check("y y-1, y -> y y", (3, 2), (3,))
+
+
 def test_a_padded_copy_under_a_memory_limit():
     check("n c y+k+m-1, k m, o c -> n o y", (4, 6, 30), (3, 2), (8, 6), memory_limit="6 KiB")
 
 
 def test_explained():
     plan = compile_einsum(CONVOLUTION).explain(np.ones((2, 3, 7, 9)), np.ones((4, 3, 3, 3)))
+    (step,) = plan.steps
+    assert step.recipe == "framed"
+    assert plan.peak_memory == 0
+
+
+def test_explained_in_boxes():
+    operands = np.ones((2, 3, 7, 9), "c16"), np.ones((4, 3, 3, 3), "c16")
+    plan = compile_einsum(CONVOLUTION).explain(*operands)
     assert len(plan.steps) == 9
     assert plan.steps[0].statement == ("out[n,o,y+1,x+1] = sum_{c,k,l} a[n,c,k+y,l+x] * b[o,c,k,l]")
     assert plan.flops == 2 * 2 * 4 * 3 * (3 * 7 - 2) * (3 * 9 - 2)  # nothing is done for padding
