@@ -219,7 +219,7 @@ def register_tile(accumulator: str, registers: int) -> tuple[int, int]:
     return sums // 2, 2
 
 
-def _halved(
+def halved(
     volume: tuple[int, int], task: tuple[int, int], tile: tuple[int, int], tasks: int, least: int
 ) -> tuple[int, int]:
     """Positions of m and of n that a task has, so that there are so many tasks if possible.
@@ -263,10 +263,10 @@ def packed_blocks(
     batch = extents.get("b", 1)
     slow = {"c": 2, "i": size // 2, "u": size // 2}.get(schedule.accumulator[0], 1)
     tasks = ceil(m * n * k * size * max(slow, 1) / LONGEST_TASK)
-    task = _halved((m, n), task, (rows, width), tasks, SHORTEST_SIDE)
-    task = _halved((m, n), task, (rows, width), tasks // PATIENCE, SHORTEST_SIDE // 2)
+    task = halved((m, n), task, (rows, width), tasks, SHORTEST_SIDE)
+    task = halved((m, n), task, (rows, width), tasks // PATIENCE, SHORTEST_SIDE // 2)
     if threads > 1:
-        task = _halved((m, n), task, (rows, width), ceil(2 * threads / batch), 1)
+        task = halved((m, n), task, (rows, width), ceil(2 * threads / batch), 1)
     m_task, n_task = task
     blocks = ceil(min(m, m_task) / m_block)
     m_block = rounded(ceil(min(m, m_task) / blocks), rows)  # no last block of a few rows
