@@ -141,7 +141,7 @@ def _long_sum(statement: Statement, sizes: Mapping[str, int], half: bool) -> _Pa
     too_long = half and length > _LONGEST_HALF
     room = _MOST_PARTS * (_PIECES if too_long else 1)
     most = min(room // max(outputs, 1), length // _LENGTH, 4 * _PIECES)
-    if (alone * 2 >= _PIECES and not too_long) or most < 2:
+    if (alone * 2 >= _PIECES or most < 4) and not (too_long and most > 1):
         return None
     # The outermost index: a part is then a piece of memory of its own.
     for index in sorted(statement.contracted, key=lambda i: _place(statement, i)):
