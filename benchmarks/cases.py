@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import opt_einsum
 from layers import LAYERS
+from norm_layers import NORM_LAYERS
 
 __all__ = [
     "GENERATED",
@@ -600,6 +601,32 @@ def _products(suite: str, forms: tuple[str, ...], dtype: str | None) -> Iterator
                 )
 
 
+def _layers(suite: str, forms: tuple[str, ...], dtype: str | None) -> Iterator[Case]:
+    """Convolutions of real networks."""
+    for layer in LAYERS:
+        equation, extents = layer.equation(), layer.extents()
+        inputs = Expression.parse(equation).inputs
+        image = iter([layer.image] * layer.axes)
+        shapes = [
+            tuple(
+                a.span(extents) if a.is_plain and a.terms[0][1] not in "zyx" else next(image)
+                for a in inputs[0]
+            ),
+            tuple(axis.span(extents) for axis in inputs[1]),
+        ]
+        yield Case(
+            name=layer.name,
+            suite=suite,
+            kind="convolution",
+            equation=equation,
+            operands=("A0", "A1"),
+            shapes=tuple(shapes),
+            extents={index: extents[index] for index in Expression.parse(equation).indices},
+            dtype=dtype or "float32",
+            source="layers of published networks",
+        )
+
+
 _READERS: dict[str, Callable[[Any, str | None], Iterator[Case]]] = {
     "issue_cases": _issues,
     "tccg": _tccg,
@@ -616,18 +643,19 @@ GENERATED: dict[str, tuple[str, ...]] = {
     "products": ("nn",),
     "transposed_products": ("nt", "tn", "tt"),
     "norms": ("norm_cases",),
-    "other_norms": ("layers",),
+    "other_norms": ("norm_layers",),
+    "conv_layers": (),
 }
 """Suites that need no file, with their forms or where they are from; `load` takes them too."""
 
 
 def _norms_of(files: tuple[str, ...], dtype: str | None) -> Iterator[Case]:
-    """Norms without convolutions: those of files, or those of `layers`."""
+    """Norms without convolutions: those of files, or those of `norm_layers`."""
     for file in files:
-        if file != "layers":
+        if file != "norm_layers":
             yield from (case for case in load(file, dtype) if case.kind == "norm")
             continue
-        for layer in LAYERS:
+        for layer in NORM_LAYERS:
             terms = Expression.parse(layer.equation).inputs
             names = tuple(layer.operands)
             yield Case(
@@ -655,10 +683,11 @@ def load(suite: str, dtype: str | None = None) -> list[Case]:
         suite: one of `SUITES` or `GENERATED`.
         dtype: "float32" or "float64" for all of them; by default what each was reported with.
     """
-    if suite.endswith("norms"):
+    if suite in ("norms", "other_norms"):
         return list(_norms_of(GENERATED[suite], dtype))
     if suite in GENERATED:
-        return list(_products(suite, GENERATED[suite], dtype))
+        make = _products if GENERATED[suite] else _layers
+        return list(make(suite, GENERATED[suite], dtype))
     if suite not in _READERS:
         raise ValueError(f"no suite {suite!r}; there are {', '.join((*SUITES, *GENERATED))}")
     content = json.loads((DIRECTORY / f"{suite}.json").read_text(encoding="utf-8"))

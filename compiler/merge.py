@@ -54,6 +54,7 @@ def merged(program: Program, element: str, machine: Machine) -> Program:
     """The program with statements merged where that is predicted to take less time.
 
     >>> from .machine import TARGETS
+    >>> from .program import Tensor
     >>> b, a, t, again = (
     ...     Access(name, tuple(map(Affine.index, axes)))
     ...     for name, axes in (("b", "nti"), ("a", "ntj"), ("t0", "nij"), ("t0", "nij"))

@@ -129,7 +129,7 @@ def private_gradients(layers: Mapping[str, gradnorms.Layer], examples: int) -> d
     for layer, each in sums.items():
         for parameter, total in each.items():
             noise = NOISE * MAX_NORM * torch.randn(total.shape)
-            gradients[f"{layer}.{parameter}"] = (torch.from_numpy(total) + noise) / examples
+            gradients[f"{layer}.{parameter}"] = (total + noise) / examples
     return gradients
 
 

@@ -95,7 +95,7 @@ def make(
 ) -> Made:
     """A trace for operands of these shapes, which are called so."""
     known = trace.shapes(shapes, values)
-    unfolded = unfold(trace, shapes, names, values)
+    unfolded = unfold(trace, shapes, names, values, known)
     return Made(trace, known, unfolded.program, unfolded.results, unfolded.constants)
 
 

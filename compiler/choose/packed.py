@@ -26,6 +26,15 @@ Python looks for Ctrl-C."""
 COLLECTED = 512
 """Positions of m and of n of a task whose sums are collected in scratch: 1 MiB in f4."""
 
+WASTE = 1.15
+"""Of tiles two vectors wide, so many times the columns that narrow ones have: then they are better.
+
+A column of one vector needs a broadcast for each multiply-add, which is more loads, not more time.
+"""
+
+TALLEST = 12
+"""Rows of a tile one vector wide: with more of them, broadcasts of a round are spilled."""
+
 PATIENCE = 4
 """A task that takes so many times longer is cut even where its panels are used less often."""
 
@@ -72,6 +81,8 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     if size["m"] * size["n"] * size["k"] < machine.worth_packing:
         return None
     rows, vectors = register_tile(step.accumulator, machine.target.registers)
+    if vectors > 1 and rounded(size["n"], vectors * lanes) > WASTE * rounded(size["n"], lanes):
+        rows, vectors = min(rows * vectors, TALLEST), 1
     width = vectors * lanes
     batch = (Group("b", True, False),) if members["b"] else ()
     late = (Group("d", True, True, over=True),) if members["d"] else ()
@@ -98,7 +109,11 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         (tensor, group): side[group] if (tensor, "k") in unit and (tensor, group) not in unit else 1
         for tensor, group in (("x0", "m"), ("x1", "n"))
     }
-    strips = [nearest(step, operand) not in step.contracted for operand in (x, y)]
+    # Transposed panels are filled one after the other: their vectors reach into the next one.
+    strips = [
+        nearest(step, operand) not in step.contracted and depth[name, group] == 1
+        for name, group, operand in (("x0", "m", x), ("x1", "n", y))
+    ]
     symmetric = _is_symmetric(step, members)
     waits = symmetric or step.finish is not None
     schedule = Schedule(
@@ -223,7 +238,7 @@ def register_tile(accumulator: str, registers: int) -> tuple[int, int]:
     return sums // 2, 2
 
 
-def _halved(
+def halved(
     volume: tuple[int, int], task: tuple[int, int], tile: tuple[int, int], tasks: int, least: int
 ) -> tuple[int, int]:
     """Positions of m and of n that a task has, so that there are so many tasks if possible.
@@ -271,10 +286,10 @@ def packed_blocks(
     slow = {"c": 2, "i": size // 2, "u": size // 2}.get(schedule.accumulator[0], 1)
     volume = m * n * k * extents.get("d", 1)
     tasks = ceil(volume * size * max(slow, 1) / LONGEST_TASK)
-    task = _halved((m, n), task, (rows, width), tasks, SHORTEST_SIDE)
-    task = _halved((m, n), task, (rows, width), tasks // PATIENCE, SHORTEST_SIDE // 2)
+    task = halved((m, n), task, (rows, width), tasks, SHORTEST_SIDE)
+    task = halved((m, n), task, (rows, width), tasks // PATIENCE, SHORTEST_SIDE // 2)
     if threads > 1:
-        task = _halved((m, n), task, (rows, width), ceil(2 * threads / batch), 1)
+        task = halved((m, n), task, (rows, width), ceil(2 * threads / batch), 1)
     m_task, n_task = task
     blocks = ceil(min(m, m_task) / m_block)
     m_block = rounded(ceil(min(m, m_task) / blocks), rows)  # no last block of a few rows

@@ -25,6 +25,9 @@ from .transpose import transposed
 
 CACHE_LINE = 64  # bytes
 
+AT_ONCE = 32
+"""Elements up to which code for each of them is short enough."""
+
 PIECE = 4
 """Elements that a partial tile moves at once: even of short runs, most are in whole pieces."""
 
@@ -139,12 +142,37 @@ def load_any(
     lanes: Any,
     *part: Any,
 ) -> Any:
-    """A tile of elements that lie anywhere, gathered one by one."""
+    """A tile of elements that lie anywhere, gathered one by one.
+
+    A whole tile of few goes to registers at once: what was stored in pieces is slow to load.
+    """
     kind = _tile(p, rows, columns, lanes)
     if kind is None:
         return None
 
+    def gathered(e: Emitter, values: Sequence[Any]) -> list[Any]:
+        b, count = e.builder, planes(kind.element)
+        units: list[list[Any]] = [[] for _ in range(count)]
+        for row in range(kind.rows):
+            begin = b.add(values[1], step_to(e, (row_step, values[2]), row))
+            for first in range(0, kind.columns, kind.lanes):
+                vectors: list[Any] = [ir.Constant(kind.unit, ir.Undefined)] * count
+                for lane in range(kind.lanes):
+                    at = b.add(begin, step_to(e, (lane_step, values[3]), first + lane))
+                    found = e.load(kind.element, e.address(kind.element, values[0], at), 1, None)
+                    place = ir.Constant(ir.IntType(32), lane)
+                    vectors = (
+                        [b.insert_element(v, x, place) for v, x in zip(vectors, found, strict=True)]
+                        if kind.lanes > 1
+                        else list(found)
+                    )
+                for plane, vector in zip(units, vectors, strict=True):
+                    plane.append(vector)
+        return [unit for plane in units for unit in plane]
+
     def lowering(e: Emitter, values: Sequence[Any]) -> Any:
+        if not part and kind.rows * kind.columns <= AT_ONCE:
+            return e.pack(kind, gathered(e, values))
         spill = Spill(e, kind)
         if part:
             spill.clear()
@@ -248,30 +276,26 @@ def copy_part(
             target = b.add(values[1], b.mul(values[2], row.index))
             with for_range(b, e.integer(count), intp=I64) as number:
                 first = b.mul(number.index, e.integer(piece))
-                lanes = [b.add(first, e.integer(lane)) for lane in range(piece)]
-                places = [b.add(target, lane) for lane in lanes]
 
-                def found_at(lane: Any, source: Any = source) -> Any:
-                    return b.add(source, step_to(e, (lane_step, values[6]), lane))
+                def apart(first: Any = first, source: Any = source, target: Any = target) -> None:
+                    with for_range(b, e.integer(piece), intp=I64) as each:
+                        lane = b.add(first, each.index)
+                        inside = b.icmp_signed("<", lane, columns_)
+                        index = b.select(inside, lane, e.integer(0))
+                        at = b.add(source, step_to(e, (lane_step, values[6]), index))
+                        move(b.add(target, lane), at, 1, inside)
 
-                whole = b.icmp_signed("<", lanes[-1], columns_)
-                with b.if_else(whole) as (then, otherwise):
-                    with then:
-                        if isinstance(lane_step, Pointer) and piece > 1:
-                            near = steps_by(e, b.gep(values[6], [first]), piece, 1)
-                            with b.if_else(near) as (together, apart):
-                                with together:
-                                    move(places[0], found_at(first), piece)
-                                with apart:
-                                    for place, lane in zip(places, lanes, strict=True):
-                                        move(place, found_at(lane), 1)
-                        else:
-                            for place, lane in zip(places, lanes, strict=True):
-                                move(place, found_at(lane), 1)
-                    with otherwise:
-                        for place, lane in zip(places, lanes, strict=True):
-                            inside = b.icmp_signed("<", lane, columns_)
-                            at = found_at(b.select(inside, lane, e.integer(0)))
-                            move(place, at, 1, inside)
+                if isinstance(lane_step, Pointer) and piece > 1:
+                    whole = b.icmp_signed("<=", b.add(first, e.integer(piece)), columns_)
+                    looked = b.select(whole, first, e.integer(0))  # no table ends before a piece
+                    near = steps_by(e, b.gep(values[6], [looked]), piece, 1)
+                    with b.if_else(b.and_(whole, near)) as (together, otherwise):
+                        with together:
+                            at = b.add(source, step_to(e, (lane_step, values[6]), first))
+                            move(b.add(target, first), at, piece)
+                        with otherwise:
+                            apart()
+                else:
+                    apart()
 
     return types.void, lowering

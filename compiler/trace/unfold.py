@@ -115,6 +115,7 @@ def unfold(
     shapes: Sequence[tuple[int, ...]],
     names: Sequence[str] | None = None,
     values: Sequence[float] = (),
+    known: Shapes | None = None,
 ) -> Unfolded:
     """The program of a trace for operands of these shapes.
 
@@ -122,6 +123,7 @@ def unfold(
         trace: of a function.
         shapes: of the operands; the trace's guards hold for them.
         values: of the numbers among the arguments; the program is good for others.
+        known: what `trace.shapes` says of them, if that has been asked for.
         names: what the operands are called; by default `a`, `b` and so on.
 
     Raises:
@@ -138,7 +140,7 @@ def unfold(
     """
     if names is None:
         names = [chr(97 + n) if len(shapes) <= 26 else f"x{n}" for n in range(len(shapes))]
-    return _Unfolding(trace, trace.shapes(shapes, values), names).run()
+    return _Unfolding(trace, known or trace.shapes(shapes, values), names).run()
 
 
 @dataclass(frozen=True, slots=True)
