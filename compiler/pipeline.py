@@ -57,8 +57,8 @@ __all__ = [
 ]
 
 _GENERATOR = (
-    *("affine", "build", "emit", "express", "finish", "formula", "image", "loopnest", "lower"),
-    *("machine", "pipeline", "schedule", "passes", "simd", "tile_source"),
+    *("affine", "build", "emit", "express", "finish", "formula", "frames", "image", "loopnest"),
+    *("lower", "machine", "pipeline", "schedule", "passes", "simd", "tile_source"),
 )
 
 
