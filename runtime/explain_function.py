@@ -30,13 +30,13 @@ def explain_program(name: str, program: Program, execution: ProgramExecution) ->
     >>> @compile_einsum
     ... def norms(a, b):
     ...     return ((a @ b) ** 2).sum(axis=1)
-    >>> plan = norms.explain(np.ones((64, 32)), np.ones((32, 48)))
+    >>> plan = norms.explain(np.ones((640, 320)), np.ones((320, 480)))
     >>> print(plan.stage("program"))
-    norms    i=64 j=32 k=48    float64
+    norms    i=640 j=320 k=480    float64
       t0[i,k] = sum_j a[i,j] * b[j,k]
       out[i] = sum_k t0[i,k] * t0[i,k]
     >>> [step.subscripts for step in plan.steps]
-    ['ij,jk->i']
+    ['jk,lk->jl', 'ij,jl->il', 'il,il->i']
     """
     done, dtypes = execution.program, execution.dtypes
     steps = []
