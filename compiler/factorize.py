@@ -28,6 +28,7 @@ from .rewrite import compute_once, finish, simplify
 from .rewrite.describe import describe
 from .rewrite.distribute import distributed
 from .rewrite.inline import inlinable, inlined
+from .rewrite.pixels import pixels_first
 
 __all__ = ["MOST_FACTORS", "Factorization", "Path", "factorize", "follow"]
 
@@ -119,7 +120,7 @@ def factorize(
             continue
         if path not in made:
             split = follow(program, path)
-            split = split if exact else finish(split)
+            split = split if exact else pixels_first(finish(split), machine, element)
             made[path] = split, program_cost(split, element, machine)
         if exact is None and repeats and len(path) > 1:
             kind = describe(made[path][0])

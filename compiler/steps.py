@@ -2,6 +2,7 @@
 
     compute once    equal tensors, whatever their indices
     factorize       products -> steps, intermediates inlined where that is cheaper
+    margin          what many boxes would read -> a copy with zeros around it
     merge           a step and the only one that reads its result -> one, with an epilogue
     spread          a sum of much into little -> partial sums, for several threads
 
@@ -19,6 +20,7 @@ from typing import Any
 
 from .factorize import Factorization, factorize
 from .machine import Machine
+from .margin import with_margins
 from .merge import in_registers
 from .program import Program, Statement, Tensor
 
@@ -52,7 +54,8 @@ def steps(program: Program, optimize: Any, machine: Machine) -> Stepped:
     if not program.statements or 0 in program.sizes.values():
         return Stepped(program, None, element)
     found = factorize(_without(program, element), optimize, machine, element)
-    made = with_elements(in_registers(found.program, element, machine))
+    program = with_margins(found.program, element, machine)
+    made = with_elements(in_registers(program, element, machine))
     return Stepped(made, found, element)
 
 

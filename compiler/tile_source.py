@@ -7,6 +7,7 @@ follows from the steps from row to row and from lane to lane.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from math import gcd
 
@@ -14,7 +15,19 @@ from .affine import Affine
 from .express import Expression
 from .finish import inputs_of, wide
 from .formula import Apply
-from .loopnest import Assign, Kind, Loop, Nest, Ref, Scope, Statement, Tabulate, Term
+from .loopnest import (
+    Assign,
+    Fill,
+    Kind,
+    Loop,
+    Nest,
+    Ref,
+    Scope,
+    Statement,
+    Tabulate,
+    Term,
+    Write,
+)
 from .schedule import STRIP, Schedule, vector_lanes
 
 
@@ -41,6 +54,7 @@ class TileSource:
     loop: str = ""  # the innermost loop's index
     whole: dict[str, bool | None] = field(default_factory=dict)  # sides known to be whole or not
     fixed: dict[str, str] = field(default_factory=dict)  # parts of offsets named before that loop
+    tests: dict[str, str] = field(default_factory=dict)  # what is tested before that loop
     in_runs: bool = False  # what `runs` tests has been found true
     numbers: dict[tuple[int, str, str], str] = field(default_factory=dict)  # a formula's, typed
     values: int = 0  # parts of formulas that have a name
@@ -76,7 +90,7 @@ class TileSource:
             if guard and in_memory and axis.inside not in self.whole:
                 self.line(f"{axis.inside} = {guard}")
                 tests.append(f"{axis.inside} == {axis.size}")
-        tests += runs
+        tests += [self.tests.get(test, test) for test in runs]
         if isinstance(statement.add, str):
             self.update(statement, row_axis, lane_axis, tests)
             return
@@ -106,6 +120,9 @@ class TileSource:
         self.in_runs = False
         counts = f"{rows.inside or rows.size}, {lanes.inside or lanes.size}"
         neighbours = lane_step == "1"
+        if neighbours and self.is_scratch(target):
+            self.line(f"update_rows({target.buffer}, {first}, {row_step}, {tile.buffer}, {again})")
+            return
         if neighbours:
             self.line(f"if {' and '.join(tests) or 'True'}:")
             self.line(
@@ -114,16 +131,22 @@ class TileSource:
             self.line("else:")
             self.depth += 1
         first, row_step, lane_step = self.steps(target, rows, lanes)
+        woven = not neighbours and row_step == "1"
+        if woven := woven and self.is_woven(rows.size, self.lanes(lanes.size)):
+            self.line(f"if {' and '.join([*tests, f'{statement.add} == 0'])}:")
+            self.line(f"    store_woven({target.buffer}, {first}, {lane_step}, {tile.buffer})")
+            self.line("else:")
+            self.depth += 1
         places = f"{target.buffer}, {first}, {row_step}, {lane_step}"
         self.line(f"update_part({places}, {tile.buffer}, {again}, {counts})")
-        self.depth -= neighbours
+        self.depth -= neighbours + woven
 
     def ask_for_update(self, statement: Statement) -> None:
         """Ask for the part of the output that a tile's sums go to, before they are made."""
         if not isinstance(statement, Loop) or statement.kind is Kind.SERIAL:
             return
         statement, *sides = tile_of(statement)
-        if isinstance(statement.add, str):
+        if isinstance(statement.add, str) and not self.is_scratch(statement.target):
             target, (rows, lanes) = statement.target, [self.axis(side, "")[0] for side in sides]
             self.in_runs = True
             first, row_step, lane_step = self.steps(target, rows, lanes)
@@ -136,7 +159,7 @@ class TileSource:
         """Compute once what an innermost loop's offsets have in common in all rounds."""
         self.loop = loop.index
         for tile in loop.body:
-            if isinstance(tile, Tabulate):
+            if isinstance(tile, Tabulate | Fill | Write):
                 continue
             statement, *sides = tile_of(tile)
             axes = [self.axis(side, "")[0] for side in sides]
@@ -148,6 +171,21 @@ class TileSource:
                 if len(parts) > 1 or (text and not text.isidentifier()):
                     self.line(f"{ref.buffer}_at = {text}")
                     self.fixed[ref.buffer] = text
+
+    def name_tests(self, loop: Loop) -> None:
+        """Test once whether a panel's tiles are runs, where it is the same in all rounds."""
+        panels = {f"{pack.operand}_panel": pack.operand for pack in self.schedule.packs}
+        for tile in loop.body:
+            if isinstance(tile, Tabulate):
+                continue
+            statement, *sides = tile_of(tile)
+            operand = panels.get(statement.target.buffer)
+            if operand is None:
+                continue
+            for test in self.runs(statement, *(self.axis(side, "")[0] for side in sides)):
+                if not re.search(rf"\b{loop.index}\b", test):
+                    self.line(f"{operand}_runs = {test}")
+                    self.tests[test] = f"{operand}_runs"
 
     def name_firsts(self, statement: Assign, rows: Axis, lanes: Axis) -> None:
         """Compute the offsets of a tile's first elements once for the branches that follow."""
