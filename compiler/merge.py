@@ -91,7 +91,7 @@ def _better(program: Program, element: str, machine: Machine) -> Program | None:
                 sizes = program.sizes | extents
                 one = _merged(renamed, consumer)
                 if one is not None and one.epilogue is not None:
-                    alike = _treats_alike(one, makers)
+                    alike = _treats_alike(one, uses.makers)
                     if alike and one.epilogue.over and _outputs(one, sizes) < PIECES // 2:
                         continue  # half a matrix is not cut into partial sums: two steps then
                     one = replace(one, epilogue=replace(one.epilogue, symmetric=alike))
