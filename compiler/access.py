@@ -1,9 +1,9 @@
 """Where a statement reads or writes a tensor."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from .affine import Affine
+from .records import dataclass, field
 
 __all__ = ["Access"]
 

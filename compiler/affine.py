@@ -1,7 +1,8 @@
 """Integer-affine expressions of index names: what one axis of a tensor is read at."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from .records import dataclass
 
 __all__ = ["Affine"]
 

@@ -21,13 +21,13 @@ What it knows of layouts are the axes as a statement lists them: tensors count a
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from math import ceil, prod
 
 from .choose.packed import THIN, register_tile
 from .formula import Apply, Value
 from .machine import Levels, Machine
 from .program import Access, Program, Statement, bounds
+from .records import dataclass
 from .schedule import vector_lanes
 from .symmetry import gram_swap
 

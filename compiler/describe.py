@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import fields, is_dataclass
 from typing import Any
 
 from . import formula, loopnest
 from . import schedule as schedules
+from .records import fields, is_dataclass
 from .schedule import Schedule
 
 __all__ = ["describe", "read"]

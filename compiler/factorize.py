@@ -14,7 +14,6 @@ keeping them competes with that.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from typing import Any
 
@@ -24,6 +23,7 @@ from .follow import follow
 from .machine import Machine
 from .paths import MOST_FACTORS, SHARED, SMALL, Path, exact_path, propose, propose_small
 from .program import Program, Statement
+from .records import dataclass, field, replace
 from .rewrite import compute_once, finish, simplify
 from .rewrite.describe import describe
 from .rewrite.inline import inlinable, inlined

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from .affine import Affine
 from .finish import finished
 from .loopnest import Assign, Loop, Nest, Ref, Scope, Statement, Tabulate, Tiles
+from .records import dataclass, field
 
 
 @dataclass(frozen=True)

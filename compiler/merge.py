@@ -20,7 +20,6 @@ makes partial sums. How many does not depend on the number of threads, nor do th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from functools import reduce
 from math import prod
 
@@ -30,6 +29,7 @@ from .cost import statement_cost
 from .formula import CONTRACTED, Apply, Contracted, Leaf, Read, Value, replaced
 from .machine import Machine
 from .program import Epilogue, Program, Statement, Tensor
+from .records import replace
 from .regions import leaves
 
 __all__ = ["in_registers", "merged", "spread"]

@@ -15,12 +15,12 @@ the tensor, and zeros around it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
 from .access import Access
 from .affine import Affine
 from .errors import EinsumError
 from .program import Program, Statement, Tensor
+from .records import dataclass, replace
 from .regions import NotBoxes, boxes
 
 __all__ = ["pad"]

@@ -27,7 +27,6 @@ schedule alone, is stored, and is done once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -39,6 +38,7 @@ from .loopnest import Nest, Tiles, parameters, place_of, scratch_buffers
 from .lower import lower
 from .machine import Target
 from .passes import PASSES
+from .records import dataclass
 from .schedule import Schedule
 from .sources import sources
 from .verify import verify

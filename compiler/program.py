@@ -13,7 +13,6 @@ A map such as `out[i] = exp(a[i])` is the sum of one product of one factor with 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import chain, count
 from typing import Any
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from .access import Access
 from .affine import Affine
 from .formula import Value, accesses_of, value_of
+from .records import dataclass, replace
 from .subscripts import Expression
 
 __all__ = [

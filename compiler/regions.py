@@ -20,7 +20,6 @@ odd places separately, each with every other position of `k`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import product
 from math import gcd
 
@@ -28,6 +27,7 @@ from .access import Access
 from .affine import Affine
 from .formula import with_accesses
 from .program import Epilogue, Statement
+from .records import dataclass, replace
 
 __all__ = ["ZERO", "Box", "NotBoxes", "boxes", "leaves"]
 

@@ -16,7 +16,6 @@ Steps that pack their operands (:mod:`.choose`) need no copy and get none, nor d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 from .affine import Affine
 from .anonymous import form_of
@@ -24,6 +23,7 @@ from .choose import Choice, is_held, is_small
 from .geometry import Geometry
 from .machine import Machine
 from .program import Access, Program, Statement
+from .records import replace
 
 
 def relayout(

@@ -18,7 +18,6 @@ many loops are around them) if there is memory for what they leave.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import accumulate, product
 from math import inf, prod
 from operator import mul
@@ -27,6 +26,7 @@ from .cost import statement_cost
 from .errors import EinsumError
 from .machine import Machine
 from .program import Access, Program, Statement, Tensor
+from .records import dataclass, replace
 from .show import size
 from .workspace import Workspace, depth_first, most_alive, workspace
 

@@ -12,10 +12,9 @@ the group's description alone: kernels know nothing of it.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from .geometry import Geometry
 from .machine import Machine
+from .records import replace
 from .schedule import vector_lanes
 
 

@@ -13,7 +13,6 @@ over: a cast is a border.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -21,6 +20,7 @@ from .factorize import factorize
 from .machine import Machine
 from .merge import in_registers
 from .program import Program, Statement, Tensor
+from .records import replace
 
 __all__ = ["elements_of", "steps"]
 

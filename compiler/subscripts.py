@@ -25,10 +25,10 @@ The arithmetic of an affine axis, `y+k` or `2*y`, calls for names just as rule 1
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
 
 from .affine import Affine
 from .errors import EinsumError, EinsumTypeError, Span
+from .records import dataclass, replace
 
 __all__ = [
     "Axis",

@@ -7,7 +7,6 @@ follows from the steps from row to row and from lane to lane.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from math import gcd
 
 from .affine import Affine
@@ -15,6 +14,7 @@ from .express import Expression
 from .finish import inputs_of, wide
 from .formula import Apply
 from .loopnest import Assign, Kind, Loop, Nest, Ref, Scope, Statement, Tabulate, Term
+from .records import dataclass, field, replace
 from .schedule import Schedule, vector_lanes
 
 

@@ -7,9 +7,9 @@ once, or a little larger where gaps remain. The order of the statements matters 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from .program import Statement
+from .records import dataclass
 
 __all__ = ["ALIGNMENT", "Workspace", "depth_first", "most_alive", "workspace"]
 

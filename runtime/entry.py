@@ -15,13 +15,13 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
+from ..compiler.records import dataclass
 from . import threads
 from .load import LoadedImage, anonymous_pages
 from .target import architecture

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from typing import Any, cast
@@ -26,6 +25,7 @@ from ..compiler.machine import Machine, Target
 from ..compiler.merge import in_registers
 from ..compiler.pad import pad
 from ..compiler.program import Access, Program, Statement, from_expression
+from ..compiler.records import dataclass, replace
 from ..compiler.regions import ZERO, boxes
 from ..compiler.relayout import relayout
 from ..compiler.schedule import Schedule

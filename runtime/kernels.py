@@ -9,11 +9,11 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from ..compiler.records import dataclass
 from . import settings, threads
 from .key import KernelFields, text_digest
 from .load import LoadedImage, LoadError, load

@@ -13,9 +13,9 @@ request (`Store.find`).
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from ..compiler.records import dataclass
 from .digests import sha256
 
 __all__ = [

@@ -13,9 +13,9 @@ import mmap
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 
+from ..compiler.records import dataclass
 from .target import architecture
 
 __all__ = ["LIBRARIES", "LoadError", "LoadedImage", "anonymous_pages", "load", "wipe_on_fork"]

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass, fields
 from typing import Any
 
 from ..compiler.machine import TARGETS, Levels, Machine, Peak, Speeds
+from ..compiler.records import dataclass, fields
 
 __all__ = ["FILE", "Description", "MachineFileError", "from_text", "read", "to_text", "write"]
 

@@ -29,13 +29,13 @@ What differs from NumPy, on purpose:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ..compiler.errors import EinsumError, EinsumTypeError
+from ..compiler.records import dataclass
 
 __all__ = [
     "CASTINGS",

@@ -7,7 +7,6 @@ such as the root of a complex number, are evaluated by NumPy.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from ..compiler.finish import finish_of, has_kernel, operands_of
 from ..compiler.machine import Target
 from ..compiler.program import Program, Statement, evaluate_statement
+from ..compiler.records import dataclass
 from ..compiler.schedule import Schedule
 from ..compiler.steps import elements_of, steps
 from .execute import Layouts, Step, Steps, strides_of

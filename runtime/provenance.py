@@ -7,9 +7,9 @@ the version of einsumc's code generator that built it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..compiler.records import dataclass
 from .target import LEVELS, can_run
 
 if TYPE_CHECKING:

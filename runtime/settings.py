@@ -7,9 +7,10 @@ program may set them in `os.environ` at any time. An empty variable counts as un
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
+
+from ..compiler.records import dataclass
 
 __all__ = ["VARIABLES", "Settings", "SettingsError", "Variable", "current"]
 

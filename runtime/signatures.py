@@ -15,12 +15,12 @@ their own: `"f4[batch,i,j], f4[batch,j,k]"` fits `...ij,...jk->...ik`.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..compiler.errors import EinsumError, EinsumTypeError, Span
+from ..compiler.records import dataclass
 from ..compiler.subscripts import Subscripts
 
 __all__ = ["DTYPES", "OperandSignature", "Signature", "parse_signature"]

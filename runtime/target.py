@@ -10,9 +10,10 @@ import os
 import re
 import sys
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+
+from ..compiler.records import dataclass
 
 __all__ = [
     "ISA_FEATURES",

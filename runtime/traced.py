@@ -10,13 +10,13 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from ..compiler.errors import EinsumError, EinsumTypeError
+from ..compiler.records import dataclass
 from ..compiler.trace import Place, Result, Symbol, Trace, filled, flattened, trace, unfold
 from . import settings
 from .dispatch import layout_of, out_layout

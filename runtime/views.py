@@ -2,11 +2,11 @@
 
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from ..compiler.affine import Affine
+from ..compiler.records import replace
 from ..compiler.subscripts import Expression
 from .operands import Array
 

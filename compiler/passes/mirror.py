@@ -21,10 +21,9 @@ calls a product of this kind syrk.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..affine import Affine
 from ..loopnest import Assign, Loop, Nest, Ref, Statement, at, walk, with_body
+from ..records import replace
 from ..schedule import Schedule
 
 

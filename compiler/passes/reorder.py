@@ -32,7 +32,6 @@ the first: it has no rows if these are summed too, for each tile's are added as 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
 
 from ..affine import Affine
 from ..loopnest import (
@@ -46,6 +45,7 @@ from ..loopnest import (
     nested,
     walk,
 )
+from ..records import dataclass, replace
 from ..schedule import Schedule
 
 

@@ -16,13 +16,13 @@ before among them. It is done for statements without an epilogue, whose target i
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 from itertools import count
 from string import ascii_lowercase
 
 from ..access import Access
 from ..affine import Affine
 from ..program import Program, Statement
+from ..records import replace
 from .common import without_unused
 
 __all__ = ["inlinable", "inlined"]
