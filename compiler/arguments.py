@@ -1,5 +1,7 @@
 """From the arguments of a call, in any form of NumPy, opt_einsum or torch, to subscripts."""
 
+from __future__ import annotations
+
 import operator
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -19,6 +19,8 @@ share what all cores have together.
 What it knows of layouts are the axes as a statement lists them: tensors count as C-ordered.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Mapping
 from math import ceil, prod
@@ -74,7 +76,7 @@ class Cost:
     seconds: float = 0.0
     least: float = 0.0
 
-    def __add__(self, other: "Cost") -> "Cost":
+    def __add__(self, other: Cost) -> Cost:
         return Cost(
             self.flops + other.flops,
             self.bytes + other.bytes,

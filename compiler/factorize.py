@@ -13,6 +13,8 @@ program of several statements, intermediates that are products may be inlined
 keeping them competes with that.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, count
 from typing import Any

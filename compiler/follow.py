@@ -11,6 +11,8 @@ A path is a list of contractions, each the positions of the factors that it take
 those that are left; its result goes to the end of that list.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from math import prod

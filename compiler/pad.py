@@ -14,6 +14,8 @@ tensor, or so many boxes that their calls would take longer than the copy. The c
 the tensor, and zeros around it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 
 from .access import Access

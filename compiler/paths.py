@@ -7,6 +7,8 @@ knows what need not be computed twice, and where one is read at windows :mod:`.w
 knows that they overlap.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.util import find_spec

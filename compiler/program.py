@@ -12,6 +12,8 @@ to the sum before it is written, while it is in registers:
 A map such as `out[i] = exp(a[i])` is the sum of one product of one factor with an epilogue.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import chain, count
@@ -176,7 +178,7 @@ class Program:
         taken = self.shapes
         return (name for name in map("t{}".format, count()) if name not in taken)
 
-    def with_statements(self, statements: Sequence[Statement]) -> "Program":
+    def with_statements(self, statements: Sequence[Statement]) -> Program:
         """The same program computed in other steps.
 
         A target that is no tensor yet becomes one, as long on each axis as the index there.

@@ -19,6 +19,8 @@ each element of the target gathers what belongs there: with a factor 2, the elem
 odd places separately, each with every other position of `k`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from math import gcd

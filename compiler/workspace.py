@@ -6,6 +6,8 @@ once, or a little larger where gaps remain. The order of the statements matters 
 `depth_first` finishes one branch of a tree of contractions before it begins with the next.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 
 from .program import Statement

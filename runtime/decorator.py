@@ -4,17 +4,15 @@ Both end in a `CompiledEinsum`: one equation, which keeps a plan for each layout
 (see `runtime/dispatch.py`).
 """
 
-import dis
+from __future__ import annotations
+
 import functools
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
 
-from ..compiler.arguments import from_call
 from ..compiler.errors import EinsumError, EinsumTypeError
 from ..compiler.subscripts import Subscripts, parse
 from ..compiler.windows import Given, given_sizes
@@ -22,12 +20,14 @@ from .dispatch import Dispatcher, prepare_all
 from .memory import parse_bytes
 from .operands import Array, as_arrays, choose_dtypes
 from .optimize import Optimize, normalize_optimize
-from .signatures import Signature, parse_signature
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
+
     from .explain import Explanation
     from .manifest import Request
     from .precompile import Precompiled
+    from .signatures import Signature
     from .store import Store
     from .traced import CompiledFunction
 
@@ -108,6 +108,8 @@ def einsum(
         memory_limit = parse_bytes(memory_limit)
     given = given_sizes(sizes)
     if not operands or type(operands[0]) is not str or type(operands[-1]) in (list, tuple):
+        from ..compiler.arguments import from_call
+
         subscripts, rest = from_call(operands)
         compiled = _from_subscripts(subscripts, optimize, memory_limit, given)
         return compiled._call(rest, out, dtype, order, casting)
@@ -115,10 +117,10 @@ def einsum(
     return compiled._call(operands[1:], out, dtype, order, casting)
 
 
-_by_text: "dict[str, CompiledEinsum]" = {}
+_by_text: dict[str, CompiledEinsum] = {}
 
 
-def _first_by_text(text: str) -> "CompiledEinsum":
+def _first_by_text(text: str) -> CompiledEinsum:
     compiled = _from_text(text, True, None, ())
     if len(_by_text) >= _EQUATIONS:
         _by_text.clear()
@@ -129,14 +131,14 @@ def _first_by_text(text: str) -> "CompiledEinsum":
 @functools.lru_cache(_EQUATIONS)
 def _from_text(
     text: str, optimize: Optimize, memory_limit: int | None, sizes: Given
-) -> "CompiledEinsum":
+) -> CompiledEinsum:
     return CompiledEinsum(parse(text), optimize=optimize, memory_limit=memory_limit, sizes=sizes)
 
 
 @functools.lru_cache(_EQUATIONS)
 def _from_subscripts(
     subscripts: Subscripts, optimize: Optimize, memory_limit: int | None, sizes: Given
-) -> "CompiledEinsum":
+) -> CompiledEinsum:
     return CompiledEinsum(subscripts, optimize=optimize, memory_limit=memory_limit, sizes=sizes)
 
 
@@ -151,7 +153,7 @@ def compile_einsum(
     optimize: Any = True,
     memory_limit: int | str | None = None,
     sizes: Mapping[str, int] | None = None,
-) -> "CompiledEinsum": ...
+) -> CompiledEinsum: ...
 @overload
 def compile_einsum(
     equation: Callable[..., Any],
@@ -160,7 +162,7 @@ def compile_einsum(
     optimize: Any = True,
     memory_limit: int | str | None = None,
     sizes: Mapping[str, int] | None = None,
-) -> "CompiledFunction": ...
+) -> CompiledFunction: ...
 @overload
 def compile_einsum(
     equation: None = None,
@@ -169,7 +171,7 @@ def compile_einsum(
     optimize: Any = True,
     memory_limit: int | str | None = None,
     sizes: Mapping[str, int] | None = None,
-) -> Callable[[Callable[..., Any]], "CompiledFunction"]: ...
+) -> Callable[[Callable[..., Any]], CompiledFunction]: ...
 def compile_einsum(
     equation: str | Callable[..., Any] | None = None,
     *,
@@ -214,13 +216,13 @@ def compile_einsum(
     limit = None if memory_limit is None else parse_bytes(memory_limit)
     if isinstance(equation, str):
         subscripts = parse(equation)
-        checked = tuple(parse_signature(signature, subscripts) for signature in signatures)
+        checked = _signatures(signatures, subscripts)
         chosen, given = normalize_optimize(optimize), given_sizes(sizes)
         return CompiledEinsum(subscripts, checked, chosen, memory_limit=limit, sizes=given)
     if equation is not None and not callable(equation):
         kind = type(equation).__name__
         raise EinsumTypeError(f"the equation must be a str, or a function to decorate, not {kind}")
-    parsed = tuple(parse_signature(signature) for signature in signatures)
+    parsed = _signatures(signatures)
     if limit is not None:
         raise EinsumError("memory_limit is for equations; a function's body cannot be sliced yet")
     if sizes is not None:
@@ -230,6 +232,17 @@ def compile_einsum(
     if equation is not None:
         return CompiledFunction(equation, parsed, normalize_optimize(optimize))
     return lambda function: CompiledFunction(function, parsed, normalize_optimize(optimize))
+
+
+def _signatures(
+    texts: Iterable[str], subscripts: Subscripts | None = None
+) -> tuple[Signature, ...]:
+    texts = tuple(texts)
+    if not texts:
+        return ()
+    from .signatures import parse_signature
+
+    return tuple(parse_signature(text, subscripts) for text in texts)
 
 
 class CompiledEinsum(Dispatcher):
@@ -263,7 +276,7 @@ class CompiledEinsum(Dispatcher):
         self.signatures = signatures
 
     @overload
-    def __call__(self, stub: FunctionType, /) -> "CompiledEinsum": ...
+    def __call__(self, stub: FunctionType, /) -> CompiledEinsum: ...
     @overload
     def __call__(
         self,
@@ -291,7 +304,7 @@ class CompiledEinsum(Dispatcher):
             operands = self._in_order(operands, named)
         return self._call(operands, out, dtype, order, casting)
 
-    def explain(self, *operands: ArrayLike, **named: ArrayLike) -> "Explanation":
+    def explain(self, *operands: ArrayLike, **named: ArrayLike) -> Explanation:
         """How operands like these would be contracted, for people to read.
 
         Raises what a call would raise, for wrong operands or too low a memory limit. Nothing is
@@ -309,7 +322,7 @@ class CompiledEinsum(Dispatcher):
         prepared = prepare_all(arrays, compute)
         return explain(expression, prepared, self.optimize, self.names, self.memory_limit)
 
-    def precompile(self, *, store: "Store | None" = None, jobs: int = 1) -> "list[Precompiled]":
+    def precompile(self, *, store: Store | None = None, jobs: int = 1) -> list[Precompiled]:
         """Compile every kernel that calls of the declared signatures need.
 
         Args:
@@ -330,7 +343,7 @@ class CompiledEinsum(Dispatcher):
             raise EinsumError(f"{self!r} has no signatures that say what to compile it for")
         return build(jobs_of(self.request()), store=store, jobs=jobs)
 
-    def request(self) -> "Request":
+    def request(self) -> Request:
         """What it was declared for, as an entry of a manifest is read."""
         from .manifest import Request
 
@@ -363,7 +376,7 @@ class CompiledEinsum(Dispatcher):
             return self._decorate(operands[0])
         return super()._call_first(operands, out, dtype, order, casting)
 
-    def _decorate(self, stub: FunctionType) -> "CompiledEinsum":
+    def _decorate(self, stub: FunctionType) -> CompiledEinsum:
         """The same with the names of the stub and of its parameters."""
         names = _parameters(stub)
         terms = len(self._subscripts.inputs)
@@ -406,6 +419,8 @@ CompiledEinsum._entered = CompiledEinsum
 
 def _parameters(stub: FunctionType) -> tuple[str, ...]:
     """The names of a stub's parameters, which must be plain ones."""
+    import inspect  # here, as `dis` below, since it takes long to import
+
     parameters = inspect.signature(stub).parameters.values()
     for parameter in parameters:
         problem = None
@@ -424,6 +439,8 @@ def _parameters(stub: FunctionType) -> tuple[str, ...]:
 
 def _is_stub(function: FunctionType) -> bool:
     """Whether a body is nothing but a docstring, `...`, `pass` or `return None`."""
+    import dis
+
     harmless = {"RESUME", "NOP", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST"}
     instructions = list(dis.get_instructions(function))
     return all(step.opname in harmless for step in instructions) and all(

@@ -5,16 +5,18 @@ A layout is what kernels depend on: dtype, shape, strides and alignment of the o
 layout makes its plan (checks, conversions, compilation); every later one looks it up.
 """
 
+from __future__ import annotations
+
 import functools
 import re
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from ..compiler.errors import EinsumError, EinsumTypeError
+from ..compiler.records import dataclass
 from ..compiler.resolve import resolve
 from ..compiler.subscripts import Expression, Subscripts
 from ..compiler.windows import Given
@@ -35,10 +37,11 @@ from .operands import (
 )
 from .optimize import Optimize, check_path
 from .plan_cache import PlanCache
-from .slow import evaluate_slowly
 from .views import as_view, distinct_output
 
 if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
     from .manifest import Use
 
 __all__ = ["Dispatcher", "layout_of", "out_layout", "prepare_all"]
@@ -50,7 +53,8 @@ _Plan = Callable[[Sequence[Array], Array | None], Any]
 """Computes an einsum of operands, as given, into `out` if there is one, and returns the result."""
 
 
-class _Direct(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Direct:
     """A plan that is nothing but kernels: the native entry can run it.
 
     Attributes:
@@ -252,6 +256,8 @@ class Dispatcher(PlanCache):
         if not prod(extent for _, extent in expression.extents):
             return lambda arrays, target: target.fill(0)
         if not dtypes.has_kernels:
+            from .slow import evaluate_slowly
+
             return functools.partial(evaluate_slowly, expression)
         from .stored_plan import prepare as prepare_execution
 
@@ -260,7 +266,7 @@ class Dispatcher(PlanCache):
             found: _Write = prepare_execution(*call)
             return found
 
-        def use() -> "Use":
+        def use() -> Use:
             from .manifest import use_of
 
             return use_of(

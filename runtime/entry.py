@@ -10,6 +10,8 @@ its GIL, on other machines than Linux on x86-64, where the code is not stored an
 compiled, and where objects do not look as they are expected to.
 """
 
+from __future__ import annotations
+
 import ctypes
 import os
 import sys

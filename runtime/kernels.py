@@ -108,7 +108,7 @@ def kernel(schedule: Schedule, target: Target) -> Kernel:
 
 def fields(schedule: Schedule, target: Target) -> KernelFields:
     """What makes a schedule's kernel what it is."""
-    from ..compiler.pipeline import describe, generator
+    from ..compiler.describe import describe, generator
 
     text = describe(schedule)
     return KernelFields(

@@ -11,6 +11,8 @@ LLVM. A process without a compiler does not know those, and need not: it takes a
 request (`Store.find`).
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Collection, Mapping
 from typing import Any

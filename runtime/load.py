@@ -8,6 +8,8 @@ With EINSUMC_PERF_MAP=1 the functions are listed in /tmp/perf-<pid>.map, where `
 names of code that came from no file.
 """
 
+from __future__ import annotations
+
 import ctypes
 import mmap
 import os

@@ -7,7 +7,6 @@ number; anything else is damage. Nothing in it is code.
 from __future__ import annotations
 
 import os
-import tempfile
 from contextlib import suppress
 from typing import Any
 
@@ -171,6 +170,8 @@ def write(path: str, description: Description) -> None:
     """
     folder = os.path.dirname(os.path.abspath(path))
     os.makedirs(folder, mode=0o700, exist_ok=True)
+    import tempfile  # here, since few processes write such a file
+
     handle, temporary = tempfile.mkstemp(prefix=".machine-", dir=folder)
     try:
         with open(handle, "w", encoding="utf-8") as file:

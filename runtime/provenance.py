@@ -165,7 +165,7 @@ def _is_current(header: Mapping[str, Any]) -> bool:
         return bool(header["fields"].get("version") == version())
     if kind in _PROGRAMS:
         return bool(built == (pool_fields() if kind == "thread pool" else entry_fields()).generator)
-    from ..compiler.pipeline import generator
+    from ..compiler.describe import generator
 
     return bool(built == generator()) and _schedule(header) is not None
 

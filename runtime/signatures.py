@@ -13,6 +13,8 @@ An operand without brackets is a scalar. The axes of an ellipsis are written out
 their own: `"f4[batch,i,j], f4[batch,j,k]"` fits `...ij,...jk->...ik`.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
 from typing import Any

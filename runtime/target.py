@@ -6,6 +6,8 @@ read, the answer is the least that the architecture guarantees: better a kernel 
 illegal instruction.
 """
 
+from __future__ import annotations
+
 import os
 import re
 import sys
@@ -188,7 +190,7 @@ def _cpuinfo_flags(path: str = "/proc/cpuinfo") -> list[str]:
 def _cpuinfo(*names: str, path: str = "/proc/cpuinfo") -> str:
     """What the first line that has one of these names says."""
     try:
-        with open(path, encoding="ascii", errors="replace") as lines:
+        with open(path, encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 name, _, value = line.partition(":")
                 if name.strip() in names:
@@ -328,5 +330,5 @@ _SHIFTS = {"K": 10, "M": 20, "G": 30}
 
 
 def _line(path: str) -> str:
-    with open(path, encoding="ascii") as file:
+    with open(path, encoding="utf-8") as file:
         return file.readline().strip()

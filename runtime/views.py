@@ -1,5 +1,7 @@
 """Equations that are less than they look: results that are views, outputs that are diagonals."""
 
+from __future__ import annotations
+
 import operator
 from collections.abc import Callable, Sequence
 

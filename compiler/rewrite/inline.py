@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from itertools import count
-from string import ascii_lowercase
 
 from ..access import Access
 from ..affine import Affine
@@ -26,6 +25,8 @@ from ..records import replace
 from .common import without_unused
 
 __all__ = ["inlinable", "inlined"]
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def inlinable(program: Program) -> list[str]:
@@ -111,6 +112,6 @@ def _copy(
 
 def _others(index: str) -> Iterator[str]:
     """Other names for an index: the letters after it, or else numbers behind it."""
-    if index in ascii_lowercase:
-        yield from ascii_lowercase[ascii_lowercase.index(index) + 1 :]
+    if index in _LETTERS:
+        yield from _LETTERS[_LETTERS.index(index) + 1 :]
     yield from map(f"{index}{{}}".format, count())

@@ -132,7 +132,7 @@ def test_another_generator_is_never_taken(tmp_path, monkeypatch):
     monkeypatch.setenv("EINSUMC_CACHE_DIR", str(tmp_path))
     compile_einsum("i,i->", signatures="f4[64], f4[64]").precompile()
     there = Store(tmp_path).keys()
-    monkeypatch.setattr("einsumc.compiler.pipeline.generator", lambda: "another")
+    monkeypatch.setattr("einsumc.compiler.describe.generator", lambda: "another")
     monkeypatch.setattr("einsumc.compiler.sources.sources", lambda files: "another")
     made = compile_einsum("i,i->", signatures="f4[64], f4[64]").precompile()
     assert all(kernel.compiled for kernel in made)
