@@ -23,7 +23,7 @@ from .affine import Affine
 from .cost import Cost, program_cost
 from .follow import follow
 from .machine import Machine
-from .paths import MOST_FACTORS, SHARED, SMALL, Path, exact_path, propose, propose_small
+from .paths import MOST_FACTORS, SEARCHED, SMALL, Path, exact_path, propose, propose_small
 from .program import Program, Statement
 from .records import dataclass, field, replace
 from .rewrite import compute_once, finish, simplify
@@ -124,8 +124,8 @@ def factorize(
             made[path] = split, program_cost(split, element, machine)
         if exact is None and repeats and len(path) > 1:
             kind = describe(made[path][0])
-            name = _unused(kind, candidates) if name == SHARED else f"{name} ({kind})"
-        candidates[name] = made[path]
+            name = kind if name == SEARCHED else f"{name} ({kind})"
+        candidates[_unused(name, candidates)] = made[path]
     return _chosen(candidates)
 
 

@@ -1,10 +1,10 @@
 """Contraction paths: who proposes them.
 
 A path is a list of contractions, each the positions of the factors that it takes from the list of
-those that are left; its result goes to the end of that list. opt_einsum and, for large networks,
-cotengra propose paths by counting operations; where a tensor repeats, so does :mod:`.shared`, which
-knows what need not be computed twice, and where one is read at windows :mod:`.windows_path`, which
-knows that they overlap.
+those that are left; its result goes to the end of that list. For up to eight factors :mod:`.shared`
+looks at all trees, and knows what need not be computed twice where a tensor repeats; where one is
+read at windows :mod:`.windows_path` does, which knows that they overlap. For more factors
+opt_einsum and, for large networks, cotengra propose paths by counting operations.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .program import Program, Statement
 from .shared import MOST_SHARED, shared_paths
 from .windows_path import EXHAUSTIVE, windows_path
 
-__all__ = ["MOST_FACTORS", "SHARED", "SMALL", "Path", "exact_path", "propose", "propose_small"]
+__all__ = ["MOST_FACTORS", "SEARCHED", "SMALL", "Path", "exact_path", "propose", "propose_small"]
 
 Path = tuple[tuple[int, ...], ...]
 """The positions of the factors that each contraction takes."""
@@ -40,7 +40,7 @@ RANDOM = 12
 SMALL = ", small"
 """What the names of candidates end in that were searched for their small intermediates."""
 
-SHARED = "shared"
+SEARCHED = "searched"
 """The name of what :mod:`.shared` proposes."""
 
 TRIALS, EFFORT = 32, 100_000
@@ -64,7 +64,7 @@ def propose(
 ) -> Iterator[tuple[str, Path]]:
     """The paths for a program's last statement that `optimize` asks to choose from, with names.
 
-    Those of `SHARED` have all the same one: their caller finds a better name.
+    Those that are `SEARCHED` have all the same one: their caller finds better names.
     """
     statement, extents = program.statements[-1], program.sizes
     factors = len(statement.factors)
@@ -73,16 +73,15 @@ def propose(
         return
     if factors <= MOST_FACTORS:
         yield "unsplit", _all_at_once(factors)
-    repeats = len({factor.tensor for factor in statement.factors}) < factors
-    shared = repeats and factors <= MOST_SHARED
-    if shared:
+    if factors <= MOST_SHARED:
         for path in shared_paths(statement, extents, element, machine):
-            yield SHARED, path
+            yield SEARCHED, path
     if factors > 2:
         yield "left to right", ((0, 1), *((0, left) for left in range(factors - 2, 0, -1)))
+    if factors > MOST_SHARED:
         yield _search(statement, extents, *_named_search("greedy"))
-    if 2 < factors <= AUTO and not shared:
-        yield _search(statement, extents, *_named_search("auto"))
+        if factors <= AUTO:
+            yield _search(statement, extents, *_named_search("auto"))
     if 2 < factors <= EXHAUSTIVE and not all(f.is_plain for f in statement.factors):
         yield "windows", windows_path(statement, extents, program.shapes)
     if factors > RANDOM and find_spec("cotengra"):

@@ -20,7 +20,6 @@ from itertools import chain, count
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .access import Access
 from .affine import Affine
@@ -43,6 +42,8 @@ __all__ = [
     "scattered",
     "verify_program",
 ]
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,7 +348,7 @@ def _expect(condition: bool, message: str) -> None:
 # --- what it means --------------------------------------------------------------------------------
 
 
-def evaluate(program: Program, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+def evaluate(program: Program, arrays: Mapping[str, Array]) -> Array:
     """Compute a program of one result, slowly: every product is laid out before the sum.
 
     Args:
@@ -363,7 +364,7 @@ def evaluate(program: Program, arrays: Mapping[str, NDArray[Any]]) -> NDArray[An
     return evaluate_all(program, arrays)[program.result]
 
 
-def evaluate_all(program: Program, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def evaluate_all(program: Program, arrays: Mapping[str, Array]) -> dict[str, Array]:
     """Compute all results of a program, by name, as `evaluate` does."""
     verify_program(program)
     shapes, sizes = program.shapes, program.sizes
@@ -382,8 +383,8 @@ def evaluate_all(program: Program, arrays: Mapping[str, NDArray[Any]]) -> dict[s
 
 
 def evaluate_statement(
-    statement: Statement, values: Mapping[str, NDArray[Any]], sizes: Mapping[str, int]
-) -> NDArray[Any]:
+    statement: Statement, values: Mapping[str, Array], sizes: Mapping[str, int]
+) -> Array:
     """What a statement computes from these tensors, in the dtype that NumPy computes it in."""
     over = statement.epilogue.over if statement.epilogue else ()
     order = (*statement.kept, *over, *statement.contracted)
@@ -391,10 +392,10 @@ def evaluate_statement(
     grids = np.ogrid[tuple(slice(extent) for extent in shape)]
     position: dict[str, Any] = dict(zip(order, grids, strict=True))
 
-    def read(access: Access) -> NDArray[Any]:
+    def read(access: Access) -> Array:
         return _read(values[access.tensor], access, position)
 
-    def total(terms: NDArray[Any], shape: tuple[int, ...], kept: int) -> NDArray[Any]:
+    def total(terms: Array, shape: tuple[int, ...], kept: int) -> Array:
         terms = np.broadcast_to(terms, shape)
         summed = tuple(range(kept, len(shape)))
         return terms.sum(summed, dtype=terms.dtype, keepdims=True) if summed else terms
@@ -409,7 +410,7 @@ def evaluate_statement(
     return np.array(result.reshape(shape[: len(statement.kept)]))
 
 
-def _read(array: NDArray[Any], access: Access, position: Mapping[str, Any]) -> NDArray[Any]:
+def _read(array: Array, access: Access, position: Mapping[str, Any]) -> Array:
     """The elements at some positions, and zero where there are none."""
     places = [np.asarray(axis.evaluate(position)) for axis in access.subscripts]
     inside = [
@@ -423,7 +424,7 @@ def _read(array: NDArray[Any], access: Access, position: Mapping[str, Any]) -> N
     return np.where(reduce(np.logical_and, inside, np.True_), found, np.zeros((), array.dtype))
 
 
-def scattered(total: NDArray[Any], target: Access, shape: tuple[int, ...]) -> NDArray[Any]:
+def scattered(total: Array, target: Access, shape: tuple[int, ...]) -> Array:
     """A new tensor of a shape, with values at the places of an affine target.
 
     `total` has an axis for each of the target's indices. Values that meet in one element are added

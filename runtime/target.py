@@ -9,7 +9,6 @@ illegal instruction.
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Collection, Iterable
 from functools import cache
@@ -213,8 +212,11 @@ def clock(root: str = "/sys/devices/system/cpu/cpu0/cpufreq") -> float:
     try:
         return int(_line(f"{root}/cpuinfo_max_freq")) * 1e3
     except (OSError, ValueError):
-        sold = re.search(r"@ ([0-9.]+)GHz", cpu_model())
-        return float(sold[1]) * 1e9 if sold else 3e9
+        sold = cpu_model().rpartition("@")[2].strip()
+        try:
+            return float(sold.removesuffix("GHz")) * 1e9 if sold.endswith("GHz") else 3e9
+        except ValueError:
+            return 3e9
 
 
 def _numpy_flags() -> list[str]:
