@@ -17,8 +17,6 @@ from typing import Any
 from .errors import EinsumError
 from .machine import Machine
 from .program import Program, Statement
-from .shared import MOST_SHARED, shared_paths
-from .windows_path import EXHAUSTIVE, windows_path
 
 __all__ = ["MOST_FACTORS", "SEARCHED", "SMALL", "Path", "exact_path", "propose", "propose_small"]
 
@@ -73,16 +71,20 @@ def propose(
         return
     if factors <= MOST_FACTORS:
         yield "unsplit", _all_at_once(factors)
+    if factors < 3:
+        return
+    from .shared import MOST_SHARED, shared_paths
+    from .windows_path import EXHAUSTIVE, windows_path
+
     if factors <= MOST_SHARED:
         for path in shared_paths(statement, extents, element, machine):
             yield SEARCHED, path
-    if factors > 2:
-        yield "left to right", ((0, 1), *((0, left) for left in range(factors - 2, 0, -1)))
+    yield "left to right", ((0, 1), *((0, left) for left in range(factors - 2, 0, -1)))
     if factors > MOST_SHARED:
         yield _search(statement, extents, *_named_search("greedy"))
         if factors <= AUTO:
             yield _search(statement, extents, *_named_search("auto"))
-    if 2 < factors <= EXHAUSTIVE and not all(f.is_plain for f in statement.factors):
+    if factors <= EXHAUSTIVE and not all(f.is_plain for f in statement.factors):
         yield "windows", windows_path(statement, extents, program.shapes)
     if factors > RANDOM and find_spec("cotengra"):
         yield _search(statement, extents, "cotengra", _cotengra)

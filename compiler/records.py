@@ -70,28 +70,35 @@ else:
 
     def _record(cls, frozen, slots, eq):
         own, inherited = _own_fields(cls), {}
-        for base in reversed(cls.__mro__[1:]):
+        for base in cls.__mro__[:0:-1]:
             inherited |= vars(base).get(_FIELDS, {})
         found = inherited | own
-        if slots:
-            cls = _with_slots(cls, [name for name in own if name not in inherited])
-        setattr(cls, _FIELDS, found)
-        cls.__dataclass_fields__ = _Standard()
-        cls.__match_args__ = tuple(name for name, each in found.items() if each.init)
-        cls.__init__ = _init(cls, found, frozen)
+        setters = []  # a slot can only be set once there is the class
+        space = {
+            _FIELDS: found,
+            "__dataclass_fields__": _STANDARD,
+            "__match_args__": tuple([name for name, each in found.items() if each.init]),
+            "__init__": _init(cls, found, setters),
+        }
         if "__repr__" not in vars(cls):
-            cls.__repr__ = _repr(found)
+            space["__repr__"] = _repr
         compared = [name for name, each in found.items() if each.compare]
         if eq:
             key = attrgetter(*compared) if compared else lambda value: ()
             if "__eq__" not in vars(cls):
-                cls.__eq__ = _eq(key)
+                space["__eq__"] = _eq(key)
             if vars(cls).get("__hash__") is None:
-                cls.__hash__ = (lambda self: hash(key(self))) if frozen else None
+                space["__hash__"] = (lambda self: hash(key(self))) if frozen else None
         if frozen:
-            cls.__setattr__ = cls.__delattr__ = _refuse
+            space["__setattr__"] = space["__delattr__"] = _refuse
             if slots:
-                cls.__getstate__, cls.__setstate__ = _getstate, _setstate
+                space["__getstate__"], space["__setstate__"] = _getstate, _setstate
+        if slots:
+            cls = _with_slots(cls, [name for name in own if name not in inherited], space)
+        else:
+            for name, value in space.items():
+                setattr(cls, name, value)
+        setters += [_setter(cls, name) for name in cls.__match_args__]
         return cls
 
     def _own_fields(cls):
@@ -111,22 +118,19 @@ else:
             found[name] = each
         return found
 
-    def _with_slots(cls, names):
+    def _with_slots(cls, names, methods):
         """The class made anew: slots can only be given to a class that is being made."""
-        space = dict(vars(cls))
+        space = vars(cls) | methods | {"__slots__": tuple(names)}
         for name in (*names, "__dict__", "__weakref__"):
             space.pop(name, None)
-        made = type(cls)(cls.__name__, cls.__bases__, {**space, "__slots__": tuple(names)})
+        made = type(cls)(cls.__name__, cls.__bases__, space)
         made.__qualname__ = cls.__qualname__
         return made
 
-    def _init(cls, found, frozen):
+    def _init(cls, found, setters):
         names = [name for name, each in found.items() if each.init]
-        # What sets an attribute, whatever `__setattr__` says.
-        setters = [_setter(cls, name) for name in names]
         later = [each for each in found.values() if not each.init and _has_default(each)]
         count, finish = len(names), getattr(cls, "__post_init__", None)
-
         defaults = [found[name] for name in names if _has_default(found[name])]
         ready = tuple(each.default for each in defaults)
         ready = None if _MISSING in ready else ready  # what the last fields are if not given
@@ -177,14 +181,10 @@ else:
     def _default(each):
         return each.default_factory() if each.default is _MISSING else each.default
 
-    def _repr(found):
-        shown = [name for name, each in found.items() if each.repr]
-
-        def described(self):
-            parts = ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
-            return f"{type(self).__qualname__}({parts})"
-
-        return described
+    def _repr(self):
+        shown = [each.name for each in fields(self) if each.repr]
+        parts = ", ".join([f"{name}={getattr(self, name)!r}" for name in shown])
+        return f"{type(self).__qualname__}({parts})"
 
     def _eq(key):
         def equal(self, other):
@@ -216,6 +216,8 @@ else:
                 (name, each.type, _standard(each)) for name, each in getattr(cls, _FIELDS).items()
             ]
             return dataclasses.make_dataclass("_", made, kw_only=True).__dataclass_fields__
+
+    _STANDARD = _Standard()
 
     def _standard(each):
         import dataclasses

@@ -33,4 +33,4 @@ def sources(names: tuple[str, ...]) -> str:
 @cache
 def _digest(file: str) -> bytes:
     with open(file, "rb", buffering=0) as source:
-        return bytes(blake2b(source.read()).digest())
+        return blake2b(source.read()).digest()
