@@ -97,7 +97,7 @@ def factorize(
     t0[j,l] = sum_k b[j,k] * c[k,l]
     out[i,l] = sum_j a[i,j] * t0[j,l]
     >>> [name for name, _ in chain.candidates], chain.chosen
-    (['unsplit', 'left to right', 'opt_einsum greedy', 'opt_einsum auto'], 'opt_einsum auto')
+    (['unsplit', 'searched', 'searched 2', 'searched 3', 'left to right'], 'searched')
     """
     if len(program.statements) > 1:
         return _whole(program, optimize, machine, element, largest)

@@ -24,6 +24,7 @@ from ..compiler.geometry import Geometry
 from ..compiler.machine import Machine, Target
 from ..compiler.merge import in_registers
 from ..compiler.pad import pad
+from ..compiler.paths import pairwise
 from ..compiler.program import Access, Program, Statement, from_expression
 from ..compiler.records import dataclass, replace
 from ..compiler.regions import ZERO, boxes
@@ -319,14 +320,11 @@ def prepare_layouts(
     )
     try:
         return prepared(optimize)
-    except KernelMissing as missing:
+    except KernelMissing:
         if optimize is not True:
             raise
         # Of two operands a step, without copies: what a signature's kernels do for any sizes.
-        try:
-            return prepared("greedy", copies=False)
-        except ModuleNotFoundError:  # no opt_einsum to find that order
-            raise missing from None
+        return prepared(pairwise, copies=False)
 
 
 def _prepared(
