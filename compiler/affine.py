@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .records import dataclass
+from .records import dataclass, field
 
 __all__ = ["Affine"]
 
@@ -14,24 +14,29 @@ class Affine:
     """The sum of `coefficient * name` over `terms`, plus `constant`.
 
     Terms may be given in any order and may repeat a name; they are kept merged, without zeros and
-    sorted by name, so that equal expressions compare and hash equal.
+    sorted by name, so that equal expressions compare and hash equal. `names` are the index names.
 
     >>> axis = Affine((("k", 1), ("y", 2)), -1)
     >>> print(axis)
     2*y+k-1
-    >>> axis.evaluate({"y": 3, "k": 0})
-    5
+    >>> axis.evaluate({"y": 3, "k": 0}), axis.names
+    (5, ('k', 'y'))
     """
 
     terms: tuple[tuple[str, int], ...]
     constant: int = 0
+    names: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if len(self.terms) == 1 and self.terms[0][1]:  # nearly always
+            object.__setattr__(self, "names", (self.terms[0][0],))
+            return
         merged: dict[str, int] = {}
         for name, coefficient in self.terms:
             merged[name] = merged.get(name, 0) + coefficient
         terms = tuple(sorted((name, c) for name, c in merged.items() if c != 0))
         object.__setattr__(self, "terms", terms)
+        object.__setattr__(self, "names", tuple([name for name, _ in terms]))
 
     @classmethod
     def index(cls, name: str) -> Affine:
@@ -41,15 +46,6 @@ class Affine:
         Affine(terms=(('i', 1),), constant=0)
         """
         return cls(((name, 1),))
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The index names, sorted.
-
-        >>> Affine((("y", 2), ("k", 1))).names
-        ('k', 'y')
-        """
-        return tuple(name for name, _ in self.terms)
 
     @property
     def is_index(self) -> bool:

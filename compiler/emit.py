@@ -117,6 +117,7 @@ class _Source(TileSource):
         guards: dict[str, str] = {}
         if _is_innermost(loop):
             self.name_fixed_parts(loop)
+            self.name_tests(loop)
         known = self.whole
         if not known and (_is_innermost(loop) or loop.index == "q"):
             guards = self.lasting_guards(loop)
@@ -139,6 +140,7 @@ class _Source(TileSource):
             self.depth -= 1
         self.whole = known
         self.fixed.clear()
+        self.tests.clear()
 
     def sums_lanes_of(self, loop: Loop) -> bool:
         """Whether a loop walks lanes that are summed, tile by tile, with the sums in registers."""

@@ -28,7 +28,9 @@ from .program import Program, Statement
 from .records import dataclass, field, replace
 from .rewrite import compute_once, finish, simplify
 from .rewrite.describe import describe
+from .rewrite.distribute import distributed
 from .rewrite.inline import inlinable, inlined
+from .rewrite.pixels import pixels_first
 
 __all__ = ["MOST_FACTORS", "Factorization", "Path", "factorize", "follow"]
 
@@ -120,7 +122,7 @@ def factorize(
             continue
         if path not in made:
             split = follow(program, path)
-            split = split if exact else finish(split)
+            split = split if exact else pixels_first(finish(split), machine, element)
             made[path] = split, program_cost(split, element, machine)
         if exact is None and repeats and len(path) > 1:
             kind = describe(made[path][0])
@@ -176,24 +178,38 @@ def _whole(
     def fits(whole: Program) -> bool:
         return all(len(statement.factors) <= MOST_INLINED for statement in whole.statements)
 
-    candidates = {"as written": cut(program)}
-    every = inlinable(program)
-    alone = [name for name in every if fits(inlined(program, [name]))]
-    for chosen in ([], every) if alone else ():
-        whole = inlined(program, chosen)
-        if not fits(whole):
-            continue
-        best, improved = cut(whole), True
-        while improved:
-            improved = False
-            for name in alone if len(alone) <= MOST_TRIED else ():
-                others = [n for n in every if (n in chosen) != (n == name)]
-                changed = inlined(program, others)
-                if fits(changed) and cut(changed)[1].seconds < best[1].seconds:
-                    best, chosen, improved = cut(changed), others, True
-        if chosen:
-            candidates[f"{', '.join(chosen)} inlined: {describe(best[0])}"] = best
+    candidates, real = {}, element.startswith("f")
+    for form, written in _forms(program):
+        candidates[form] = cut(written)
+        every = inlinable(written)
+        alone = [name for name in every if fits(inlined(written, [name]))]
+        for chosen in ([], every) if alone else ():
+            whole = inlined(written, chosen, real)
+            if not fits(whole):
+                continue
+            best, improved = cut(whole), True
+            while improved:
+                improved = False
+                for name in alone if len(alone) <= MOST_TRIED else ():
+                    others = [n for n in every if (n in chosen) != (n == name)]
+                    changed = inlined(written, others, real)
+                    if fits(changed) and cut(changed)[1].seconds < best[1].seconds:
+                        best, chosen, improved = cut(changed), others, True
+            if chosen:
+                name = f"{', '.join(chosen)} inlined: {describe(best[0])}"
+                candidates[name if form == _WRITTEN else f"{form}, {name}"] = best
     return _chosen(candidates)
+
+
+_WRITTEN = "as written"
+
+
+def _forms(program: Program) -> Iterator[tuple[str, Program]]:
+    """The program, and what it is with common factors taken out of its sums."""
+    yield _WRITTEN, program
+    other = distributed(program)
+    if other is not None:
+        yield "common factors", other
 
 
 def _alone(program: Program, statement: Statement) -> Program:

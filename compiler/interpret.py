@@ -7,15 +7,18 @@ scalars. Tests compare it with ``np.einsum`` after every pass, and kernels with 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, reduce
 from math import prod
+from operator import mul
 from typing import Any
 
 import numpy as np
 
 from .affine import Affine
 from .finish import finished
-from .loopnest import Assign, Loop, Nest, Ref, Scope, Statement, Tabulate, Tiles
+from .loopnest import Assign, Loop, Nest, Ref, Scope, Statement, Tabulate, Term, Tiles
 from .records import dataclass, field
 
 
@@ -37,7 +40,7 @@ class Binding:
 
 def interpret(nest: Nest, binding: Binding, tiles: range | None = None) -> None:
     """Execute a nest; ``tiles`` restricts a parallel loop to a range of tile numbers."""
-    _Machine(nest, binding, tiles).run(nest.body)
+    _Machine(nest, binding, tiles).body(nest.body)()
 
 
 def offset_in_group(extents: Sequence[int], strides: Sequence[int], position: int) -> int:
@@ -51,12 +54,19 @@ def offset_in_group(extents: Sequence[int], strides: Sequence[int], position: in
 
 @dataclass
 class _Machine:
+    """Turns every statement into a function without arguments, which executes it.
+
+    What does not change during a call is looked up beforehand: where memory begins, and the values
+    of all parameters. Only loop variables and tables change; ``names`` and ``cells`` hold them.
+    """
+
     nest: Nest
     binding: Binding
     tiles: range | None
     names: dict[str, int] = field(default_factory=dict)
     composite: dict[str, str] = field(default_factory=dict)
-    cells: dict[tuple[str, int], Any] = field(default_factory=dict)
+    known: frozenset[str] = frozenset()
+    cells: dict[str, dict[int, Any]] = field(default_factory=lambda: defaultdict(dict))
 
     def __post_init__(self) -> None:
         self.names.update(self.binding.blocks)
@@ -69,111 +79,175 @@ class _Machine:
                 self.composite[str(stride)] = name
             elif isinstance(stride, str):
                 (self.names[stride],) = self.binding.strides[tensor, name]
+        self.known = frozenset(self.names)
 
-    def run(self, body: Sequence[Statement]) -> None:
-        for statement in body:
-            match statement:
-                case Loop(index=index, step=step):
-                    start = statement.start.evaluate(self.names)
-                    if statement.lead is not None:
-                        start = max(0, start - self.names[statement.lead])
-                    for position in range(start, self.least(statement.stop), self.number(step)):
+    def body(self, statements: Sequence[Statement]) -> Callable[[], None]:
+        """Execute statements one after another."""
+        runs = [self.statement(each) for each in statements]
+
+        def run() -> None:
+            for each in runs:
+                each()
+
+        return run if len(runs) > 1 else runs[0]
+
+    def statement(self, statement: Statement) -> Callable[[], None]:
+        match statement:
+            case Loop():
+                return self.loop(statement)
+            case Tiles():
+                return self.parallel(statement)
+            case Tabulate():
+                return self.tabulate(statement)
+            case Assign():
+                return self.assign(statement)
+
+    def loop(self, loop: Loop) -> Callable[[], None]:
+        names, index, body = self.names, loop.index, self.body(loop.body)
+        first, stops = self.position(loop.start), [*map(self.position, loop.stop)]
+        step = self.number(loop.step)
+        lead = None if loop.lead is None else self.names[loop.lead]
+
+        def run() -> None:
+            start = first() if lead is None else max(0, first() - lead)
+            for position in range(start, min(stop() for stop in stops), step):
+                names[index] = position
+                body()
+
+        return run
+
+    def parallel(self, loop: Tiles) -> Callable[[], None]:
+        body = self.body(loop.body)
+        steps = [range(0, self.names[extent], self.number(step)) for _, extent, step in loop.axes]
+
+        def run() -> None:
+            for number, positions in enumerate(itertools.product(*steps)):
+                if self.tiles is None or number in self.tiles:
+                    for (index, _, _), position in zip(loop.axes, positions, strict=True):
                         self.names[index] = position
-                        self.run(statement.body)
-                case Tiles(axes=axes):
-                    ranges = [range(0, self.names[e], self.number(step)) for _, e, step in axes]
-                    for number, positions in enumerate(itertools.product(*ranges)):
-                        if self.tiles is None or number in self.tiles:
-                            for (index, _, _), position in zip(axes, positions, strict=True):
-                                self.names[index] = position
-                            self.run(statement.body)
-                case Tabulate():
-                    self.tabulate(statement)
-                case Assign():
-                    self.assign(statement)
+                    body()
 
-    def tabulate(self, statement: Tabulate) -> None:
+        return run
+
+    def tabulate(self, statement: Tabulate) -> Callable[[], None]:
         tensor = self.nest.tensors[statement.slot].name
         extents = self.binding.members[statement.group]
         strides = self.binding.strides[tensor, statement.group]
-        start = statement.start.evaluate(self.names)
+        first, stops = self.position(statement.start), [*map(self.position, statement.stop)]
         lead = 0 if statement.lead is None else self.names[statement.lead]
-        for position in range(max(0, start - lead), self.least(statement.stop)):
-            offset = offset_in_group(extents, strides, position)
-            self.cells[statement.table, position - start + lead] = offset
+        table = self.cells[statement.table]
 
-    def assign(self, statement: Assign) -> None:
-        first, others = statement.factors[:1], statement.factors[1:]
-        values = [self.total(ref) if statement.total else self.read(ref) for ref in first]
-        values += [self.read(ref) for ref in others]
-        value = self.product(values)
-        if statement.formula is not None:
-            value = finished(statement.formula, values, self.binding.numbers)
-        add = statement.add
-        if add is True or (isinstance(add, str) and self.is_again(add)):
-            value = self.sum(self.read(statement.target), value)
-        self.write(statement.target, value)
+        def run() -> None:
+            start = first() - lead
+            for position in range(max(0, start), min(stop() for stop in stops)):
+                table[position - start] = offset_in_group(extents, strides, position)
 
-    def is_again(self, loops: str) -> bool:
-        """Whether any of some loops is past its first round."""
-        return any(self.names[name] > 0 for name in loops.split(" + "))
+        return run
 
-    def total(self, tile: Ref) -> Any:
+    def assign(self, statement: Assign) -> Callable[[], None]:
+        factors = [
+            self.total(ref) if statement.total and not number else self.read(ref)
+            for number, ref in enumerate(statement.factors)
+        ]
+        write, before = self.write(statement.target), self.read(statement.target)
+        formula, add = statement.formula, statement.add
+        loops = add.split(" + ") if isinstance(add, str) else []
+
+        def run() -> None:
+            values = [factor() for factor in factors]
+            if formula is not None:
+                value = finished(formula, values, self.binding.numbers)
+            else:
+                value = reduce(mul, values) if values else 0
+            # From the second round on of any of the loops.
+            if add is True or any(self.names[name] > 0 for name in loops):
+                value = self.sum(before(), value)
+            write(value)
+
+        return run
+
+    def total(self, tile: Ref) -> Callable[[], Any]:
         """The sum over the lanes of one row: the last term of a tile's offset counts lanes."""
-        row = self.offset(Ref(tile.buffer, tile.terms[:-1]))
-        width = tile.terms[0].stride if len(tile.terms) > 1 else None
-        found = sorted(p for b, p in self.cells if b == tile.buffer)
-        cells = [p for p in found if width is None or row <= p < row + self.number(width)]
-        value = self.cells[tile.buffer, cells[0]]
-        for p in cells[1:]:
-            value = self.sum(value, self.cells[tile.buffer, p])
-        return value
+        cells, row = self.cells[tile.buffer], self.offset(tile.terms[:-1], tile.buffer)
+        width = self.number(tile.terms[0].stride) if len(tile.terms) > 1 else None
 
-    def product(self, values: Sequence[Any]) -> Any:
-        if not values:
-            return 0
-        result = values[0]
-        for value in values[1:]:
-            result = result * value
-        return result
+        def total() -> Any:
+            begin = row()
+            found = (p for p in sorted(cells) if width is None or begin <= p < begin + width)
+            return reduce(self.sum, (cells[p] for p in found))
+
+        return total
 
     def sum(self, x: Any, y: Any) -> Any:
         return np.logical_or(x, y) if self.nest.output.element == "b1" else x + y
 
-    def offset(self, ref: Ref) -> int:
-        offset = 0
-        for term in ref.terms:
-            position = term.position.evaluate(self.names)
+    def read(self, ref: Ref) -> Callable[[], Any]:
+        if self.nest.buffer(ref.buffer).scope is not Scope.MEMORY:
+            cells, offset = self.cells[ref.buffer], self.offset(ref.terms, ref.buffer)
+            return lambda: cells[offset()]
+        array, base = self.binding.memory[ref.buffer]
+        place = self.offset(ref.terms, ref.buffer, base)
+        if array.dtype == np.float16:
+            return lambda: np.float32(array[place()])
+        return lambda: array[place()]
+
+    def write(self, ref: Ref) -> Callable[[Any], None]:
+        memory: Any = self.cells[ref.buffer]
+        base = 0
+        if self.nest.buffer(ref.buffer).scope is Scope.MEMORY:
+            memory, base = self.binding.memory[ref.buffer]
+        place = self.offset(ref.terms, ref.buffer, base)
+
+        def write(value: Any) -> None:
+            memory[place()] = value
+
+        return write
+
+    def offset(self, terms: Sequence[Term], buffer: str, base: int = 0) -> Callable[[], int]:
+        """The sum of a reference's terms and of where the buffer begins."""
+        plain, others = base, list[Callable[[], int]]()
+        linear: list[tuple[str, int]] = []
+        for term in terms:
             if term.table is not None:
-                offset += self.cells[term.table, position]
+                table = self.cells[term.table]
+                others.append(_composed(table.__getitem__, self.position(term.position)))
             elif (group := self.composite.get(str(term.stride))) is not None:
                 extents = self.binding.members[group]
-                strides = self.binding.strides[ref.buffer, group]
-                offset += offset_in_group(extents, strides, position)
+                strides = self.binding.strides[buffer, group]
+                found = partial(offset_in_group, extents, strides)
+                others.append(_composed(found, self.position(term.position)))
             else:
-                offset += position * self.number(term.stride)
-        return offset
+                stride = self.number(term.stride)
+                plain += stride * term.position.constant
+                linear += [(name, stride * factor) for name, factor in term.position.terms]
+        begin = self.position(Affine(tuple(linear), plain))
+        return (lambda: begin() + sum(other() for other in others)) if others else begin
 
-    def read(self, ref: Ref) -> Any:
-        offset = self.offset(ref)
-        if self.nest.buffer(ref.buffer).scope is Scope.MEMORY:
-            array, base = self.binding.memory[ref.buffer]
-            value = array[base + offset]
-            return np.float32(value) if array.dtype == np.float16 else value
-        return self.cells[ref.buffer, offset]
+    def position(self, position: Affine) -> Callable[[], int]:
+        """The value of an expression of parameters and loop variables."""
+        names = self.names
+        known = {name: Affine((), names[name]) for name in position.names if name in self.known}
+        rest = position.replaced(known)
+        terms, constant = rest.terms, rest.constant
+        if not terms:
+            return lambda: constant
+        if len(terms) == 1:
+            ((name, factor),) = terms
+            return lambda: constant + factor * names[name]
 
-    def write(self, ref: Ref, value: Any) -> None:
-        offset = self.offset(ref)
-        if self.nest.buffer(ref.buffer).scope is Scope.MEMORY:
-            array, base = self.binding.memory[ref.buffer]
-            array[base + offset] = value
-        else:
-            self.cells[ref.buffer, offset] = value
+        def value() -> int:
+            found = constant
+            for name, factor in terms:
+                found += factor * names[name]
+            return found
+
+        return value
 
     def number(self, value: int | str) -> int:
         if isinstance(value, int):
             return value
         return prod(self.names[name] for name in value.split("*"))
 
-    def least(self, stops: Sequence[Affine]) -> int:
-        return min(stop.evaluate(self.names) for stop in stops)
+
+def _composed(outer: Callable[[int], int], inner: Callable[[], int]) -> Callable[[], int]:
+    return lambda: outer(inner())

@@ -12,38 +12,29 @@ after::
 What was an intermediate is never in memory: what follows happens where it is made, in registers.
 Chains of maps become one formula in the same way. It is done where it is predicted to take less
 time: what is recomputed, or no longer multiplied by the microkernel, may cost more than memory.
-
-Where a statement sums so much into so few elements that few threads would have work, :func:`spread`
-makes partial sums. How many does not depend on the number of threads, nor do the result's bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import reduce
-from math import prod
 
 from .access import Access
 from .affine import Affine
 from .cost import statement_cost
 from .formula import CONTRACTED, Apply, Contracted, Leaf, Read, Value, replaced
 from .machine import Machine
-from .program import Epilogue, Program, Statement, Tensor
+from .program import Epilogue, Program, Statement
 from .records import replace
 from .regions import leaves
+from .spread import spread
 
-__all__ = ["in_registers", "merged", "spread"]
+__all__ = ["in_registers", "merged"]
 
 _TRUTH = (
     *("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"),
     *("logical_and", "logical_or", "logical_not"),
 )
-
-_PIECES = 16
-"""So many elements of a result, or partial sums of it, keep all threads busy."""
-
-_WORTH_SPREADING = 1e-4
-"""Seconds that a statement takes at least if its sum is cut into partial ones."""
 
 
 def in_registers(program: Program, element: str, machine: Machine) -> Program:
@@ -61,6 +52,7 @@ def merged(program: Program, element: str, machine: Machine) -> Program:
     """The program with statements merged where that is predicted to take less time.
 
     >>> from .machine import TARGETS
+    >>> from .program import Tensor
     >>> b, a, t, again = (
     ...     Access(name, tuple(map(Affine.index, axes)))
     ...     for name, axes in (("b", "nti"), ("a", "ntj"), ("t0", "nij"), ("t0", "nij"))
@@ -211,97 +203,3 @@ def _of_product(value: Value, statement: Statement) -> Value:
     factors: list[Value] = [Read(factor) for factor in statement.factors]
     product = reduce(lambda x, y: Apply("multiply", (x, y)), factors)
     return replaced(value, lambda old: product if isinstance(old, Contracted) else old)
-
-
-# --- partial sums ---------------------------------------------------------------------------------
-
-
-def spread(program: Program, element: str, machine: Machine) -> Program:
-    """The program with partial sums where a statement sums much into few elements.
-
-    Before::
-
-        out = sum_{n,i,j} square(sum_t b[n,t,i] * a[n,t,j])
-
-    after::
-
-        t0[n] = sum_{i,j} square(sum_t b[n,t,i] * a[n,t,j])
-        out = sum_n t0[n]
-
-    An index of both factors makes one partial sum each; else a long one is cut into pieces.
-    """
-    sizes, names = program.sizes, program.fresh_names()
-    types = {tensor.name: tensor.element for tensor in program.tensors}
-    statements: list[Statement] = []
-    made: list[Tensor] = []
-    for statement in program.statements:
-        cost = statement_cost(statement, sizes, element, machine)
-        outer = _outer(statement, sizes) if cost.seconds > _WORTH_SPREADING else None
-        if outer is None:
-            statements.append(statement)
-            continue
-        part, extents = outer
-        sizes |= extents
-        target = replace(part.target, tensor=next(names))
-        made.append(
-            Tensor(
-                target.tensor,
-                tuple(sizes[i] for i in target.names),
-                types.get(statement.target.tensor),
-            )
-        )
-        statements += [replace(part, target=target), Statement(statement.target, (target,))]
-    return replace(
-        program,
-        tensors=(*program.tensors, *made),
-        statements=tuple(statements),
-        extents=tuple(sizes.items()),
-    )
-
-
-def _outer(
-    statement: Statement, sizes: Mapping[str, int]
-) -> tuple[Statement, dict[str, int]] | None:
-    """A statement that makes partial sums along one more index, and that index's extent."""
-    epilogue = statement.epilogue
-    if epilogue is None or not epilogue.over or not statement.contracted:
-        return None
-    if len(statement.factors) != 2:
-        return None
-    shared = [i for i in epilogue.over if all(i in f.names for f in statement.factors)]
-    kept = tuple(statement.target.subscripts)
-    if shared:
-        over = tuple(i for i in epilogue.over if i not in shared)
-        target = Access(statement.target.tensor, (*kept, *map(Affine.index, shared)))
-        return replace(statement, target=target, epilogue=replace(epilogue, over=over)), {}
-    missing = _PIECES // max(1, prod(sizes[i] for i in statement.kept))
-    index = max(epilogue.over, key=lambda i: sizes[i])
-    extent = sizes[index]
-    pieces = [p for p in range(2, 2 * missing + 1) if extent % p == 0 and extent // p >= 32]
-    if missing < 2 or not pieces:
-        return None
-    count = min(pieces, key=lambda p: abs(p - missing))
-    fresh = (f"{index}_{k}" for k in range(len(sizes) + 2))
-    outer, inner = [name for name in fresh if name not in sizes][:2]
-    length = extent // count
-
-    def access(old: Access) -> Access:
-        return Access(old.tensor, tuple(map(cut, old.subscripts)))
-
-    def cut(axis: Affine) -> Affine:
-        step = dict(axis.terms).get(index, 0)
-        others = (term for term in axis.terms if term[0] != index)
-        return Affine((*others, (outer, step * length), (inner, step)), axis.constant)
-
-    def leaf(old: Leaf) -> Value:
-        return Read(access(old.access)) if isinstance(old, Read) else old
-
-    part = Statement(
-        Access(statement.target.tensor, (*kept, Affine.index(outer))),
-        tuple(map(access, statement.factors)),
-        Epilogue(
-            replaced(epilogue.value, leaf),
-            tuple(inner if i == index else i for i in epilogue.over),
-        ),
-    )
-    return part, {outer: count, inner: length}

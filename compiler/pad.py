@@ -11,7 +11,7 @@ after:
 
 It is for what :mod:`.regions` gives up: two summed indices in one expression that leaves its
 tensor, or so many boxes that their calls would take longer than the copy. The copy itself is boxes:
-the tensor, and zeros around it.
+the tensor, and zeros around it. Sums into affine axes are cut in two first (:mod:`.gather`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from .access import Access
 from .affine import Affine
 from .errors import EinsumError
+from .gather import cut
 from .program import Program, Statement, Tensor
 from .records import dataclass, replace
 from .regions import NotBoxes, boxes
@@ -44,7 +45,7 @@ def pad(program: Program) -> Program:
     """The program with padded copies of what its statements leave, where boxes will not do.
 
     Raises:
-        EinsumError: (a ValueError) the sums of an affine output are no boxes even so.
+        EinsumError: (a ValueError) an affine output is cut into more pieces than there may be.
 
     >>> from .program import from_expression
     >>> from .resolve import resolve
@@ -57,15 +58,23 @@ def pad(program: Program) -> Program:
     names = program.fresh_names()
     shapes, sizes = program.shapes, program.sizes
     statements: list[Statement] = []
-    for statement in program.statements:
+    waiting = list(reversed(program.statements))
+    while waiting:
+        statement = waiting.pop()
         frames: dict[int, _Frame] = {}
         while (trouble := _trouble(statement, frames, shapes, sizes)) is not None:
             place = trouble.factor
-            if place is None or not statement.target.is_plain:
-                raise EinsumError(
-                    f"the output {statement.target} is beyond einsumc: at each of its elements the "
-                    f"positions that meet there are too scattered; compute it in two steps"
-                )
+            if not statement.target.is_plain:
+                name = next(names)
+                found = cut(statement, name, shapes[statement.target.tensor], sizes)
+                if found is None:
+                    raise EinsumError(f"the output {statement.target} is cut into too many pieces")
+                shapes[name] = found.shape
+                sizes |= found.extents
+                waiting.append(found.second)
+                statement = found.first
+                continue
+            assert place is not None, trouble
             if place not in frames:
                 shape = shapes[statement.factors[place].tensor]
                 frames[place] = _Frame(next(names), [(0, extent - 1) for extent in shape])

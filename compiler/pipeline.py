@@ -7,6 +7,7 @@ becomes a kernel::
     program     expression -> statements
     rewrite     statements -> fewer, cheaper statements
     factorize   statements -> pairwise (or deliberately n-ary) steps, equal ones once
+    margin      what many boxes would read -> a copy with zeros around it
     merge       a step and the only one that reads it -> one; long sums -> partial ones
     pad         operands that boxes cannot keep a step inside of -> copies framed in zeros
     slices      statements -> loops over pieces, in less memory; only if it is limited

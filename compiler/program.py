@@ -17,14 +17,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import chain, count
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from .access import Access
 from .affine import Affine
 from .formula import Value, accesses_of, value_of
-from .records import dataclass, replace
+from .records import dataclass, field, replace
 from .subscripts import Expression
 
 __all__ = [
@@ -95,6 +95,10 @@ class Statement:
     target: Access
     factors: tuple[Access, ...]
     epilogue: Epilogue | None = None
+    _accesses: tuple[Access, ...] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
+    _indices: tuple[str, ...] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -115,13 +119,20 @@ class Statement:
     @property
     def accesses(self) -> tuple[Access, ...]:
         """Every read of a tensor: the factors, then those of the epilogue."""
-        return (*self.factors, *(accesses_of(self.epilogue.value) if self.epilogue else ()))
+        if self._accesses is None:
+            read = accesses_of(self.epilogue.value) if self.epilogue else ()
+            object.__setattr__(self, "_accesses", (*self.factors, *read))
+        return cast("tuple[Access, ...]", self._accesses)
 
     @property
     def indices(self) -> tuple[str, ...]:
         """The kept indices, then the reduced ones."""
-        accesses = (self.target, *self.accesses)
-        return tuple(dict.fromkeys(chain.from_iterable(access.names for access in accesses)))
+        if self._indices is None:
+            names = dict.fromkeys(self.target.names)
+            for access in self.accesses:
+                names.update(dict.fromkeys(access.names))
+            object.__setattr__(self, "_indices", tuple(names))
+        return cast("tuple[str, ...]", self._indices)
 
     def __str__(self) -> str:
         product = f"{_sum(self.contracted)}{' * '.join(map(str, self.factors))}"

@@ -350,6 +350,7 @@ def _gathers(
     """The same as statements that write each element of the target once."""
     members = [_Family(statement, sizes, ())]
     clear = False
+    fixed = {a.names[0] for a in statement.target.subscripts if a.is_index}
     own: set[str] = set()  # indices that an axis before has for its own
     for place, extent in enumerate(shapes[statement.target.tensor]):
         turned: list[_Family] = []
@@ -362,6 +363,8 @@ def _gathers(
                 continue
             free = [name for name in axis.names if name not in used]
             if not free:
+                if not fixed.union(own).issuperset(axis.names):
+                    raise NotBoxes((axis, extent))  # several positions are one element
                 clear = True
                 turned.append(
                     _Family(family.statement, family.sizes, (*family.limits, (axis, extent)))
@@ -369,7 +372,7 @@ def _gathers(
                 continue
             pivot = max(free, key=lambda name: family.sizes[name])
             clear |= any(name in used for name in axis.names) and abs(dict(axis.terms)[pivot]) > 1
-            turned += _turned(family, axis, extent, pivot, used, f"{pivot}'")
+            turned += _turned(family, axis, extent, pivot, fixed, f"{pivot}'")
         members = turned
         for family in members:
             own.update(family.statement.target.subscripts[place].names)
@@ -377,9 +380,11 @@ def _gathers(
 
 
 def _turned(
-    family: _Family, axis: Affine, extent: int, pivot: str, used: set[str], name: str
+    family: _Family, axis: Affine, extent: int, pivot: str, fixed: set[str], name: str
 ) -> Iterator[_Family]:
     """A family for each remainder that positions along a target's axis leave.
+
+    `fixed` are indices that are axes of the target themselves: where they differ, so do elements.
 
     With `axis` = s*v + c*u + C the element at s*V + r gets the values of all u and v for which
     v = V + (r - C - c*u) / s is a whole number: those of every (s / gcd(s, c))-th u.
@@ -407,7 +412,7 @@ def _turned(
             empty = Statement(Access(target.tensor, written), (Access(ZERO, ()),))
             yield _Family(empty, {**sizes, name: count}, (*family.limits, zero))
             continue
-        kept = [n for n, (u, _) in enumerate(others) if u in used]
+        kept = [n for n, (u, _) in enumerate(others) if u in fixed]
         if len({tuple(start[n] for n in kept) for start in starts}) < len(starts):
             raise NotBoxes((axis, extent))  # several sums would meet in one element
         for start in starts:

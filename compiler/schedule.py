@@ -36,12 +36,17 @@ class Split:
         return f"{self.group}_{self.suffix}"
 
 
+STRIP = 8
+"""Positions of ``k`` along which whole lines of an operand are packed before the next ones are."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pack:
     """Copy what a tile of ``operand`` needs into scratch, at the head of the loop ``inside``.
 
     The panel holds ``width`` positions of ``group`` side by side, for one position of the reduced
-    group ``k`` after the other: the order in which the microkernel reads them.
+    group ``k`` after the other: the order in which the microkernel reads them. Panel after panel
+    is filled, or several at once in ``strips`` of a few positions of ``k``.
     """
 
     operand: str
@@ -49,6 +54,7 @@ class Pack:
     group: str
     width: int
     depth: int  # positions of k that are moved at once, as the rows of a register tile
+    strips: bool = True
 
 
 @dataclass(frozen=True, slots=True)

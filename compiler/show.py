@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 
@@ -155,6 +156,11 @@ def intermediates(before: Program, after: Program, element: str) -> list[tuple[s
         return f"memory {size(bytes_)}" if name in left else "registers"
 
     return [(name, place(name)) for name in made if name not in after.results]
+
+
+def wrapped(text: str) -> str:
+    """A long line as several, those after the first indented."""
+    return textwrap.fill(text, 100, subsequent_indent="  ", break_long_words=False)
 
 
 def tree(steps: Iterable[Step]) -> str:

@@ -29,7 +29,7 @@ from .errors import EinsumError
 from .machine import Machine
 from .program import Access, Program, Statement, Tensor
 from .records import dataclass, replace
-from .workspace import Workspace, depth_first, most_alive, workspace
+from .workspace import Workspace, depth_first, most_alive, ordered, workspace
 
 __all__ = ["Element", "Slice", "Sliced", "arrange", "fit", "with_extents"]
 
@@ -150,13 +150,12 @@ def arrange(
     sizes = _sizes(program, program.sizes, slices, element)
     levels = _levels(program.statements, [each.index for each in slices], hoisted)
     order = sorted(range(len(levels)), key=levels.__getitem__)  # those of outer loops come first
-    statements = [program.statements[n] for n in order]
+    statements: Sequence[Statement] = [program.statements[n] for n in order]
     levels = [levels[n] for n in order]
-    if len(sizes) > 1 and not slices:
-        other = depth_first(statements, sizes)
-        if most_alive(other, sizes)[0] < most_alive(statements, sizes)[0]:
-            statements = other
-    placed = workspace(statements, sizes, levels)
+    if slices:
+        placed = workspace(statements, sizes, levels)
+    else:
+        statements, placed = ordered(statements, sizes)
     program = replace(program, statements=tuple(statements))
     return Sliced(program, tuple(slices), tuple(levels), sizes, placed, hoisted)
 
@@ -164,13 +163,21 @@ def arrange(
 def with_extents(program: Program, extents: Mapping[str, int]) -> Program:
     """The program with other extents of some indices; operands keep their shapes."""
     sizes = {**program.sizes, **extents}
-    axes = {
-        target.tensor: tuple(sizes[index] for index in target.names)
-        for target in (statement.target for statement in program.statements)
-        if target.is_plain
-    }
+    axes = _shapes(program, sizes)
     tensors = tuple(Tensor(t.name, axes.get(t.name, t.axes)) for t in program.tensors)
     return replace(program, tensors=tensors, extents=tuple(sizes.items()))
+
+
+def _shapes(program: Program, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """The shapes of what is written; sums of indices are not sliced, and as long as they were."""
+    before = program.shapes
+    return {
+        target.tensor: tuple(
+            sizes[axis.names[0]] if axis.is_index else extent
+            for axis, extent in zip(target.subscripts, before[target.tensor], strict=True)
+        )
+        for target in (statement.target for statement in program.statements)
+    }
 
 
 def _sizes(
@@ -179,10 +186,9 @@ def _sizes(
     """The bytes of each intermediate."""
     adds = any(each.reduced for each in slices)
     sizes = {
-        statement.target.tensor: prod([extents[index] for index in statement.target.names])
-        * element.intermediate_bytes
-        for statement in program.statements
-        if adds or statement.target.tensor != program.result
+        name: prod(shape) * element.intermediate_bytes
+        for name, shape in _shapes(program, extents).items()
+        if adds or name != program.result
     }
     if adds and element.intermediate_bytes != element.operand_bytes:
         sizes[TOTAL] = sizes[program.result]

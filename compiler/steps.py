@@ -2,6 +2,7 @@
 
     compute once    equal tensors, whatever their indices
     factorize       products -> steps, intermediates inlined where that is cheaper
+    margin          what many boxes would read -> a copy with zeros around it
     merge           a step and the only one that reads its result -> one, with an epilogue
     spread          a sum of much into little -> partial sums, for several threads
 
@@ -16,16 +17,32 @@ from collections import Counter
 from math import prod
 from typing import Any
 
-from .factorize import factorize
+from .factorize import Factorization, factorize
 from .machine import Machine
+from .margin import with_margins
 from .merge import in_registers
 from .program import Program, Statement, Tensor
-from .records import replace
+from .records import dataclass, replace
 
-__all__ = ["elements_of", "steps"]
+__all__ = ["Stepped", "elements_of", "steps", "with_elements"]
 
 
-def steps(program: Program, optimize: Any, machine: Machine) -> Program:
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """A program in steps.
+
+    Attributes:
+        program: the steps; every tensor has an element type.
+        factorization: how they were chosen, before any were merged; None if nothing was.
+        element: the element type of most of what is computed.
+    """
+
+    program: Program
+    factorization: Factorization | None
+    element: str
+
+
+def steps(program: Program, optimize: Any, machine: Machine) -> Stepped:
     """The same program in the order and the pieces in which it is computed.
 
     Args:
@@ -35,10 +52,11 @@ def steps(program: Program, optimize: Any, machine: Machine) -> Program:
     """
     element = _main(program)
     if not program.statements or 0 in program.sizes.values():
-        return program
-    plain = _without(program, element)
-    program = factorize(plain, optimize, machine, element).program
-    return with_elements(in_registers(program, element, machine))
+        return Stepped(program, None, element)
+    found = factorize(_without(program, element), optimize, machine, element)
+    program = with_margins(found.program, element, machine)
+    made = with_elements(in_registers(program, element, machine))
+    return Stepped(made, found, element)
 
 
 def _main(program: Program) -> str:

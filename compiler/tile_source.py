@@ -7,6 +7,7 @@ follows from the steps from row to row and from lane to lane.
 
 from __future__ import annotations
 
+import re
 from math import gcd
 
 from .affine import Affine
@@ -15,7 +16,7 @@ from .finish import inputs_of, wide
 from .formula import Apply
 from .loopnest import Assign, Kind, Loop, Nest, Ref, Scope, Statement, Tabulate, Term
 from .records import dataclass, field, replace
-from .schedule import Schedule, vector_lanes
+from .schedule import STRIP, Schedule, vector_lanes
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class TileSource:
     loop: str = ""  # the innermost loop's index
     whole: dict[str, bool | None] = field(default_factory=dict)  # sides known to be whole or not
     fixed: dict[str, str] = field(default_factory=dict)  # parts of offsets named before that loop
+    tests: dict[str, str] = field(default_factory=dict)  # what is tested before that loop
     in_runs: bool = False  # what `runs` tests has been found true
     numbers: dict[tuple[int, str, str], str] = field(default_factory=dict)  # a formula's, typed
     values: int = 0  # parts of formulas that have a name
@@ -69,13 +71,14 @@ class TileSource:
         lane_axis, lane_guard = self.axis(lanes, "columns")
         in_memory = self.is_guarded(statement)
         runs = self.runs(statement, row_axis, lane_axis)
+        self.ask_for_strip(statement, row_axis, lane_axis)
         part = in_memory and False in self.whole.values()
         tests = []
         for axis, guard in ((row_axis, row_guard), (lane_axis, lane_guard)):
             if guard and in_memory and axis.inside not in self.whole:
                 self.line(f"{axis.inside} = {guard}")
                 tests.append(f"{axis.inside} == {axis.size}")
-        tests += runs
+        tests += [self.tests.get(test, test) for test in runs]
         if isinstance(statement.add, str):
             self.update(statement, row_axis, lane_axis, tests)
             return
@@ -147,6 +150,21 @@ class TileSource:
                 if len(parts) > 1 or (text and not text.isidentifier()):
                     self.line(f"{ref.buffer}_at = {text}")
                     self.fixed[ref.buffer] = text
+
+    def name_tests(self, loop: Loop) -> None:
+        """Test once whether a panel's tiles are runs, where it is the same in all rounds."""
+        panels = {f"{pack.operand}_panel": pack.operand for pack in self.schedule.packs}
+        for tile in loop.body:
+            if isinstance(tile, Tabulate):
+                continue
+            statement, *sides = tile_of(tile)
+            operand = panels.get(statement.target.buffer)
+            if operand is None:
+                continue
+            for test in self.runs(statement, *(self.axis(side, "")[0] for side in sides)):
+                if not re.search(rf"\b{loop.index}\b", test):
+                    self.line(f"{operand}_runs = {test}")
+                    self.tests[test] = f"{operand}_runs"
 
     def name_firsts(self, statement: Assign, rows: Axis, lanes: Axis) -> None:
         """Compute the offsets of a tile's first elements once for the branches that follow."""
@@ -364,6 +382,23 @@ class TileSource:
                 self.line(f"ahead = min({tile} + {lanes.size}, {tile}_last)")
                 self.line(f"prefetch({factor.buffer}, {first}, {step}, {lanes.size})")
         self.firsts.update(firsts)
+
+    def ask_for_strip(self, statement: Assign, rows: Axis, lanes: Axis) -> None:
+        """Where a panel is filled in strips, ask for what the next strip reads at this place."""
+        job = next(
+            (p for p in self.schedule.packs if statement.target.buffer == f"{p.operand}_panel"),
+            None,
+        )
+        if job is None or not job.strips or rows.size > 1:
+            return
+        (factor,) = statement.factors
+        ahead = moved_to(factor, {"k": Affine((("ahead", 1),))})
+        runs, self.in_runs = self.in_runs, True
+        first, _, lane_step = self.steps(ahead, rows, lanes)
+        self.in_runs = runs
+        if lane_step == "1":
+            self.line(f"ahead = min(k + {STRIP}, k_block_end - 1)")
+            self.line(f"fetch_rows({factor.buffer}, {first}, 0, 1, {lanes.size})")
 
     def copied_part(self, statement: Assign, rows: Axis, lanes: Axis) -> bool:
         """Fill the edge of a panel element by element, unless it is a single run of neighbours."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from .program import Statement
 from .records import dataclass
 
-__all__ = ["ALIGNMENT", "Workspace", "depth_first", "most_alive", "workspace"]
+__all__ = ["ALIGNMENT", "Workspace", "depth_first", "most_alive", "ordered", "workspace"]
 
 ALIGNMENT = 64
 """Bytes: intermediates begin on a cache line, and with it on a whole vector."""
@@ -27,6 +27,22 @@ class Workspace:
 
     offsets: Mapping[str, int]
     size: int
+
+
+def ordered(
+    statements: Sequence[Statement], sizes: Mapping[str, int]
+) -> tuple[Sequence[Statement], Workspace]:
+    """The statements in their order, or depth first if that needs less memory, and the places.
+
+    Args:
+        statements: each after those that it reads from.
+        sizes: as for `workspace`.
+    """
+    if len(sizes) > 1:
+        other = depth_first(statements, sizes)
+        if most_alive(other, sizes)[0] < most_alive(statements, sizes)[0]:
+            statements = other
+    return statements, workspace(statements, sizes)
 
 
 def workspace(

@@ -99,9 +99,8 @@ class Watched:
         }
 
 
-def record(module: nn.Module, inputs: Tensor, outputs: Tensor) -> gradnorms.Layer:
+def record(module: nn.Module, x: Tensor, g: Tensor) -> gradnorms.Layer:
     """What a layer saw, in the terms of `einsumc.gradnorms`. Tensors are read where they are."""
-    x, g = inputs.numpy(), outputs.numpy()
     match module:
         case nn.Linear():
             return gradnorms.Linear(g, x, bias=module.bias is not None)
@@ -130,7 +129,7 @@ def private_gradients(layers: Mapping[str, gradnorms.Layer], examples: int) -> d
     for layer, each in sums.items():
         for parameter, total in each.items():
             noise = NOISE * MAX_NORM * torch.randn(total.shape)
-            gradients[f"{layer}.{parameter}"] = (torch.from_numpy(total) + noise) / examples
+            gradients[f"{layer}.{parameter}"] = (total + noise) / examples
     return gradients
 
 
@@ -175,7 +174,7 @@ def our_norms(model: nn.Module, tokens: Tensor, labels: Tensor) -> Callable[[], 
 
     def norms() -> Tensor:
         backward(watched, tokens, labels)
-        return torch.from_numpy(gradnorms.norms(watched.layers()))
+        return gradnorms.norms(watched.layers())
 
     return norms
 

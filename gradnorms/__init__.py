@@ -17,9 +17,11 @@ outputs. From that follow, without a gradient of a parameter being formed unless
 >>> {name: sums["weight"].shape for name, sums in gradnorms.clipped_sums(layers, 1.0).items()}
 {'linear': (4, 3), 'norm': (3,)}
 
-Every function is one program that einsumc traces; the formulas stand with the layers.
+Every function is one program that einsumc traces; the formulas stand with the layers. Arrays may be
+PyTorch's tensors in the CPU's memory: they are read where they are, and results are tensors.
 """
 
+from .convolutions import Convolution, TransposedConvolution
 from .embeddings import Embedding, TiedEmbedding, tied
 from .layer import Layer
 from .layers import LSTM, Bilinear, GroupNorm, LayerNorm, Linear, LoRA, Projection, RMSNorm
@@ -35,6 +37,7 @@ from .steps import (
 __all__ = [
     "LSTM",
     "Bilinear",
+    "Convolution",
     "Embedding",
     "GroupNorm",
     "Layer",
@@ -44,6 +47,7 @@ __all__ = [
     "Projection",
     "RMSNorm",
     "TiedEmbedding",
+    "TransposedConvolution",
     "clip_coefficients",
     "clipped_sums",
     "dot_products",

@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from ..runtime.decorator import einsum
-from .layer import Array, Layer, flat
+from .layer import Array, Layer, flat, takes_tensors
 
 __all__ = ["Embedding", "TiedEmbedding", "tied"]
 
@@ -120,6 +120,7 @@ class TiedEmbedding(Layer):
         return {"weight": _add_rows(sums["head"], self.ids, sums["scaled"])}
 
 
+@takes_tensors
 def tied(ids: Array, outputs: Array, inputs: Array, logits: Array) -> TiedEmbedding:
     """The record of a table that is used at both ends of a network. See `TiedEmbedding`."""
     ids, outputs = _places(np.asarray(ids), np.asarray(outputs))

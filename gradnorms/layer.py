@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
-from functools import reduce
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import reduce, wraps
 from operator import add
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Layer", "flat", "total"]
+from ..runtime.tensors import mapped, tensors_among
+
+__all__ = ["Array", "Layer", "flat", "takes_tensors", "total"]
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
 
 Array = NDArray[Any]
 
@@ -25,7 +30,8 @@ class Layer:
     squares, weighted sums and dot products of the gradients are einsums of that einsum, and the
     compiler finds out which of them need a gradient at all.
 
-    The first axis of every array counts examples, but for those named in `shared`.
+    The first axis of every array counts examples, but for those named in `shared`. Arrays may be
+    PyTorch's tensors.
     """
 
     shared: ClassVar[tuple[str, ...]] = ()
@@ -61,6 +67,10 @@ class Layer:
         values = ((field.name, getattr(self, field.name)) for field in fields(self))
         return tuple((name, value) for name, value in values if _is_option(value))
 
+    def converted(self, convert: Callable[[Any], Any]) -> Self:
+        """The same layer with every array converted."""
+        return replace(self, **{name: convert(array) for name, array in self.arrays().items()})
+
     def finished(self, sums: dict[str, Array]) -> dict[str, Array]:
         """The sums by parameter, from what `weighted_sums` gave: most kinds leave it as it is."""
         return sums
@@ -78,7 +88,63 @@ class Layer:
             raise ValueError(f"the first axis of {kind} {name!r} counts examples, but {listed}")
 
 
+def takes_tensors(
+    function: Callable[_Parameters, _Result],
+) -> Callable[_Parameters, _Result]:
+    """The same function for layers and arrays that are PyTorch's tensors: results are tensors too.
+
+    They are read where they are; see `runtime/tensors.py`.
+    """
+
+    @wraps(function)
+    def call(*args: _Parameters.args, **named: _Parameters.kwargs) -> _Result:
+        found: dict[str, Any] = {}
+
+        def collect(value: Any, name: str) -> None:
+            if isinstance(value, Mapping):
+                for key, each in value.items():
+                    collect(each, str(key))
+            elif isinstance(value, Layer):
+                for field, array in value.arrays().items():
+                    found[f"{name}.{field}" if name else field] = array
+            else:
+                found[name] = value
+
+        for number, value in enumerate(args):
+            collect(value, "" if isinstance(value, Layer | Mapping) else f"argument {number}")
+        for name, value in named.items():
+            collect(value, name)
+        tensors = tensors_among(found.values())
+        if tensors is None:
+            return function(*args, **named)
+        names, values = [*found], [*found.values()]
+        arrays = {
+            id(value): array
+            for value, array in zip(values, tensors.arrays(values, names), strict=True)
+        }
+
+        def convert(value: Any) -> Any:
+            if isinstance(value, Mapping):
+                return {key: convert(each) for key, each in value.items()}
+            if isinstance(value, Layer):
+                return value.converted(convert)
+            return arrays[id(value)]
+
+        def back(value: Any) -> Any:
+            return value.converted(back) if isinstance(value, Layer) else tensors.result(value)
+
+        result: Any = function(
+            *map(convert, args), **{name: convert(each) for name, each in named.items()}
+        )
+        made: _Result = mapped(result, back)
+        return made
+
+    return call
+
+
 def _is_option(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_option, value))
     return value is None or isinstance(value, bool | int | float | str)
 
 

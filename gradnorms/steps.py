@@ -7,19 +7,24 @@ and nothing but results is written.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
 
 from ..runtime.decorator import compile_einsum
-from .layer import Array, Layer, total
+from .layer import Array, Layer, takes_tensors, total
 
 __all__ = [
+    "FUNCTIONS",
+    "Form",
+    "Function",
     "clip_coefficients",
     "clipped_sums",
     "dot_products",
     "norms",
+    "program",
     "squared_norms",
     "squared_norms_by_layer",
 ]
@@ -28,6 +33,7 @@ Layers = Layer | Mapping[str, Layer]
 """One layer, or several by their names."""
 
 
+@takes_tensors
 def squared_norms(layers: Layers) -> Array:
     """The squared norm of each example's gradient of all parameters of all layers, `[n]`.
 
@@ -39,16 +45,19 @@ def squared_norms(layers: Layers) -> Array:
     return cast("Array", _run(_squared_norms, _named(layers)))
 
 
+@takes_tensors
 def squared_norms_by_layer(layers: Mapping[str, Layer]) -> dict[str, Array]:
     """The squared norm of each example's gradient of each layer, `[n]`, by the layers' names."""
     return cast("dict[str, Array]", _run(_squared_by_layer, _named(layers)))
 
 
+@takes_tensors
 def norms(layers: Layers) -> Array:
     """The norm of each example's gradient of all parameters of all layers, `[n]`."""
     return cast("Array", _run(_norms, _named(layers)))
 
 
+@takes_tensors
 def clip_coefficients(layers: Layers, max_norm: float) -> Array:
     """What to multiply each example's gradient with so that no norm exceeds `max_norm`, `[n]`.
 
@@ -58,6 +67,7 @@ def clip_coefficients(layers: Layers, max_norm: float) -> Array:
     return cast("Array", _run(_coefficients, _named(layers), max_norm=max_norm))
 
 
+@takes_tensors
 def clipped_sums(layers: Layers, max_norm: float, weights: Array | None = None) -> dict[str, Any]:
     """The sum of all examples' gradients, each clipped to `max_norm`, in one pass over the layers.
 
@@ -85,6 +95,7 @@ def clipped_sums(layers: Layers, max_norm: float, weights: Array | None = None) 
     return finished if isinstance(layers, Mapping) else finished[_ONLY]
 
 
+@takes_tensors
 def dot_products(layers: Layers, others: Layers | None = None) -> Array:
     """Dot products of examples' gradients, `[n, m]`: the empirical neural tangent kernel.
 
@@ -99,18 +110,25 @@ def dot_products(layers: Layers, others: Layers | None = None) -> Array:
     other = named if others is None else _named(others)
     if any(layer.gathers for layer in named.values()):
         return total(named[name].dot_products(other[name]) for name in named)
+    if other is named:
+        return cast("Array", _run(_own_products, named))
     return cast("Array", _run(_dot_products, named, other))
 
 
 # --- what is traced -------------------------------------------------------------------------------
 
 
+def _squared(layer: Layer) -> Array:
+    """The squared norms of one layer. What rounding leaves of a zero may be negative elsewhere."""
+    return np.maximum(layer.squared_norms(), 0)
+
+
 def _squared_norms(layers: Mapping[str, Layer]) -> Array:
-    return total(layer.squared_norms() for layer in layers.values())
+    return total(map(_squared, layers.values()))
 
 
 def _squared_by_layer(layers: Mapping[str, Layer]) -> dict[str, Array]:
-    return {name: layer.squared_norms() for name, layer in layers.items()}
+    return {name: _squared(layer) for name, layer in layers.items()}
 
 
 def _norms(layers: Mapping[str, Layer]) -> Array:
@@ -134,16 +152,47 @@ def _dot_products(layers: Mapping[str, Layer], others: Mapping[str, Layer]) -> A
     return total(layers[name].dot_products(others[name]) for name in layers)
 
 
+def _own_products(layers: Mapping[str, Layer]) -> Array:
+    return _dot_products(layers, layers)
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """What stands behind a function of this module.
+
+    Attributes:
+        body: of layers and numbers; it is traced.
+        numbers: its parameters that are numbers.
+        another: the same for two batches.
+    """
+
+    body: Callable[..., Any]
+    numbers: tuple[str, ...] = ()
+    another: Callable[..., Any] | None = None
+
+
+FUNCTIONS = {
+    "norms": Function(_norms),
+    "squared_norms": Function(_squared_norms),
+    "squared_norms_by_layer": Function(_squared_by_layer),
+    "clip_coefficients": Function(_coefficients, ("max_norm",)),
+    "clipped_sums": Function(_clipped, ("max_norm",)),
+    "dot_products": Function(_own_products, another=_dot_products),
+}
+"""The functions that can be compiled ahead of time by their names."""
+
+
 # --- tracing it -----------------------------------------------------------------------------------
 
 _ONLY = "layer"
 """What a layer without a name is called."""
 
-_Form = tuple[tuple[str, type[Layer], tuple[tuple[str, object], ...], tuple[str, ...]], ...]
+Form = tuple[tuple[str, type[Layer], tuple[tuple[str, object], ...], tuple[str, ...]], ...]
 """For each layer its name, its kind, its options, and the names of its arrays."""
 
 
 def _named(layers: Layers) -> Mapping[str, Layer]:
+    """Layers by their names, checked."""
     named = layers if isinstance(layers, Mapping) else {_ONLY: layers}
     if not named:
         raise ValueError("there are no layers: norms are over one layer or more")
@@ -161,12 +210,12 @@ def _run(what: Callable[..., Any], *groups: Mapping[str, Layer], **arrays: Any) 
     operands = [array for g in groups for each in g.values() for array in each.arrays().values()]
     dtype = np.result_type(*(o.dtype for o in operands if np.issubdtype(o.dtype, np.inexact)))
     further = [np.asarray(array, dtype) for array in arrays.values()]
-    return _program(what, forms, tuple(arrays))(*operands, *further)
+    return program(what, forms, tuple(arrays))(*operands, *further)
 
 
 @lru_cache(maxsize=256)
-def _program(
-    what: Callable[..., Any], forms: tuple[_Form, ...], further: tuple[str, ...]
+def program(
+    what: Callable[..., Any], forms: tuple[Form, ...], further: tuple[str, ...]
 ) -> Callable[..., Any]:
     """The compiled program of a function of layers of these forms."""
 

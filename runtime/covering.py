@@ -73,14 +73,17 @@ def schedules_for(
         EinsumError: (a ValueError) the equation does not go together with the signature's extents,
             or the memory limit is too low for all of them.
     """
+    calls: Counter[_Call] = Counter()  # where extents are fixed, many are alike
     asked: Counter[frozenset[Schedule]] = Counter()
     problem: EinsumError | None = None
     for call in _calls(subscripts, signature, sizes):
         if isinstance(call, EinsumError):
             problem = call
-            continue
+        else:
+            calls[call] += 1
+    for call, times in calls.items():
         try:
-            asked[call.schedules(optimize, memory_limit)] += 1
+            asked[call.schedules(optimize, memory_limit)] += times
         except EinsumError as error:  # sizes for which the limit is too low
             problem = error
     if not asked and problem is not None:
@@ -107,8 +110,7 @@ def schedules_for_function(function: CompiledFunction, signature: Signature) -> 
             except EinsumError as error:  # sizes that do not go together in this function
                 problem = error
                 continue
-            steps = (step.choice.schedule for step in execution.steps if step is not None)
-            asked[frozenset(steps)] += 1
+            asked[frozenset(step.choice.schedule for step in execution.steps)] += 1
     if not asked and problem is not None:
         raise problem
     every: frozenset[Schedule] = frozenset().union(*asked)

@@ -108,6 +108,10 @@ def einsum(
         memory_limit = parse_bytes(memory_limit)
     given = given_sizes(sizes)
     if not operands or type(operands[0]) is not str or type(operands[-1]) in (list, tuple):
+        if len(operands) == 2 and type(operands[0]) is str:  # torch's form, unless of one operand
+            compiled = _from_text(operands[0], optimize, memory_limit, given)
+            if len(compiled._subscripts.inputs) > 1:
+                return compiled._call(tuple(operands[1]), out, dtype, order, casting)
         from ..compiler.arguments import from_call
 
         subscripts, rest = from_call(operands)
@@ -412,6 +416,9 @@ class CompiledEinsum(Dispatcher):
 
 
 CompiledEinsum._entered = CompiledEinsum
+CompiledEinsum._parameters_shown = (
+    "$self, /, *operands, out=None, dtype=None, order='K', casting='safe', **named"
+)
 
 
 # --- stubs ----------------------------------------------------------------------------------------

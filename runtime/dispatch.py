@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ..compiler.errors import EinsumError, EinsumTypeError
-from ..compiler.records import dataclass
 from ..compiler.resolve import resolve
 from ..compiler.subscripts import Expression, Subscripts
 from ..compiler.windows import Given
-from . import entry, settings
+from . import settings
 from .memory import allocate, memory_order
 from .missing import at_best_level, explain_missing
+from .native_plans import Direct, NativePlans
 from .operands import (
     CASTINGS,
     ORDERS,
@@ -36,7 +36,7 @@ from .operands import (
     ready,
 )
 from .optimize import Optimize, check_path
-from .plan_cache import PlanCache
+from .tensors import Tensors, tensors_among
 from .views import as_view, distinct_output
 
 if TYPE_CHECKING:
@@ -53,22 +53,7 @@ _Plan = Callable[[Sequence[Array], Array | None], Any]
 """Computes an einsum of operands, as given, into `out` if there is one, and returns the result."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Direct:
-    """A plan that is nothing but kernels: the native entry can run it.
-
-    Attributes:
-        work: says which kernels; None if it is not that simple.
-        dtype: of the result.
-        layout: shape and strides of a new result, or None if it goes to `out`.
-    """
-
-    work: Callable[[], entry.Work | None]
-    dtype: np.dtype[Any]
-    layout: tuple[tuple[int, ...], tuple[int, ...]] | None
-
-
-class Dispatcher(PlanCache):
+class Dispatcher(NativePlans):
     """One equation and its plans.
 
     Attributes:
@@ -79,10 +64,7 @@ class Dispatcher(PlanCache):
         sizes: extents that were asked for.
     """
 
-    __slots__ = ("__weakref__", "_native_plans")
-    # A slot because native code reads it: unset, or what `entry.new_plans` makes.
-    _native_plans: list[Any]
-    _entered: type | None = None  # the class whose method `__call__` the native entry may replace
+    __slots__ = ()
 
     def __init__(
         self,
@@ -101,7 +83,6 @@ class Dispatcher(PlanCache):
         self.memory_limit = memory_limit
         self.sizes = sizes
         self._subscripts = subscripts
-        self._direct: dict[Any, _Direct] = {}
 
     def _call(
         self,
@@ -140,9 +121,12 @@ class Dispatcher(PlanCache):
         casting: str,
     ) -> Any:
         """What `_call` does, if the layout may be new or an argument unusual."""
+        tensors = tensors_among((*operands, out))
+        if tensors is not None:
+            return self._call_with_tensors(tensors, operands, out, dtype, order, casting)
         for operand in operands:
             if hasattr(operand, "__einsumc_call__"):  # the function around it is being traced
-                options = {"out": out, "dtype": dtype, "order": order, "casting": casting}
+                options = {"out": out, "dtype": dtype, "casting": casting, "sizes": self.sizes}
                 return operand.__einsumc_call__(self._subscripts, operands, options)
         order, casting = _check_order(order), _check_casting(casting)
         if dtype is not None:
@@ -165,28 +149,23 @@ class Dispatcher(PlanCache):
 
         return self._obtain(key, make)(arrays, out)
 
-    def _forget(self) -> None:
-        """Throw all plans away."""
-        super()._forget()
-        self._direct.clear()
-        if hasattr(self, "_native_plans"):
-            self._native_plans = entry.new_plans()
+    def _call_with_tensors(
+        self,
+        tensors: Tensors,
+        operands: tuple[Any, ...],
+        out: Any,
+        dtype: DTypeLike | None,
+        order: str | None,
+        casting: str,
+    ) -> Any:
+        """What `_call` does for PyTorch's tensors: a call with arrays on the same memory."""
 
-    def _make_native(self, key: Any, operands: Sequence[Array], out: Array | None) -> None:
-        """Hand a plan that is used again to the native entry, if there is one."""
-        direct = self._direct.pop(key, None)
-        if direct is None or self._entered is None:
-            return
-        if not entry.install(self._entered, "_native_plans"):
-            return
-        facts, work = entry.facts(operands, out), direct.work()
-        if facts is None or work is None:
-            return
-        plan = entry.encode(facts, work, direct.dtype, direct.layout)
-        if plan is not None:
-            if not hasattr(self, "_native_plans"):
-                self._native_plans = entry.new_plans()
-            self._native_plans[0][facts] = plan
+        def compute(*arrays: Any, out: Array | None = None) -> Any:
+            return self._call(arrays, out, tensors.dtype(dtype), order, casting)
+
+        if dtype is None and order == "K" and casting == "safe":
+            compute = cast("Any", self)  # which the native entry may have taken over
+        return tensors.call(compute, operands, out, self.names)
 
     def _make_plan(
         self,
@@ -195,7 +174,7 @@ class Dispatcher(PlanCache):
         dtype: np.dtype[Any] | None,
         order: str,
         casting: str,
-    ) -> tuple[_Plan, _Direct | None]:
+    ) -> tuple[_Plan, Direct | None]:
         expression = self._resolve(arrays)
         shape = expression.output_shape
         if out is None:
@@ -230,7 +209,7 @@ class Dispatcher(PlanCache):
             work = getattr(compute, "work", None)
             if work is not None and dtypes.result == dtypes.compute:
                 layout = (shape, target.strides) if out is None else None
-                direct = _Direct(work, dtypes.compute, layout)
+                direct = Direct(work, dtypes.compute, layout)
         if distinct is not expression:
             compute = _into_part(compute, part)
         if convert is not None:

@@ -1,9 +1,9 @@
-"""Calls without Python: the native entry (`compiler/entry/`) made a method of CompiledEinsum.
+"""Calls without Python: the native entry (`compiler/entry/`) made a method of what users call.
 
-A compiled einsum begins with the general method, in Python. When a layout comes for the second time
-its plan is written down as `compiler/entry/` wants it and kept with the object; from the third
-time on the native method finds it there. What it does not find, or is too unusual for it, it hands
-back to the method in Python, so nothing depends on it but time.
+A compiled einsum or function begins with the general method, in Python. When a layout comes for the
+second time its plan is written down as `compiler/entry/` wants it and kept with the object; from
+the third time on the native method finds it there. What it does not find, or is too unusual for it,
+it hands back to the method in Python, so nothing depends on it but time.
 
 There is no native method, and everything works as before, on other interpreters than CPython with
 its GIL, on other machines than Linux on x86-64, where the code is not stored and may not be
@@ -36,11 +36,6 @@ _HOLD_NS = 20_000  # after so much work without it, the GIL is given up
 _LARGEST = 1 << 26  # results and workspaces from here on are compared with the memory that is left
 _FAST_KEYWORDS = 0x80 | 0x02  # METH_FASTCALL | METH_KEYWORDS
 _ALIGNED = 0x100
-
-_SIGNATURE = (
-    "__call__($self, /, *operands, out=None, dtype=None, order='K', casting='safe', **named)\n"
-    "--\n\n"
-)
 
 _pointer, _int64 = ctypes.c_void_p, ctypes.c_int64
 
@@ -92,13 +87,14 @@ def new_plans() -> list[Any]:
     return [{}] + [None] * _RECENT
 
 
-def facts(operands: Sequence[Any], out: Any) -> bytes | None:
-    """What the native method would find a plan for these arrays by; None if it would not look."""
-    if _native is None:
+def facts(owner: type, operands: Sequence[Any], out: Any) -> bytes | None:
+    """What a class's native method would find a plan for these arrays by; None if it would not."""
+    native = _installed.get(owner)
+    if native is None:
         return None
     words = (_int64 * _plan_format().WORDS)()
     given = (_pointer * len(operands))(*map(id, operands))
-    length = _native(given, len(operands), None if out is None else id(out), words)
+    length = native.facts(given, len(operands), None if out is None else id(out), words)
     return bytes(words)[: 8 * length] or None
 
 
@@ -187,10 +183,19 @@ def _plan_format() -> Any:
 
 # --- the method -----------------------------------------------------------------------------------
 
-_native: Callable[..., int] | None = None
-_state: ctypes.Array[ctypes.c_int64] | None = None
+
+@dataclass(frozen=True, slots=True)
+class _Native:
+    """The native method of a class: what writes a call's facts down, and the image's own words."""
+
+    facts: Callable[..., int]
+    state: ctypes.Array[ctypes.c_int64]
+
+
+_installed: dict[type, _Native | None] = {}
+"""The classes that were asked for; None where there is no native method."""
+
 _lock = threading.Lock()
-_tried = False
 
 
 def _after_fork() -> None:
@@ -203,44 +208,45 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def install(owner: type, slot: str) -> bool:
+def install(owner: type, slot: str, parameters: str) -> bool:
     """Make the native method `owner.__call__`, once a process; return whether it is.
 
     Args:
         owner: the class; its method `__call__` is what unusual calls are handed to.
         slot: the name of the slot (of `__slots__`) that holds an object's plans.
+        parameters: those of the method as `inspect.signature` shows them, `$self, /, *operands`.
     """
-    global _tried
-    if not _tried:
+    if owner not in _installed:
         with _lock:
-            if not _tried:
-                _install(owner, slot)
-                _tried = True
-    return _native is not None
+            if owner not in _installed:
+                _installed[owner] = _install(owner, slot, parameters)
+    return _installed[owner] is not None
 
 
-def _install(owner: type, slot: str) -> None:
-    global _native, _state
+def _install(owner: type, slot: str, parameters: str) -> _Native | None:
     offset = _slot_offset(owner, slot) if _is_supported() else None
     if offset is None or not _objects_are_as_expected():
-        return
+        return None
     state = anonymous_pages(_PAGE)
     image = _load(state)
     if image is None:
-        return
-    slow, text, count = vars(owner)["__call__"], sys.intern("out"), threads.get_num_threads
+        return None
+    slow, option, count = vars(owner)["__call__"], sys.intern("out"), threads.get_num_threads
     words = (_int64 * (_PAGE // 8)).from_address(state)
-    values = {"slot": offset, "slow": id(slow), "out": id(text), "threads": id(count)}
+    values = {"slot": offset, "slow": id(slow), "out": id(option), "threads": id(count)}
     for name, value in values.items():
         words[_plan_format().STATE.index(name)] = value
-    for kept in (slow, text, count):
+    for kept in (slow, option, count):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))  # not even at exit are they freed
-    method = _method(owner, image.entries[_plan_format().CALL], (slow.__doc__ or "").strip())
+    text = f"__call__({parameters})\n--\n\n{(slow.__doc__ or '').strip()}"
+    method = _method(owner, image.entries[_plan_format().CALL], text)
     describe = ctypes.PYFUNCTYPE(_int64, _pointer, _int64, _pointer, _pointer)
-    _state, _native = words, describe(image.entries[_plan_format().FACTS])
-    threads.when_set.append(_tell_changes)
-    _tell_changes()
+    made = _Native(describe(image.entries[_plan_format().FACTS]), words)
+    if not any(_installed.values()):
+        threads.when_set.append(_tell_changes)
+    _tell_change(made)
     setattr(owner, "__call__", method)  # noqa: B010
+    return made
 
 
 def _load(state: int) -> LoadedImage | None:
@@ -254,7 +260,7 @@ def _load(state: int) -> LoadedImage | None:
 
 def _method(owner: type, address: int, text: str) -> Any:
     """A method of this class that is the native function at this address."""
-    name, doc = b"__call__\0", (_SIGNATURE + text).encode() + b"\0"
+    name, doc = b"__call__\0", text.encode() + b"\0"
     memory = anonymous_pages(_whole_pages(32 + len(name) + len(doc)))  # as long as the process
     ctypes.memmove(memory + 32, name + doc, len(name) + len(doc))
     fields = (memory + 32, address, _FAST_KEYWORDS, memory + 32 + len(name))  # PyMethodDef
@@ -295,20 +301,25 @@ def _numpy_functions() -> Any:
 def _find_pool() -> bool:
     """Tell the native code where the thread pool is; return whether there is one."""
     pool = threads.pool()
-    if pool is None or _state is None:
+    if pool is None:
         return False
     names = _plan_format().STATE
     address = ctypes.cast(pool.call, _pointer).value  # type: ignore[arg-type]
-    _state[names.index("pool_run")] = address or 0
-    _state[names.index("pool")] = pool.state
-    _state[names.index("processors")] = threads.processors()
+    for native in filter(None, _installed.values()):
+        native.state[names.index("pool_run")] = address or 0
+        native.state[names.index("pool")] = pool.state
+        native.state[names.index("processors")] = threads.processors()
     return True
 
 
 def _tell_changes() -> None:
     """Make all facts written down so far those of other settings."""
-    if _state is not None:
-        _state[_plan_format().STATE.index("changes")] = threads.changes
+    for native in filter(None, _installed.values()):
+        _tell_change(native)
+
+
+def _tell_change(native: _Native) -> None:
+    native.state[_plan_format().STATE.index("changes")] = threads.changes
 
 
 # --- what objects look like -----------------------------------------------------------------------

@@ -15,17 +15,14 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..compiler.anonymous import Form, form_of
-from ..compiler.choose import Choice, substitutes
-from ..compiler.cost import statement_cost, worthwhile_threads
 from ..compiler.factorize import Factorization, factorize
-from ..compiler.finish import finish_of, operands_of
-from ..compiler.geometry import Geometry
-from ..compiler.machine import Machine, Target
+from ..compiler.finish import operands_of
+from ..compiler.machine import Target
+from ..compiler.margin import with_margins
 from ..compiler.merge import in_registers
 from ..compiler.pad import pad
 from ..compiler.paths import pairwise
-from ..compiler.program import Access, Program, Statement, from_expression
+from ..compiler.program import Program, from_expression
 from ..compiler.records import dataclass, replace
 from ..compiler.regions import ZERO, boxes
 from ..compiler.relayout import relayout
@@ -33,98 +30,17 @@ from ..compiler.schedule import Schedule
 from ..compiler.slices import TOTAL, Element, Sliced, arrange, fit, with_extents
 from ..compiler.subscripts import Expression
 from . import settings, threads
-from .bind import argument_array, argument_values
-from .buffers import Buffer, Kept
-from .entry import Call, Work
+from .bound import ZERO_AT, Bound, bind_steps, check_room
+from .bound import kept as _kept
+from .buffers import Buffer
+from .entry import Work
 from .kernels import Kernel, KernelMissing, kernel
 from .machine import machine
-from .memory import available_memory
+from .step import Layouts, Step, Steps, element, geometry_of, steps_along, strides_of
+
+__all__ = ["Execution", "prepare", "prepare_layouts", "same_arrays"]
 
 Array = np.ndarray[Any, Any]
-
-
-Layouts = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
-"""The strides, in bytes, and the dtype of every tensor."""
-
-_FEW = 16
-"""So few addresses are filled in faster by a loop than by NumPy."""
-
-_kept = Kept("intermediates")
-
-_zero = np.zeros(1, "c16")
-"""What is read where a statement sets elements to zero."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One statement of a factorized program, or a box of one, bound to layouts.
-
-    It is a kernel and its arguments. `extents` are those of the statement's indices.
-    """
-
-    statement: Statement
-    extents: Mapping[str, int]
-    form: Form
-    kernel: Kernel
-    operands: tuple[str, ...]  # tensors in the kernel's order, the output last
-    offsets: tuple[int, ...]  # bytes from where each of them begins to where the step does
-    arguments: Array  # int64; the addresses at its head are filled in for each call
-    tiles: int
-    scratch_bytes: int
-    threads: int  # worth having for its work
-    seconds: float  # that one thread would take, by the cost model
-
-    def run(self, arrays: Mapping[str, Array]) -> None:
-        """Compute on arrays of the layouts that it was bound to, by the names of the tensors."""
-        arguments = self.arguments.copy()
-        for place, (name, offset) in enumerate(zip(self.operands, self.offsets, strict=True)):
-            arguments[place] = arrays[name].__array_interface__["data"][0] + offset
-        threads.run(
-            self.kernel.address,
-            arguments.__array_interface__["data"][0],
-            self.tiles,
-            self.scratch_bytes,
-            most=self.threads,
-        )
-
-    @property
-    def geometry(self) -> Geometry:
-        """The statement's canonical form."""
-        return self.form.step
-
-    @property
-    def choice(self) -> Choice:
-        """How it is computed."""
-        return self.form.choice
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """Steps with their arguments in one array.
-
-    Attributes:
-        steps: in order.
-        arguments: those of all steps, without addresses.
-        places: where addresses belong.
-        tensors: whose, by number; -1 for the constant zero.
-        offsets: bytes to add to each.
-        fills: places, tensors and offsets, if they are so few that a loop fills them in faster than
-            NumPy.
-        moves: for each slice and place, by how many bytes the address grows with the sliced index.
-        calls: for each step what `threads.run` wants to know, the byte at which its arguments begin
-            in place of their address.
-        levels: for each step how many of the slices' loops are around it.
-    """
-
-    steps: tuple[Step, ...]
-    arguments: Array
-    places: Array
-    tensors: Array
-    offsets: Array
-    fills: tuple[tuple[int, int, int], ...]
-    moves: Array
-    calls: tuple[tuple[int, int, int, int, int], ...]
-    levels: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,33 +81,20 @@ class Execution:
         addresses.append(out.__array_interface__["data"][0])
         placed = self.sliced.workspace
         if not placed.size:
-            addresses.append(_ZERO_AT)
-            return self._run(addresses)
-        if placed.size >= _CHECK_FROM:
-            _check_room(placed.size)
+            addresses.append(ZERO_AT)
+            return self.bound[()].run(addresses)
+        check_room(placed.size)
         buffer = _kept.take(placed.size)
         addresses += [buffer.address + offset for offset in placed.offsets.values()]
-        addresses.append(_ZERO_AT)
+        addresses.append(ZERO_AT)
         if self.sliced.slices:
             with np.errstate(all="ignore"):  # kernels do not warn either
                 self._run_slices(np.array(addresses), out, buffer)
         else:
-            self._run(addresses)
+            self.bound[()].run(addresses)
         # An exception leaves this out: then the memory is freed.
         _kept.give_back(buffer)
         return None
-
-    def _run(self, addresses: list[int]) -> None:
-        bound = self.bound[()]
-        arguments = bound.arguments.copy()
-        if bound.fills:
-            for place, tensor, offset in bound.fills:
-                arguments[place] = addresses[tensor] + offset
-        else:
-            arguments[bound.places] = np.array(addresses)[bound.tensors] + bound.offsets
-        begin = arguments.__array_interface__["data"][0]
-        for code, offset, tiles, scratch_bytes, most in bound.calls:
-            threads.run(code, begin + offset, tiles, scratch_bytes, most=most)
 
     def _run_slices(self, addresses: Array, out: Array, buffer: Buffer) -> None:
         """Run the pieces one after the other, and add them up where that is asked for."""
@@ -250,17 +153,12 @@ class Execution:
         if -1 in bound.tensors:
             return None  # the constant zero is this process' own
         fills = []
-        columns = (each.tolist() for each in (bound.places, bound.tensors, bound.offsets))
-        for place, tensor, offset in zip(*columns, strict=True):
+        for place, tensor, offset in bound.filled():
             if tensor < given:
                 fills.append((place, tensor, offset))
             else:
                 fills.append((place, given, offsets[tensor - given] + offset))
-        calls = tuple(
-            Call(*call, 1e9 * step.seconds)
-            for call, step in zip(bound.calls, bound.steps, strict=True)
-        )
-        return Work(calls, bound.arguments, tuple(fills), placed.size)
+        return Work(bound.timed_calls(), bound.arguments, tuple(fills), placed.size)
 
 
 def prepare(
@@ -358,7 +256,8 @@ def _prepared(
 
     if memory_limit is None:
         if optimize is True and copies:
-            program = in_registers(factorization.program, element(dtype), host)
+            program = with_margins(factorization.program, element(dtype), host)
+            program = in_registers(program, element(dtype), host)
             factorization = replace(factorization, program=program)
         program = pad(factorization.program)
         layouts = _layouts(program, given, wide)
@@ -394,7 +293,7 @@ def _prepared(
                 steps.append(maker.make(box.statement, box.extents, layouts))
                 levels.append(level)
         moves = [_moves(each, sliced, given) for each in steps]
-        bound[key] = _bound(steps, numbers, moves, levels)
+        bound[key] = bind_steps(steps, numbers, moves, levels)
     shapes = program.shapes
     temporaries = {name: (shapes[name], wide) for name in sliced.sizes if name in shapes}
     return Execution(program, factorization, temporaries, sliced, bound)
@@ -422,181 +321,9 @@ def _moves(step: Step, sliced: Sliced, given: Layouts) -> list[list[int]]:
     grow = []
     for access in [accesses[n] for n in order] if sliced.slices else ():
         strides, dtype = given.get(access.tensor, ((0,) * len(access.subscripts), np.dtype("i1")))
-        steps = _strides(access, strides, dtype)
+        steps = steps_along(access, strides, dtype)
         grow.append({index: stride * dtype.itemsize for index, stride in steps.items()})
     return [[each.get(s.index, 0) for each in grow] for s in sliced.slices]
-
-
-_ZERO_AT = _zero.__array_interface__["data"][0]
-
-
-def _bound(
-    steps: Sequence[Step],
-    numbers: Mapping[str, int],
-    moves: Sequence[list[list[int]]],
-    levels: Sequence[int],
-) -> Bound:
-    """Put steps together; `numbers` are the tensors', `moves` what `_moves` says of each step."""
-    places: list[int] = []
-    tensors: list[int] = []
-    offsets: list[int] = []
-    begin, calls = 0, []
-    for step in steps:
-        places += range(begin, begin + len(step.operands))
-        tensors += [numbers[name] for name in step.operands]
-        offsets += step.offsets
-        calls.append((step.kernel.address, 8 * begin, step.tiles, step.scratch_bytes, step.threads))
-        begin += len(step.arguments)
-    return Bound(
-        steps=tuple(steps),
-        arguments=np.concatenate([step.arguments for step in steps]),
-        places=np.array(places),
-        tensors=np.array(tensors),
-        offsets=np.array(offsets),
-        fills=tuple(zip(places, tensors, offsets, strict=True)) if len(places) <= _FEW else (),
-        moves=np.concatenate([np.array(each, np.int64) for each in moves], axis=-1),
-        calls=tuple(calls),
-        levels=tuple(levels),
-    )
-
-
-_CHECK_FROM = 1 << 26
-"""Workspaces of so many bytes are compared with the memory that is there, which takes 0.1 ms."""
-
-
-def _check_room(size: int) -> None:
-    there = available_memory()
-    if there is not None and size > there:
-        raise MemoryError(
-            f"the intermediates take {size:,} bytes, but {there:,} are available; memory_limit= "
-            "makes them take less"
-        )
-
-
-def geometry_of(
-    layouts: Layouts,
-    extents: Mapping[str, int],
-    accumulator: np.dtype[Any],
-    statement: Statement,
-) -> Geometry:
-    """A statement's sizes and strides, in elements."""
-    accesses = (*operands_of(statement), statement.target)
-    return Geometry(
-        elements=tuple(element(layouts[a.tensor][1]) for a in accesses),
-        accumulator=element(accumulator),
-        extents={i: extents[i] for i in statement.indices},
-        strides=tuple(_strides(a, *layouts[a.tensor]) for a in accesses),
-        twins=len(accesses) == 3 and _begin_together(*accesses[:2]),
-        finish=finish_of(statement),
-    )
-
-
-def _begin_together(first: Access, second: Access) -> bool:
-    """Whether two accesses are of one tensor, and at the same place where all indices are zero."""
-    return first.tensor == second.tensor and all(
-        one.constant == other.constant
-        for one, other in zip(first.subscripts, second.subscripts, strict=True)
-    )
-
-
-class Steps:
-    """Makes steps. Those that differ in names alone share their arguments and all else."""
-
-    def __init__(
-        self,
-        host: Machine,
-        obtain: Callable[[Schedule, Target], Kernel],
-        accumulator: np.dtype[Any],
-    ) -> None:
-        self._host, self._obtain, self._accumulator = host, obtain, accumulator
-        self._threads = threads.get_num_threads()
-        self._made: dict[object, Step] = {}
-
-    def make(self, statement: Statement, extents: Mapping[str, int], layouts: Layouts) -> Step:
-        """The step that computes a statement with tensors of these layouts."""
-        form = form_of(geometry_of(layouts, extents, self._accumulator, statement), self._host)
-        alike = self._made.get(form.key) or self._made.setdefault(
-            form.key, self._first(statement, extents, form)
-        )
-        choice = alike.form.numbered_choice
-        accesses = (*operands_of(statement), statement.target)
-        order = (*choice.operands, len(accesses) - 1)
-        operands = tuple([accesses[i].tensor for i in order])
-        form = form if choice is form.numbered_choice else replace(form, numbered_choice=choice)
-        offsets = tuple([_offset(accesses[i], layouts[accesses[i].tensor][0]) for i in order])
-        return replace(
-            alike,
-            statement=statement,
-            extents=extents,
-            form=form,
-            operands=operands,
-            offsets=offsets,
-        )
-
-    def _first(self, statement: Statement, extents: Mapping[str, int], form: Form) -> Step:
-        choice, code = self._kernel(form)
-        step, form = form.numbered_step, replace(form, numbered_choice=choice)
-        cost = statement_cost(statement, extents, step.accumulator, self._host)
-        count = worthwhile_threads(cost.seconds, self._host, self._threads)
-        values = argument_values(choice, step, self._host, count)
-        places, scratch_bytes = code.scratch_places(values)
-        return Step(
-            statement=statement,
-            extents=extents,
-            form=form,
-            kernel=code,
-            operands=(),
-            offsets=(),
-            arguments=argument_array(code.parameters, choice, step, values | places),
-            tiles=code.tile_count(values),
-            scratch_bytes=scratch_bytes,
-            threads=count,
-            seconds=cost.seconds,
-        )
-
-    def _kernel(self, form: Form) -> tuple[Choice, Kernel]:
-        """A step's schedule and its kernel: the best one, or if it may not be compiled, the most
-        suitable one that there is.
-        """
-        best = form.numbered_choice
-        try:
-            return best, self._obtain(best.schedule, self._host.target)
-        except KernelMissing as error:
-            missing = error
-        for choice in substitutes(form.numbered_step, self._host):
-            try:
-                return choice, self._obtain(choice.schedule, self._host.target)
-            except KernelMissing:
-                continue
-        raise missing
-
-
-def element(dtype: np.dtype[Any]) -> str:
-    """A dtype's name in kernels: ``f4``, ``c16``, ``b1``."""
-    return f"{dtype.kind}{dtype.itemsize}"
-
-
-def _strides(access: Access, strides: Sequence[int], dtype: np.dtype[Any]) -> dict[str, int]:
-    """An access's stride along every index, in elements: its address is linear in the indices."""
-    total: dict[str, int] = {}
-    for subscript, stride in zip(access.subscripts, strides, strict=True):
-        for name, coefficient in subscript.terms:
-            total[name] = total.get(name, 0) + coefficient * (stride // dtype.itemsize)
-    return total
-
-
-def _offset(access: Access, strides: Sequence[int]) -> int:
-    """How many bytes behind its tensor's first element an access begins."""
-    pairs = zip(access.subscripts, strides, strict=True)
-    return sum([subscript.constant * stride for subscript, stride in pairs])
-
-
-def strides_of(shape: Sequence[int], item: int) -> tuple[int, ...]:
-    """The strides of a C-ordered array, in bytes."""
-    strides = [item]
-    for extent in reversed(shape[1:]):
-        strides.append(strides[-1] * extent)
-    return tuple(reversed(strides)) if shape else ()
 
 
 def same_arrays(operands: Sequence[Array]) -> list[int]:

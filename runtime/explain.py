@@ -19,11 +19,12 @@ from ..compiler.cost import Cost, statement_cost
 from ..compiler.program import from_expression
 from ..compiler.records import dataclass, field, replace
 from ..compiler.slices import Slice
-from .execute import Execution, Step, element, prepare_layouts, same_arrays
+from .execute import Execution, prepare_layouts, same_arrays
 from .kernels import KernelMissing
 from .machine import machine
 from .operands import KERNEL_DTYPES, Array
 from .plan import available, plan, planned
+from .step import Step, element
 from .store import default_stores
 from .views import as_view
 
@@ -136,6 +137,7 @@ class Explanation:
         dtype: what is computed in.
         program: what is computed, before it is cut into steps.
         factorization: the candidates and their costs; None where there is nothing to execute.
+        intermediates: where each of them is: "registers", or "memory 75.0 MiB".
         steps: in order of execution.
         temporaries: shape and dtype of each tensor between the steps; of one slice, if there are
             any.
@@ -161,6 +163,7 @@ class Explanation:
     dtype: np.dtype[Any]
     program: str
     factorization: Factorization | None = None
+    intermediates: Mapping[str, str] = field(default_factory=dict)
     steps: tuple[ExplainedStep, ...] = ()
     temporaries: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]] = field(default_factory=dict)
     slices: tuple[Slice, ...] = ()
@@ -345,11 +348,20 @@ def _explain(
         dtype=dtype,
         program=str(from_expression(expression, names)),
         factorization=execution.factorization,
+        intermediates=_intermediates(execution, dtype),
         steps=tuple(steps),
         temporaries=execution.temporaries,
         slices=execution.sliced.slices,
         peak_memory=execution.sliced.workspace.size,
     )
+
+
+def _intermediates(execution: Execution, dtype: np.dtype[Any]) -> dict[str, str]:
+    """Where each intermediate is: those of the steps as they were chosen, and copies."""
+    found = execution.factorization
+    before = found.programs.get(found.chosen, execution.program)
+    wide = "f4" if dtype == np.float16 else element(dtype)
+    return dict(show.intermediates(before, execution.program, wide))
 
 
 def explained(step: Step, runs: int, kind: str, context: Sequence[str]) -> ExplainedStep:
@@ -451,11 +463,17 @@ def _tree(plan: Explanation) -> str:
     loops = f"in slices: {', '.join(map(str, plan.slices))}\n" if sliced else ""
     steps = _indented(show.table(head, rows, " ".join(["runs", *numbers])))
     found = plan.factorization
+    memory = f"memory: {_memory(plan)}\n"
+    if plan.intermediates:
+        places = ", ".join(f"{name} in {place}" for name, place in plan.intermediates.items())
+        memory += show.wrapped(f"intermediates: {places}") + "\n"
+    if plan.note:
+        memory += f"{plan.note}\n"
     if found is None:
-        return f"memory: {_memory(plan)}\n{steps}"
+        return f"{memory}{steps}"
     return "\n\n".join(
         (
-            f"factorization: {found.chosen}\nmemory: {_memory(plan)}\n{loops}{steps}",
+            f"factorization: {found.chosen}\n{memory}{loops}{steps}",
             "candidates, with the time of one core\n"
             + _indented(show.candidates(found.candidates, found.chosen)),
         )

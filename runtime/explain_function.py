@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from math import prod
 from typing import Any
 
 import numpy as np
 
-from ..compiler.program import Program
-from .execute import Layouts, element
+from ..compiler.program import Program, Statement
+from ..compiler.show import intermediates
 from .explain import Explanation, explained
 from .plan import planned
 from .programs import ProgramExecution, prepare_program
+from .step import Layouts, element
 
 __all__ = ["explain_program", "print_stages"]
 
@@ -40,44 +40,27 @@ def explain_program(name: str, program: Program, execution: ProgramExecution) ->
     """
     done, dtypes = execution.program, execution.dtypes
     steps = []
-    for number, (statement, step) in enumerate(
-        zip(done.statements, execution.steps, strict=True), start=1
-    ):
-        if step is not None:
-            title = f"step {number} of {len(done.statements)}: {statement}"
-            kind = element(dtypes[statement.factors[0].tensor])
-            steps.append(explained(step, 1, kind, [name, title]))
-    missing = len(done.statements) - len(steps)
-    shapes, written = done.shapes, [statement.target.tensor for statement in done.statements]
-    temporaries = {
-        each: (shapes[each], dtypes[each]) for each in written if each not in done.results
-    }
+    for number, step in enumerate(execution.steps, start=1):
+        title = f"step {number} of {len(execution.steps)}: {step.statement}"
+        kind = element(dtypes[step.statement.factors[0].tensor])
+        steps.append(explained(step, 1, kind, [name, title]))
+    missing = sum(isinstance(stage, Statement) for stage in execution.stages)
+    shapes = done.shapes
+    temporaries = {each: (shapes[each], dtypes[each]) for each in execution.workspace.offsets}
+    found = execution.stepped.factorization
+    before = done if found is None else found.program
     return Explanation(
         equation=name,
         sizes=program.sizes,
         dtype=np.result_type(*(dtypes[result] for result in done.results)),
         program=str(program),
+        factorization=found,
         steps=tuple(steps),
+        intermediates=dict(intermediates(before, done, execution.stepped.element)),
         temporaries=temporaries,
-        peak_memory=_peak(execution),
+        peak_memory=execution.workspace.size,
         note=f"{missing} statements are evaluated by NumPy" if missing else "",
     )
-
-
-def _peak(execution: ProgramExecution) -> int:
-    """The most bytes of intermediates that are there at once."""
-    shapes, alive, most = execution.program.shapes, 0, 0
-    results = {*execution.program.results, *execution.program.inputs}
-
-    def size(name: str) -> int:
-        return prod(shapes[name]) * execution.dtypes[name].itemsize
-
-    for statement, last in zip(execution.program.statements, execution.last, strict=True):
-        if statement.target.tensor not in results:
-            alive += size(statement.target.tensor)
-        most = max(most, alive)
-        alive -= sum(map(size, last))
-    return most
 
 
 def print_stages(

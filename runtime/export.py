@@ -24,12 +24,12 @@ from ..compiler.records import dataclass
 from ..compiler.resolve import resolve
 from ..compiler.shared_object import shared_object
 from ..compiler.subscripts import Expression, parse
-from .execute import element
 from .export_text import Facts, header_text, test_text
 from .load import LIBRARIES
 from .machine import machine
 from .optimize import normalize_optimize
 from .signatures import Signature, parse_signature
+from .step import element
 
 __all__ = ["TYPICAL", "Exported", "export", "write"]
 

@@ -15,6 +15,11 @@ The last four may be left out. In place of an equation there may be a function t
     function = "package.module:name"
     signatures = ["f4[n,i], f4[n,j]"]
 
+or a function of `einsumc.gradnorms`, in one line (`gradnorms/entries.py`):
+
+    [[kernel]]
+    gradnorms = "norms(Linear(f4[n,t,10], f4[n,t,64]))"
+
 People write such files, and so does a run with EINSUMC_RECORD (`record.py`). What is written here
 has one form: entries and their lists sorted, nothing twice.
 """
@@ -40,7 +45,16 @@ from .operands import Array
 from .optimize import Optimize, normalize_optimize
 from .signatures import OperandSignature, Signature, parse_signature
 
-__all__ = ["FunctionRequest", "Request", "Use", "read_requests", "to_text", "use_of", "uses_in"]
+__all__ = [
+    "FunctionRequest",
+    "GradnormsRequest",
+    "Request",
+    "Use",
+    "read_requests",
+    "to_text",
+    "use_of",
+    "uses_in",
+]
 
 _KEYS = ("equation", "signatures", "optimize", "memory_limit", "layouts", "sizes")
 
@@ -246,7 +260,18 @@ class FunctionRequest:
         return self.function
 
 
-def read_requests(path: str | os.PathLike[str]) -> list[Request | FunctionRequest]:
+@dataclass(frozen=True, slots=True)
+class GradnormsRequest:
+    """The same for a function of `einsumc.gradnorms`, as its entry has it."""
+
+    text: str
+    signatures: tuple[Signature, ...]
+    optimize: Optimize = True
+
+
+def read_requests(
+    path: str | os.PathLike[str],
+) -> list[Request | FunctionRequest | GradnormsRequest]:
     """Read a manifest.
 
     Raises:
@@ -271,8 +296,10 @@ def read_requests(path: str | os.PathLike[str]) -> list[Request | FunctionReques
     return [_request(f"{name}: kernel {n}", entry) for n, entry in enumerate(entries, start=1)]
 
 
-def _request(where: str, entry: Mapping[str, Any]) -> Request | FunctionRequest:
+def _request(where: str, entry: Mapping[str, Any]) -> Request | FunctionRequest | GradnormsRequest:
     """One entry; errors say where it is."""
+    if "gradnorms" in entry:
+        return _gradnorms_request(where, entry)
     if "function" in entry:
         return _function_request(where, entry)
     for key in entry:
@@ -317,6 +344,19 @@ def _function_request(where: str, entry: Mapping[str, Any]) -> FunctionRequest:
         for n, signature in enumerate(signatures, start=1)
     )
     return FunctionRequest(function, checked)
+
+
+def _gradnorms_request(where: str, entry: Mapping[str, Any]) -> GradnormsRequest:
+    from ..gradnorms.entries import read_entry
+
+    for key in entry:
+        if key != "gradnorms":
+            raise _wrong_key(where, key, "beside gradnorms, expected nothing")
+    text = entry["gradnorms"]
+    if not isinstance(text, str):
+        raise _wrong_key(where, "gradnorms", "expected a text")
+    _, signature = _located(f"{where}, gradnorms", read_entry, text)
+    return GradnormsRequest(text, (signature,))
 
 
 def _located(where: str, read: Callable[..., Any], *arguments: Any) -> Any:

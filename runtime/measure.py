@@ -13,9 +13,9 @@ import numpy as np
 
 from ..compiler.geometry import Geometry
 from ..compiler.records import replace
-from .execute import Array, Step
 from .kernels import kernel
 from .machine import machine
+from .step import Array, Step
 
 __all__ = ["measured_seconds"]
 

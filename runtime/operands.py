@@ -12,6 +12,7 @@ What goes with them has files of its own:
 
     memory.py            the layout of a new result, as NumPy's `order` has it; whether it fits
     views.py             `ij->ji`, which computes nothing; `i->ii`, which is `i->i` into a diagonal
+    tensors.py           PyTorch's tensors in, tensors out
     slow.py              dtypes without kernels: object, long double
 
 `runtime/dispatch.py` calls them all; the first call with a layout pays for all of it, the next ones
@@ -37,6 +38,7 @@ import numpy as np
 
 from ..compiler.errors import EinsumError, EinsumTypeError
 from ..compiler.records import dataclass
+from .tensors import tensors_among
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -77,6 +79,8 @@ ORDERS = ("C", "F", "A", "K")
 def as_arrays(operands: Sequence[Any]) -> tuple[Array, ...]:
     """Each operand as a plain array; subclasses lose their class (and masks), as in np.einsum.
 
+    PyTorch's tensors become arrays on their memory: see `tensors.py`.
+
     An object given twice is one array, so that the compiler may know it.
 
     >>> matrix = np.matrix([[1, 2]])
@@ -86,6 +90,9 @@ def as_arrays(operands: Sequence[Any]) -> tuple[Array, ...]:
     """
     if all(type(operand) is np.ndarray for operand in operands):
         return tuple(operands)
+    tensors = tensors_among(operands)
+    if tensors is not None:
+        operands = tensors.arrays(operands)
     made: dict[int, Array] = {}
     for operand in operands:
         if id(operand) not in made:

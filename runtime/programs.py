@@ -1,26 +1,35 @@
-"""Run a program statement by statement, of any number of results.
+"""Run a program of any number of statements and results.
 
-Every statement that a kernel can do is a step with a kernel, as `execute.py` makes them; others,
-such as the root of a complex number, are evaluated by NumPy.
+Every statement that a kernel can do is one step or more with a kernel, as those of an equation are
+(`execute.py`); others, such as the root of a complex number, are evaluated by NumPy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from math import prod
+from typing import Any, cast
 
 import numpy as np
 
 from ..compiler.finish import finish_of, has_kernel, operands_of
-from ..compiler.machine import Target
-from ..compiler.program import Program, Statement, evaluate_statement
-from ..compiler.records import dataclass
+from ..compiler.machine import Machine, Target
+from ..compiler.pad import pad
+from ..compiler.program import Program, Statement, evaluate_statement, scattered
+from ..compiler.records import dataclass, replace
+from ..compiler.regions import ZERO, boxes
+from ..compiler.relayout import relayout
 from ..compiler.schedule import Schedule
-from ..compiler.steps import elements_of, steps
-from .execute import Layouts, Step, Steps, strides_of
+from ..compiler.steps import Stepped, elements_of, steps, with_elements
+from ..compiler.workspace import Workspace, ordered
+from .bound import ZERO_AT, Bound, bind_steps, check_room, kept
+from .buffers import Buffer
+from .entry import Work
 from .kernels import Kernel, kernel
 from .machine import machine
 from .operands import KERNEL_DTYPES
+from .step import Layouts, Step, Steps, geometry_of, strides_of
 
 __all__ = ["ProgramExecution", "prepare_program"]
 
@@ -33,40 +42,92 @@ class ProgramExecution:
 
     Attributes:
         program: what is computed, in the order of execution.
-        steps: for each statement its kernel, or None if NumPy evaluates it.
+        stepped: how it was cut into steps.
+        steps: those with kernels. A statement on windows may have several, one that NumPy evaluates
+            has none.
         dtypes: of every tensor.
-        last: for each statement the intermediates that are not needed after it.
+        workspace: where the intermediates lie.
+        stages: steps that are bound together, and between them what NumPy evaluates.
     """
 
     program: Program
-    steps: tuple[Step | None, ...]
+    stepped: Stepped
+    steps: tuple[Step, ...]
     dtypes: Mapping[str, np.dtype[Any]]
-    last: tuple[tuple[str, ...], ...]
+    workspace: Workspace
+    stages: tuple[Bound | Statement, ...]
 
     def __call__(self, operands: Sequence[Array], results: Sequence[Array]) -> None:
         """Compute into ``results``; all arrays have the layouts that were prepared for."""
-        arrays = dict(zip(self.program.inputs, operands, strict=True))
-        arrays.update(zip(self.program.results, results, strict=True))
-        shapes, sizes = self.program.shapes, self.program.sizes
-        for statement, step, last in zip(
-            self.program.statements, self.steps, self.last, strict=True
-        ):
-            name = statement.target.tensor
-            if name not in arrays:
-                arrays[name] = np.empty(shapes[name], self.dtypes[name])
-            if step is not None:
-                step.run(arrays)
+        addresses = [array.__array_interface__["data"][0] for array in (*operands, *results)]
+        size, buffer = self.workspace.size, None
+        if size:
+            check_room(size)
+            buffer = kept.take(size)
+            addresses += [buffer.address + offset for offset in self.workspace.offsets.values()]
+        addresses.append(ZERO_AT)
+        for stage in self.stages:
+            if isinstance(stage, Bound):
+                stage.run(addresses)
             else:
-                _by_numpy(statement, arrays, sizes)
-            for name in last:
-                del arrays[name]
+                self._by_numpy(stage, operands, results, buffer)
+        if buffer is not None:
+            kept.give_back(buffer)
 
+    def _by_numpy(
+        self,
+        statement: Statement,
+        operands: Sequence[Array],
+        results: Sequence[Array],
+        buffer: Buffer | None,
+    ) -> None:
+        """Do a statement without a kernel: of unknown dtypes or functions, or of no elements."""
+        program = self.program
+        arrays = dict(zip(program.inputs, operands, strict=True))
+        arrays.update(zip(program.results, results, strict=True))
+        for access in (*statement.accesses, statement.target):
+            name = access.tensor
+            if name not in arrays:
+                place = (program.shapes[name], self.dtypes[name])
+                if buffer is None:  # of no elements
+                    arrays[name] = np.empty(*place)
+                else:
+                    offset = self.workspace.offsets[name]
+                    arrays[name] = np.ndarray(*place, cast("Any", buffer.pages), offset)
+        target = statement.target
+        value = evaluate_statement(statement, arrays, program.sizes)
+        if not target.is_plain:
+            value = scattered(value, target, program.shapes[target.tensor])
+        np.copyto(arrays[target.tensor], value, casting="unsafe")
 
-def _by_numpy(statement: Statement, arrays: Mapping[str, Array], sizes: Mapping[str, int]) -> None:
-    """Do a statement that has no kernel: its dtypes or functions are unknown, or it is empty."""
-    target = arrays[statement.target.tensor]
-    value = evaluate_statement(statement, arrays, sizes)
-    np.copyto(target, value, casting="unsafe")
+    def work(self, constants: Sequence[Array]) -> Work | None:
+        """The same for the native entry, if kernels do it all and there is one result.
+
+        Args:
+            constants: the last of the operands, which the plan has at fixed addresses.
+        """
+        if len(self.stages) != 1 or len(self.program.results) != 1:
+            return None
+        (bound,) = self.stages
+        if not isinstance(bound, Bound):
+            return None
+        places = [*self.workspace.offsets.values()]
+        fixed = [array.__array_interface__["data"][0] for array in constants]
+        given = len(self.program.inputs) - len(constants)
+        result = len(self.program.inputs)
+        fills, arguments = [], bound.arguments.copy()
+        for place, tensor, offset in bound.filled():
+            if tensor == -1:
+                arguments[place] = ZERO_AT + offset
+            elif tensor < given:
+                fills.append((place, tensor, offset))
+            elif tensor < result:
+                arguments[place] = fixed[tensor - given] + offset
+            elif tensor == result:
+                fills.append((place, given, offset))
+            else:
+                fills.append((place, given + 1, places[tensor - result - 1] + offset))
+        return Work(bound.timed_calls(), arguments, tuple(fills), self.workspace.size)
 
 
 def prepare_program(
@@ -84,22 +145,71 @@ def prepare_program(
         obtain: gets the kernels.
     """
     host = machine()
-    program = steps(program, optimize, host)
-    dtypes = {name: np.dtype(element) for name, element in elements_of(program).items()}
+    stepped = steps(program, optimize, host)
+    program = with_elements(pad(stepped.program))
+    program = _with_copies(program, layouts, host)
+    dtypes = _dtypes(program)
     shapes, sizes = program.shapes, program.sizes
-    known = {
-        name: layouts.get(name) or (strides_of(shapes[name], dtype.itemsize), dtype)
-        for name, dtype in dtypes.items()
+    known = _layouts(program, dtypes, layouts)
+    intermediates = {
+        name: prod(shapes[name]) * dtypes[name].itemsize for name in dtypes if name not in layouts
     }
+    statements, placed = ordered(program.statements, intermediates)
+    program = replace(program, statements=tuple(statements))
+    tensors = (*program.inputs, *program.results, *placed.offsets)
+    numbers = {name: number for number, name in enumerate(tensors)}
+    numbers[ZERO] = -1
     makers = {dtype: Steps(host, obtain, dtype) for dtype in {*map(_wide, dtypes.values())}}
-    made: list[Step | None] = []
+    made: list[Step] = []
+    stages: list[Bound | Statement] = []
+
+    def bind(since: int) -> None:
+        if since < len(made):
+            part = made[since:]
+            stages.append(bind_steps(part, numbers, [[]] * len(part), [0] * len(part)))
+
+    since = 0
     for statement in program.statements:
         if not _has_kernel(statement, dtypes, sizes):
-            made.append(None)
+            bind(since)
+            since = len(made)
+            stages.append(statement)
             continue
-        wide = _wide(dtypes[statement.factors[0].tensor])
-        made.append(makers[wide].make(statement, sizes, known))
-    return ProgramExecution(program, tuple(made), dtypes, _last_uses(program))
+        dtype = dtypes[statement.factors[0].tensor]
+        maker = makers[_wide(dtype)]
+        known[ZERO] = (), dtype
+        for box in boxes(statement, shapes, sizes):
+            made.append(maker.make(box.statement, box.extents, known))
+    bind(since)
+    return ProgramExecution(program, stepped, tuple(made), dtypes, placed, tuple(stages))
+
+
+def _with_copies(program: Program, layouts: Layouts, host: Machine) -> Program:
+    """The program with copies of small operands that a step would read badly."""
+    dtypes = _dtypes(program)
+    simple = len({*dtypes.values()}) == 1 and all(
+        _has_kernel(statement, dtypes, program.sizes) for statement in program.statements
+    )
+    if not simple or not program.statements:
+        return program
+    (dtype,) = {*dtypes.values()}
+    geometry = partial(geometry_of, _layouts(program, dtypes, layouts), program.sizes, _wide(dtype))
+    return with_elements(relayout(program, geometry, host))
+
+
+def _dtypes(program: Program) -> dict[str, np.dtype[Any]]:
+    return {name: np.dtype(element) for name, element in elements_of(program).items()}
+
+
+def _layouts(
+    program: Program, dtypes: Mapping[str, np.dtype[Any]], given: Layouts
+) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """The given layouts, and for all other tensors those of C-ordered arrays."""
+    shapes = program.shapes
+    return {
+        name: given.get(name) or (strides_of(shapes[name], dtype.itemsize), dtype)
+        for name, dtype in dtypes.items()
+    }
 
 
 _HALVES = {np.dtype("f2"), np.dtype("f4")}
@@ -129,14 +239,3 @@ def _has_kernel(
     reads = operands_of(statement)[len(statement.factors) :]
     elements = [f"{d.kind}{d.itemsize}" for d in (*factors, *(dtypes[r.tensor] for r in reads))]
     return len(factors) == 1 and has_kernel(finish.formula, elements)
-
-
-def _last_uses(program: Program) -> tuple[tuple[str, ...], ...]:
-    """For each statement the intermediates that no later one reads."""
-    kept = {*program.inputs, *program.results}
-    found = []
-    for statement in reversed(program.statements):
-        names = dict.fromkeys([*(a.tensor for a in statement.accesses), statement.target.tensor])
-        found.append(tuple(name for name in names if name not in kept))
-        kept.update(names)
-    return tuple(reversed(found))

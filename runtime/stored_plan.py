@@ -39,7 +39,9 @@ MOST = 64
 """Plans that a process keeps: what it begins with, not all that it may ever do."""
 
 _FILES = (".", "choose", "passes", "rewrite", "simd")
-_RUNTIME = ("bind", "entry", "execute", "kernels", "load", "stored_plan", "threads")
+_RUNTIME = (
+    *("bind", "bound", "entry", "execute", "kernels", "load", "step", "stored_plan", "threads"),
+)
 
 _workspaces = Kept("intermediates")
 

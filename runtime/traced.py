@@ -1,8 +1,8 @@
 """Functions whose body is compiled: `@compile_einsum` without an equation.
 
 A `CompiledFunction` keeps traces (`compiler/trace`), which are good for operands of any sizes, and
-for each layout that it was called with a plan: a program whose kernels are at hand, and what to
-make of its results.
+for each layout that it was called with a plan (`function_plan.py`): a program whose kernels are at
+hand, and what to make of its results.
 """
 
 from __future__ import annotations
@@ -10,25 +10,24 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from math import prod
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from ..compiler.errors import EinsumError, EinsumTypeError
 from ..compiler.records import dataclass
-from ..compiler.trace import Place, Result, Symbol, Trace, filled, flattened, trace, unfold
+from ..compiler.trace import Place, Symbol, Trace, filled, flattened, trace
 from . import settings
 from .dispatch import layout_of, out_layout
-from .memory import allocate
-from .operands import Array, check_out, clashes, plain, prepare, ready
+from .function_plan import FunctionPlan, Made, make, prepared
+from .native_plans import NativePlans
+from .operands import Array, check_out, clashes, plain, ready
 from .optimize import Optimize
-from .plan_cache import PlanCache
 from .signatures import Signature
+from .tensors import tensors_among
 
 if TYPE_CHECKING:
     from ..compiler.program import Program
-    from .execute import Layouts
     from .explain import Explanation
     from .manifest import FunctionRequest
     from .precompile import Precompiled
@@ -37,11 +36,33 @@ if TYPE_CHECKING:
 
 __all__ = ["CompiledFunction"]
 
-_Plan = Callable[[Sequence[Array], Array | None], Any]
-"""Computes what the function returns, of operands as given, into `out` if there is one."""
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """The arguments of a call.
+
+    Attributes:
+        structure: positional and named arguments, with places for the leaves.
+        leaves: what is an operand or a number, in the order of the places.
+        static: all that is neither, as a key: a trace is for the same alone.
+    """
+
+    structure: Any
+    leaves: Sequence[Any]
+    static: Any
+
+    @property
+    def arrays(self) -> list[Array]:
+        """The operands."""
+        return [leaf for leaf in self.leaves if type(leaf) is not float]
+
+    @property
+    def values(self) -> list[float]:
+        """The numbers that every call may have others of."""
+        return [leaf for leaf in self.leaves if type(leaf) is float]
 
 
-class CompiledFunction(PlanCache):
+class CompiledFunction(NativePlans):
     """A function made of NumPy's operations, compiled; made by `compile_einsum`.
 
     Attributes:
@@ -55,6 +76,8 @@ class CompiledFunction(PlanCache):
     >>> norms(np.array([[3.0, 4.0], [0.0, 2.0]]))
     array([5., 2.])
     """
+
+    __slots__ = ()
 
     def __init__(
         self,
@@ -73,14 +96,16 @@ class CompiledFunction(PlanCache):
         self.signatures = signatures
         self.optimize = optimize
         self._traces: dict[Any, list[Trace]] = {}
+        self._by_value: set[Any] = set()  # keys of plans that hold for some numbers alone
         functools.update_wrapper(cast("Any", self), function)
 
     def __call__(self, *args: Any, out: Array | None = None, **named: Any) -> Any:
         """What the function returns for these arguments.
 
         Args:
-            *args: as for the function. Arrays, array-likes and NumPy's scalars are operands, also
-                where they are in tuples, lists and dicts; whatever else there is is part of the
+            *args: as for the function. Arrays, array-likes, NumPy's scalars and PyTorch's tensors
+                are operands, also where they are in tuples, lists and dicts. A Python float is a
+                number that may be another one in every call. Whatever else there is is part of the
                 program, which is traced again for another value.
             out: an array of the shape of the result, if that is one array: it is written to, and
                 may overlap operands.
@@ -88,40 +113,73 @@ class CompiledFunction(PlanCache):
 
         Returns:
             New arrays in the structure that the function returns, also where the function itself
-            would return a view or one of its arguments.
+            would return a view or one of its arguments; tensors if an operand is one.
 
         Raises:
             TraceError: (an EinsumError, a ValueError) the function does something that cannot be
                 traced, or operands do not fit; the message has the line.
             EinsumError: (a ValueError) `out` does not fit.
         """
-        structure, leaves = self._operands(args, named)
-        if any(isinstance(leaf, Symbol) for leaf in leaves):  # we are part of what is traced
-            return self._function(*args, **named)
         self._forget_old()
-        arrays = [leaf if type(leaf) is np.ndarray else np.asarray(leaf) for leaf in leaves]
-        static = _hashable(structure)
-        key: Any = static, layout_of(arrays)
+        if not named:
+            key: Any = layout_of(args)
+            if key is not None and (out is None or isinstance(out, np.ndarray)):
+                if out is not None:
+                    key = (key, out_layout(out, args))
+                plan = self._plans.get(key)
+                if plan is not None:
+                    if key in self._direct:
+                        self._make_native(key, args, out)
+                    return plan(args, (), out)
+        return self._call_first(args, named, out)
+
+    def _call_first(self, args: tuple[Any, ...], named: dict[str, Any], out: Any) -> Any:
+        """What a call does, if the layout may be new or an argument unusual."""
+        call = self._bound(args, named)
+        if any(isinstance(leaf, Symbol) for leaf in call.leaves):  # we are part of what is traced
+            return self._function(*args, **named)
+        tensors = tensors_among((*call.leaves, out))
+        if tensors is not None:
+
+            def compute(*leaves: Any, out: Array | None = None) -> Any:
+                args, named = filled(call.structure, leaves)
+                return self(*args, out=out, **named)
+
+            return tensors.call(compute, call.leaves, out, self._names(call.structure))
+        if out is not None and not isinstance(out, np.ndarray):
+            check_out(out, ())
+        arrays, values = call.arrays, call.values
+        layout: Any = layout_of(arrays)
+        plain_call = not named and len(args) == len(arrays) == len(call.leaves)
+        if plain_call and all(a is b for a, b in zip(args, arrays, strict=True)):
+            key = layout
+        else:
+            key = call.static, layout
         if out is not None:
-            if not isinstance(out, np.ndarray):
-                check_out(out, ())
             key = (key, out_layout(out, arrays))
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = self._obtain(key, lambda: self._make_plan(structure, static, arrays, out))
-        return plan(arrays, out)
+        while True:
+            by_value = key in self._by_value
+            exact = (key, *values) if by_value else key
+            plan = self._plans.get(exact)
+            if plan is None:
+                plan = self._obtain(exact, lambda: self._make_plan(key, call, out))
+            if by_value or key not in self._by_value:
+                return plan(arrays, values, out)
 
     # --- arguments ---
 
-    def _operands(self, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, list[Any]]:
-        """The structure of the arguments, and the operands in it."""
+    def _bound(self, args: tuple[Any, ...], named: dict[str, Any]) -> _Call:
+        """The arguments of a call by what they are."""
         bound = self._parameters.bind(*args, **named)
         bound.apply_defaults()
-        structure, leaves, _ = flattened((bound.args, bound.kwargs), _is_operand)
-        return structure, leaves
+        structure, leaves, _ = flattened((bound.args, bound.kwargs), _is_leaf)
+        numbers = tuple(n for n, leaf in enumerate(leaves) if type(leaf) is float)
+        if not all(type(leaf) in _AS_THEY_ARE for leaf in leaves) and not tensors_among(leaves):
+            leaves = [leaf if type(leaf) in _AS_THEY_ARE else np.asarray(leaf) for leaf in leaves]
+        return _Call(structure, leaves, (_hashable(structure), numbers))
 
     def _names(self, structure: Any) -> list[str]:
-        """What to call the operands: after the parameters, and their places in them."""
+        """What to call the leaves: after the parameters, and their places in them."""
         arguments = self._parameters.bind(*structure[0], **structure[1]).arguments
         _, places, names = flattened(dict(arguments), lambda value: isinstance(value, Place))
         order = sorted(range(len(places)), key=lambda n: places[n].number)
@@ -134,80 +192,65 @@ class CompiledFunction(PlanCache):
 
     # --- plans ---
 
-    def _trace(self, structure: Any, static: Any, arrays: Sequence[Array]) -> Trace:
-        """A trace that is good for these operands."""
+    def _trace(self, call: _Call) -> Trace:
+        """A trace that is good for these operands and numbers."""
+        arrays, values = call.arrays, call.values
         same = _same(arrays)
-        key = static, tuple((array.dtype.newbyteorder("="), array.ndim) for array in arrays), same
-        known = self._traces.setdefault(key, [])
+        types = tuple((array.dtype.newbyteorder("="), array.ndim) for array in arrays)
+        known = self._traces.setdefault((call.static, types, same), [])
         shapes = [array.shape for array in arrays]
         for each in known:
-            if each.fits(shapes):
+            if each.fits(shapes, values):
                 return each
-        made = trace(self._function, structure, arrays, same)
+        made = trace(self._function, call.structure, call.leaves, same)
         known.append(made)
         return made
 
-    def _make_plan(
-        self, structure: Any, static: Any, arrays: Sequence[Array], out: Array | None
-    ) -> _Plan:
-        made = self._unfolded(structure, static, arrays)
+    def _unfolded(self, call: _Call) -> Made:
+        """The program for operands of these shapes."""
+        names = [
+            name
+            for name, leaf in zip(self._names(call.structure), call.leaves, strict=True)
+            if type(leaf) is not float
+        ]
+        shapes = [array.shape for array in call.arrays]
+        return make(self._trace(call), shapes, names, call.values)
+
+    def _make_plan(self, key: Any, call: _Call, out: Array | None) -> FunctionPlan:
+        made, arrays = self._unfolded(call), call.arrays
+        if made.trace.guards.given:
+            self._by_value.add(key)
+        results, in_place = made.virtual_results(), None
         if out is not None:
-            return self._plan_for_out(made, arrays, out)
-        convert = not all(map(plain, arrays))
-        constants, returned = made.constants, made.returned
-        new = [_allocation(result) for result in made.results]
-        parts = [_in_order(result) for result in made.results]
-        tensors = [part(make()) for make, part in zip(new, parts, strict=True)]
-        execution = self._execution(made, arrays, tensors)
-
-        def plan(operands: Sequence[Array], out: Array | None) -> Any:
-            if convert:
-                operands = _prepared(operands)
-            results = [make() for make in new]
-            tensors = [part(result) for part, result in zip(parts, results, strict=True)]
-            execution([*operands, *constants], tensors)
-            return filled(returned, [result[()] for result in results])
-
+            self._check_out(made, out)
+            hidden = [each for each in made.constants if isinstance(each, np.ndarray)]
+            in_place = ready(out, made.results[0].dtype) and not clashes(out, [*arrays, *hidden])
+            if in_place:
+                results = made.tensors([out])
+        execution = self._execution(made, arrays, results)
+        plan = FunctionPlan(made, execution, not all(map(plain, arrays)), in_place)
+        if key == layout_of(arrays) or (out is not None and key[0] == layout_of(arrays)):
+            direct = None if made.trace.guards.given else plan.direct()
+            if direct is not None:
+                self._direct[key] = direct
         return plan
 
-    def _plan_for_out(self, made: _Made, arrays: Sequence[Array], out: Array) -> _Plan:
-        if not isinstance(made.returned, Place):
+    def _check_out(self, made: Made, out: Array) -> None:
+        if not isinstance(made.trace.structure, Place):
             raise EinsumError(f"{self._name} returns several results, for which there is no out")
         (result,) = made.results
         check_out(out, result.shape)
         if not np.can_cast(result.dtype, out.dtype, "same_kind"):
             raise EinsumTypeError(f"the result would be cast from {result.dtype} to {out.dtype}")
-        constants = made.constants
-        in_place = ready(out, result.dtype) and not clashes(out, [*arrays, *constants])
-        make, part = _allocation(result), _in_order(result)
-        execution = self._execution(made, arrays, [part(out if in_place else make())])
-
-        def plan(operands: Sequence[Array], out: Array | None) -> Any:
-            target = cast("Array", out) if in_place else make()
-            execution([*_prepared(operands), *constants], [part(target)])
-            if not in_place:
-                np.copyto(cast("Array", out), target, casting="same_kind")
-            return out
-
-        return plan
-
-    def _unfolded(self, structure: Any, static: Any, arrays: Sequence[Array]) -> _Made:
-        """The program for operands of these layouts."""
-        traced = self._trace(structure, static, arrays)
-        shapes = [array.shape for array in arrays]
-        unfolded = unfold(traced, shapes, self._names(structure))
-        constants = tuple(prepare(each, _native(each)) for each in unfolded.constants)
-        returned = traced.returned(traced.shapes(shapes))
-        return _Made(unfolded.program, unfolded.results, constants, returned)
 
     def _execution(
-        self, made: _Made, arrays: Sequence[Array], results: Sequence[Array]
+        self, made: Made, arrays: Sequence[Array], results: Sequence[Array]
     ) -> ProgramExecution:
         """A program, its kernels at hand, for operands and results of these layouts."""
         from .missing import at_best_level
         from .programs import prepare_program
 
-        layouts = made.layouts([*_prepared(arrays), *made.constants], results)
+        layouts = made.layouts(prepared(arrays), results)
         if stages := settings.current().show:
             from .explain_function import print_stages
 
@@ -241,17 +284,15 @@ class CompiledFunction(PlanCache):
         Returns:
             The program as it was traced, and how it would be executed, its kernels without code.
         """
-        from .plan import planned, virtual
+        from .plan import planned
         from .programs import prepare_program
 
-        structure, leaves = self._operands(args, named)
-        arrays = [leaf if type(leaf) is np.ndarray else np.asarray(leaf) for leaf in leaves]
-        made = self._unfolded(structure, _hashable(structure), arrays)
-        results = [
-            _in_order(result)(virtual(result.shape, result.dtype, _axes(result)))
-            for result in made.results
-        ]
-        layouts = made.layouts([*_prepared(arrays), *made.constants], results)
+        call = self._bound(args, named)
+        tensors = tensors_among(call.leaves)
+        if tensors is not None:
+            call = _Call(call.structure, tensors.arrays(call.leaves), call.static)
+        made = self._unfolded(call)
+        layouts = made.layouts(prepared(call.arrays), made.virtual_results())
         return made.program, prepare_program(made.program, layouts, self.optimize, planned)
 
     def explain(self, *args: Any, **named: Any) -> Explanation:
@@ -297,8 +338,16 @@ class CompiledFunction(PlanCache):
         return cast("str", vars(self)["__qualname__"])  # found again by name, as functions are
 
 
-def _is_operand(value: Any) -> bool:
-    return isinstance(value, np.ndarray | np.generic | Symbol) or hasattr(value, "__array__")
+CompiledFunction._entered = CompiledFunction
+CompiledFunction._parameters_shown = "$self, /, *args, out=None, **named"
+
+_AS_THEY_ARE = (np.ndarray, float, Symbol)
+
+
+def _is_leaf(value: Any) -> bool:
+    """Whether an argument is an operand, or a number that may be another one in every call."""
+    kinds = np.ndarray | np.generic | Symbol
+    return type(value) is float or isinstance(value, kinds) or hasattr(value, "__array__")
 
 
 def _hashable(structure: Any) -> Any:
@@ -324,84 +373,3 @@ def _same(arrays: Sequence[Array]) -> tuple[int, ...]:
         )
         for n, a in enumerate(arrays)
     )
-
-
-def _native(array: Array) -> np.dtype[Any]:
-    return array.dtype.newbyteorder("=")
-
-
-def _prepared(arrays: Sequence[Array]) -> list[Array]:
-    """Operands as kernels want them; what was one array stays one."""
-    made: dict[int, Array] = {}
-    for array in arrays:
-        if id(array) not in made:
-            made[id(array)] = prepare(array, _native(array))
-    return [made[id(array)] for array in arrays]
-
-
-# --- results --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """A program for operands of some shapes, and what to make of its results."""
-
-    program: Program
-    results: tuple[Result, ...]
-    constants: tuple[Array, ...]
-    returned: Any
-
-    def layouts(self, operands: Sequence[Array], results: Sequence[Array]) -> Layouts:
-        """The layouts of the program's inputs and results."""
-        names = (*self.program.inputs, *self.program.results)
-        arrays = (*operands, *results)
-        return {
-            name: (array.strides, array.dtype) for name, array in zip(names, arrays, strict=True)
-        }
-
-
-def _allocation(result: Result) -> Callable[[], Array]:
-    """How to make a result."""
-    return allocate(result.shape, result.dtype, _axes(result))
-
-
-def _axes(result: Result) -> tuple[int, ...] | None:
-    """A result's axes in memory, slowest first; None for C order.
-
-    Where nothing is merged the tensor in it is contiguous, otherwise the result is.
-    """
-    extents = [extent for extent in result.shape if extent != 1]
-    if list(result.parts) != extents or list(result.order) == sorted(result.order):
-        return None
-    places = [n for n, extent in enumerate(result.shape) if extent != 1]
-    rest = [n for n, extent in enumerate(result.shape) if extent == 1]
-    return (*rest, *(places[n] for n in result.order))
-
-
-def _in_order(result: Result) -> Callable[[Array], Array]:
-    """The tensor of a result as a view of it."""
-    parts, order = result.parts, result.order
-    if not prod(result.shape):  # nothing is written
-        shape = tuple(parts[n] for n in order)
-        return lambda array: np.empty(shape, array.dtype)
-    if parts == result.shape and list(order) == list(range(len(order))):
-        return lambda array: array
-    return lambda array: _split(array, parts).transpose(order)
-
-
-def _split(array: Array, parts: Sequence[int]) -> Array:
-    """A view with axes cut in parts; of parts of extent 1 there are none."""
-    axes = iter(zip(array.shape, array.strides, strict=True))
-    shape: list[int] = []
-    strides: list[int] = []
-    left = list(parts)
-    for extent, stride in axes:
-        inner, taken = 1, []
-        while inner < extent:
-            taken.append(left.pop(0))
-            inner *= taken[-1]
-        for part in taken:
-            inner //= part
-            shape.append(part)
-            strides.append(inner * stride)
-    return np.lib.stride_tricks.as_strided(array, shape, strides)

@@ -65,7 +65,9 @@ def distinct_output(expression: Expression) -> tuple[Expression, Callable[[Array
         return expression, lambda out: out
     names = _without_repeats(axes)
     output = tuple(Affine.index(name) for name in names)
-    return replace(expression, output=output), lambda out: diagonal_of(out, axes)[0]
+    shape = tuple(expression.sizes[name] for name in names)
+    distinct = replace(expression, output=output, output_shape=shape)
+    return distinct, lambda out: diagonal_of(out, axes)[0]
 
 
 def diagonal_of(array: Array, axes: Sequence[str]) -> tuple[Array, list[str]]:

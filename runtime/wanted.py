@@ -26,7 +26,7 @@ from .key import ABI_VERSION, SCHEMA_VERSION
 from .layouts import virtual_of
 from .levels import planning_for
 from .machine import machine
-from .manifest import FunctionRequest, Request, read_requests
+from .manifest import FunctionRequest, GradnormsRequest, Request, read_requests
 from .plan import plan
 from .precompile import Job, Progress, fields_of, jobs_for, jobs_for_function
 
@@ -42,7 +42,7 @@ _SIZES = (512, 24, 8)  # large, of a few vectors, of one
 _EVERY = 4  # so many open extents have these sizes in every combination
 
 
-AnyRequest = Request | FunctionRequest
+AnyRequest = Request | FunctionRequest | GradnormsRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +206,11 @@ def jobs_of(request: AnyRequest) -> list[Job]:
     """The kernels that one request needs at the level that plans are made for."""
     if isinstance(request, FunctionRequest):
         return jobs_for_function(load_function(request.function), request.signatures)
+    if isinstance(request, GradnormsRequest):
+        from ..gradnorms.entries import read_entry
+
+        function, _ = read_entry(request.text)
+        return jobs_for_function(function, request.signatures)
     found = jobs_for(
         request.subscripts,
         request.signatures,

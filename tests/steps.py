@@ -1,7 +1,7 @@
 """Contraction steps for tests: their canonical form, and kernels called on arrays in memory."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -14,9 +14,9 @@ from einsumc.compiler.geometry import Geometry
 from einsumc.compiler.image import link
 from einsumc.compiler.interpret import Binding
 from einsumc.compiler.machine import TARGETS, Machine
-from einsumc.compiler.pipeline import signature, stages
 from einsumc.compiler.program import Program, Statement
 from einsumc.compiler.schedule import Schedule
+from einsumc.runtime import kernels
 from einsumc.runtime.bind import argument_array, argument_values
 from einsumc.runtime.kernels import Kernel
 from einsumc.runtime.load import load
@@ -96,11 +96,10 @@ def function(source: str, target=V3):
 
 
 @cache
-def kernel(schedule: Schedule):
-    """A schedule's kernel and its calling convention, compiled once a process."""
-    called = signature(schedule)
-    convention = Kernel("", 0, called.parameters, called.tiles, called.scratch, "compiled")
-    return function(stages(schedule).source), convention
+def kernel(schedule: Schedule) -> tuple[Callable[..., None], Kernel]:
+    """A schedule's kernel as a function, and its calling convention; all workers share its code."""
+    found = kernels.kernel(schedule, V3)
+    return _Function(found.address), found
 
 
 @dataclass(frozen=True)

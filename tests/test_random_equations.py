@@ -1,7 +1,5 @@
 """Random equations, shapes, dtypes, layouts and options give what np.einsum gives."""
 
-from typing import Any
-
 import pytest
 from einsumc.runtime.decorator import einsum
 from hypothesis import HealthCheck, given, settings
@@ -14,6 +12,7 @@ from strategies import (
     draw_overlapping_call,
     overlapping_calls,
 )
+from sweeps import groups
 
 # Kernels may have to be compiled, so no example has a deadline.
 few = settings(
@@ -21,19 +20,13 @@ few = settings(
 )
 
 
-def groups(count: int, fast: int) -> list[Any]:
-    """Numbers of groups of seeds, of which the first few are quick enough for every run."""
-    marks = [() if number < fast else pytest.mark.slow for number in range(count)]
-    return [pytest.param(number, marks=mark) for number, mark in enumerate(marks)]
-
-
-@pytest.mark.parametrize("group", groups(40, 10))
+@pytest.mark.parametrize("group", groups(40, 6))
 def test_seeded_calls(group):
     for seed in range(50 * group, 50 * (group + 1)):
         check(einsum, draw_call(Seeded(seed)))
 
 
-@pytest.mark.parametrize("group", groups(10, 3))
+@pytest.mark.parametrize("group", groups(10, 2))
 def test_seeded_calls_with_out_over_operands(group):
     for seed in range(50 * group, 50 * (group + 1)):
         check(einsum, draw_overlapping_call(Seeded(seed)))

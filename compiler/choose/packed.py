@@ -6,6 +6,7 @@ are packed straight from tensors of any layout, as in TBLIS.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from math import ceil
 
@@ -21,6 +22,9 @@ THIN = 8
 LONGEST_TASK = 1 << 33
 """Multiply-adds of one task times an element's bytes: about 50 ms of work in f4 and f8, until
 Python looks for Ctrl-C."""
+
+PATIENCE = 4
+"""A task that takes so many times longer is cut even where its panels are used less often."""
 
 SHORTEST_SIDE = 192
 """Positions of m or n from which on a task's panels are used often enough to be packed for it."""
@@ -41,7 +45,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         "b": tuple(i for i in tile if (i in x) == (i in y)),
         "m": _near(tuple(i for i in tile if i in x and i not in y), x, None),
         "n": _near(tuple(i for i in tile if i in y and i not in x), y, last),
-        "k": step.contracted,
+        "k": _summed(step, x, y),
     }
     for group in ("m", "n"):  # where a part of a side is summed, the rest is walked outside
         rest = tuple(i for i in members[group] if i not in over)
@@ -84,6 +88,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         (tensor, group): side[group] if (tensor, "k") in unit and (tensor, group) not in unit else 1
         for tensor, group in (("x0", "m"), ("x1", "n"))
     }
+    strips = [nearest(step, operand) not in step.contracted for operand in (x, y)]
     symmetric = _is_symmetric(step, members) and size["k"] <= machine.partial_sum
     schedule = Schedule(
         recipe="packed",
@@ -108,8 +113,8 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         lane_tile=width,
         vector_bytes=machine.target.vector_bytes,
         packs=(
-            Pack("x1", "k_block", "n", width, depth["x1", "n"]),
-            Pack("x0", "m_block", "m", rows, depth["x0", "m"]),
+            Pack("x1", "k_block", "n", width, depth["x1", "n"], strips=strips[1]),
+            Pack("x0", "m_block", "m", rows, depth["x0", "m"], strips=strips[0]),
         ),
         mirrored=symmetric,
         **finish_fields(step),
@@ -154,6 +159,36 @@ def _near(
     inside = [i for i in indices if operand.get(i) == 1 and i != last]
     inside += [i for i in indices if i == last]
     return (*(i for i in indices if i not in inside), *inside)
+
+
+LARGER = 4
+"""So many times the other operand's elements decide alone in which order sums are walked."""
+
+
+def _summed(step: Geometry, x: Mapping[str, int], y: Mapping[str, int]) -> tuple[str, ...]:
+    """The summed indices, outermost first, so that both operands' lines are used up.
+
+    The larger operand's nearest index is inside, then the other's: of the smaller one all lines
+    are at hand still when their next elements are read. Operands of about one size are read as
+    whole vectors along the nearest index of one that has neighbours there. Where both have, that
+    is the shorter one: it may be part of an index that was cut for this, see :mod:`..split`.
+    """
+    if not step.contracted:
+        return ()
+    first, second = sorted((x, y), key=lambda t: step.volume(tuple(t)))
+    inside = [nearest(step, t, step.contracted) for t in (first, second)]
+    if step.volume(tuple(second)) < LARGER * step.volume(tuple(first)):
+        inside.sort(key=lambda i: (1 in (x.get(i), y.get(i)), -step.extents[i]))
+    last = tuple(dict.fromkeys(reversed(inside)))[::-1]
+    return (*(i for i in step.contracted if i not in last), *last)
+
+
+def nearest(
+    step: Geometry, operand: Mapping[str, int], indices: tuple[str, ...] | None = None
+) -> str:
+    """The index, of some or all, along which an operand has the smallest step."""
+    among = tuple(operand) if indices is None else indices
+    return min(among, key=lambda i: (abs(operand.get(i, sys.maxsize)), -step.extents[i]))
 
 
 def register_tile(accumulator: str, registers: int) -> tuple[int, int]:
@@ -211,8 +246,10 @@ def packed_blocks(
     if any(group.over for group in schedule.groups):
         return _over_blocks(schedule, extents, (task[0], m_block, task[1], k_block), threads)
     batch = extents.get("b", 1)
-    tasks = ceil(m * n * k * size / LONGEST_TASK)
+    slow = {"c": 2, "i": size // 2, "u": size // 2}.get(schedule.accumulator[0], 1)
+    tasks = ceil(m * n * k * size * max(slow, 1) / LONGEST_TASK)
     task = _halved((m, n), task, (rows, width), tasks, SHORTEST_SIDE)
+    task = _halved((m, n), task, (rows, width), tasks // PATIENCE, SHORTEST_SIDE // 2)
     if threads > 1:
         task = _halved((m, n), task, (rows, width), ceil(2 * threads / batch), 1)
     m_task, n_task = task

@@ -37,10 +37,7 @@ from ..loopnest import (
     with_body,
 )
 from ..records import replace
-from ..schedule import Pack, Schedule
-
-STRIP = 8
-"""Positions of ``k`` along which whole lines of the operand are copied before the next ones are."""
+from ..schedule import STRIP, Pack, Schedule
 
 
 def pack(nest: Nest, schedule: Schedule) -> Nest:
@@ -73,7 +70,7 @@ def _pack(nest: Nest, schedule: Schedule, job: Pack) -> Nest:
     k_stop = Affine((("k_tile", 1),), step)
     k_tile = replace(loops["k"], index="k_tile", step=step)
     k = replace(loops["k"], start=at("k_tile"), stop=(k_stop, *loops["k"].stop))
-    around = [loops[tile], k_tile] if job.depth > 1 else [k_tile, loops[tile]]
+    around = [k_tile, loops[tile]] if job.strips else [loops[tile], k_tile]
     copy = nested([*around, k, loops[width]], (Assign(slot, (access,)),))
     body = tuple(_rewrite(s, job, copy, access, slot) for s in nest.body)
     return replace(nest, body=body, buffers=(*nest.buffers, panel))

@@ -6,6 +6,7 @@ Each is one file with one rewrite, shown before and after at its head, and leave
     inline       products of products -> one product              the whole program
     lonely       sums over what one factor depends on come first  each product, before its split
     common       equal tensors -> one, whatever their indices     before and after the split
+    pixels       products of windows -> products of pixels        each candidate, after its split
 
 `renaming` says which statements are equal up to the names of indices; `common`, and the search for
 trees in which parts repeat (`compiler/shared.py`), are built on it.

@@ -9,18 +9,23 @@ After inlining `t0`, with a name of its own for the summed index of every copy:
 
     out[n] = sum_{t,i,j,u} b[n,t,i] * a[n,t,j] * b[n,u,i] * a[n,u,j]
 
+Of a sum of squares what is left when it is inlined, such as a sum over pairs, may come out slightly
+below zero by rounding. So its statement says that it is not, by an epilogue: `maximum(sum, 0)`.
+
 Then the factorizer has all ways of contracting these factors to choose from, that of the program
 before among them. It is done for statements without an epilogue, whose target is no result.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from itertools import count
 
 from ..access import Access
 from ..affine import Affine
-from ..program import Program, Statement
+from ..formula import CONTRACTED, Apply, Constant
+from ..program import Epilogue, Program, Statement
 from ..records import replace
 from .common import without_unused
 
@@ -43,7 +48,9 @@ def inlinable(program: Program) -> list[str]:
     names = {
         statement.target.tensor: None
         for statement in program.statements
-        if statement.epilogue is None and statement.target.tensor not in program.results
+        if statement.epilogue is None
+        and statement.target.is_plain
+        and statement.target.tensor not in program.results
     }
     elements = {tensor.name for tensor in program.tensors if tensor.element}
     for statement in program.statements:
@@ -54,12 +61,13 @@ def inlinable(program: Program) -> list[str]:
     return [name for name in names if name not in elements]
 
 
-def inlined(program: Program, names: Collection[str]) -> Program:
+def inlined(program: Program, names: Collection[str], real: bool = False) -> Program:
     """The program without some of its intermediates.
 
     Args:
         program: any program.
         names: some of what `inlinable` lists.
+        real: whether it computes with real floating-point numbers, whose squares are not negative.
 
     >>> from ..follow import follow
     >>> from ..resolve import resolve
@@ -80,13 +88,29 @@ def inlined(program: Program, names: Collection[str]) -> Program:
                 factors += _copy(bodies[factor.tensor], factor, taken, extents)
             else:
                 factors.append(factor)
+        squares = real and _is_of_squares(statement) and len(factors) > len(statement.factors)
         statement = replace(statement, factors=tuple(factors))
+        if squares and statement.target.tensor not in names:
+            statement = replace(statement, epilogue=_NOT_NEGATIVE)
         if statement.target.tensor in names:
             bodies[statement.target.tensor] = statement
         else:
             statements.append(statement)
     program = replace(program, extents=tuple(extents.items()))
     return without_unused(program.with_statements(statements))
+
+
+_NOT_NEGATIVE = Epilogue(Apply("maximum", (CONTRACTED, Constant(0))))
+
+
+def _is_of_squares(statement: Statement) -> bool:
+    """Whether a statement is a sum of squares as it is written, and of nothing else."""
+    pairs = Counter(statement.factors).values()
+    return (
+        statement.epilogue is None
+        and statement.target.is_plain
+        and all(number % 2 == 0 for number in pairs)
+    )
 
 
 def _copy(

@@ -9,18 +9,27 @@ tile goes through the stack, row by row: edges are rare, and the code for them s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import gcd
 from typing import Any
 
+from llvmlite import ir
 from numba.core import types
 from numba.core.cgutils import for_range
 
 from .emitter import Emitter
 from .registry import literals, operation
 from .runs import Spill, each_element, load_clamped, load_runs, step_to, store_runs
+from .tables import steps_by
 from .tiles import I64, Pointer, Tile, planes, scalar_bytes, scalar_type
 from .transpose import transposed
 
 CACHE_LINE = 64  # bytes
+
+AT_ONCE = 32
+"""Elements up to which code for each of them is short enough."""
+
+PIECE = 4
+"""Elements that a partial tile moves at once: even of short runs, most are in whole pieces."""
 
 
 @operation
@@ -133,12 +142,37 @@ def load_any(
     lanes: Any,
     *part: Any,
 ) -> Any:
-    """A tile of elements that lie anywhere, gathered one by one."""
+    """A tile of elements that lie anywhere, gathered one by one.
+
+    A whole tile of few goes to registers at once: what was stored in pieces is slow to load.
+    """
     kind = _tile(p, rows, columns, lanes)
     if kind is None:
         return None
 
+    def gathered(e: Emitter, values: Sequence[Any]) -> list[Any]:
+        b, count = e.builder, planes(kind.element)
+        units: list[list[Any]] = [[] for _ in range(count)]
+        for row in range(kind.rows):
+            begin = b.add(values[1], step_to(e, (row_step, values[2]), row))
+            for first in range(0, kind.columns, kind.lanes):
+                vectors: list[Any] = [ir.Constant(kind.unit, ir.Undefined)] * count
+                for lane in range(kind.lanes):
+                    at = b.add(begin, step_to(e, (lane_step, values[3]), first + lane))
+                    found = e.load(kind.element, e.address(kind.element, values[0], at), 1, None)
+                    place = ir.Constant(ir.IntType(32), lane)
+                    vectors = (
+                        [b.insert_element(v, x, place) for v, x in zip(vectors, found, strict=True)]
+                        if kind.lanes > 1
+                        else list(found)
+                    )
+                for plane, vector in zip(units, vectors, strict=True):
+                    plane.append(vector)
+        return [unit for plane in units for unit in plane]
+
     def lowering(e: Emitter, values: Sequence[Any]) -> Any:
+        if not part and kind.rows * kind.columns <= AT_ONCE:
+            return e.pack(kind, gathered(e, values))
         spill = Spill(e, kind)
         if part:
             spill.clear()
@@ -212,29 +246,56 @@ def copy_part(
     columns: Any,
     width: Any,
 ) -> Any:
-    """Copy ``rows x columns`` elements that lie anywhere into a panel, one by one.
+    """Copy ``rows x columns`` elements that lie anywhere into a panel.
 
-    A row of the panel is ``width`` long and ``pitch`` from the next; the rest of it is zero.
+    A row of the panel is ``width`` long and ``pitch`` from the next; the rest of it is zero. What
+    lies inside is moved in pieces of a few columns: as a vector where they are neighbours.
     """
-    if not (isinstance(panel, Pointer) and isinstance(p, Pointer)):
+    sizes = literals(width)
+    if sizes is None or not (isinstance(panel, Pointer) and isinstance(p, Pointer)):
         return None
+    piece = gcd(sizes[0], PIECE)
+    count = sizes[0] // piece
+    scalar = scalar_type(panel.element)
 
     def lowering(e: Emitter, values: Sequence[Any]) -> None:
         b = e.builder
-        rows_, columns_, width_ = values[7:]
-        scalar = scalar_type(panel.element)
+        rows_, columns_ = values[7:9]
+
+        def move(to: Any, at: Any, lanes: int, inside: Any = None) -> None:
+            found = e.load(p.element, e.address(p.element, values[3], at), lanes, None)
+            unit = scalar if lanes == 1 else ir.VectorType(scalar, lanes)
+            if scalar_bytes(panel.element) > scalar_bytes(p.element):
+                found = [b.fpext(value, unit) for value in found]
+            if inside is not None:
+                found = [b.select(inside, value, e.zero(unit)) for value in found]
+            e.store(panel.element, e.address(panel.element, values[0], to), found, lanes, None)
+
         with for_range(b, rows_, intp=I64) as row:
             source = b.add(values[4], step_to(e, (row_step, values[5]), row.index))
             target = b.add(values[1], b.mul(values[2], row.index))
-            with for_range(b, width_, intp=I64) as lane:
-                inside = b.icmp_signed("<", lane.index, columns_)
-                index = b.select(inside, lane.index, e.integer(0))
-                at = b.add(source, step_to(e, (lane_step, values[6]), index))
-                found = e.load(p.element, e.address(p.element, values[3], at), 1, None)
-                if scalar_bytes(panel.element) > scalar_bytes(p.element):
-                    found = [b.fpext(value, scalar) for value in found]
-                kept = [b.select(inside, value, e.zero(scalar)) for value in found]
-                to = e.address(panel.element, values[0], b.add(target, lane.index))
-                e.store(panel.element, to, kept, 1, None)
+            with for_range(b, e.integer(count), intp=I64) as number:
+                first = b.mul(number.index, e.integer(piece))
+
+                def apart(first: Any = first, source: Any = source, target: Any = target) -> None:
+                    with for_range(b, e.integer(piece), intp=I64) as each:
+                        lane = b.add(first, each.index)
+                        inside = b.icmp_signed("<", lane, columns_)
+                        index = b.select(inside, lane, e.integer(0))
+                        at = b.add(source, step_to(e, (lane_step, values[6]), index))
+                        move(b.add(target, lane), at, 1, inside)
+
+                if isinstance(lane_step, Pointer) and piece > 1:
+                    whole = b.icmp_signed("<=", b.add(first, e.integer(piece)), columns_)
+                    looked = b.select(whole, first, e.integer(0))  # no table ends before a piece
+                    near = steps_by(e, b.gep(values[6], [looked]), piece, 1)
+                    with b.if_else(b.and_(whole, near)) as (together, otherwise):
+                        with together:
+                            at = b.add(source, step_to(e, (lane_step, values[6]), first))
+                            move(b.add(target, first), at, piece)
+                        with otherwise:
+                            apart()
+                else:
+                    apart()
 
     return types.void, lowering

@@ -14,13 +14,11 @@ from numba.core import types
 from numba.core.cgutils import for_range
 
 from .emitter import Emitter
+from .memory import PIECE
 from .registry import literals, operation
 from .runs import Spill, step_to, whole_runs
 from .tables import steps_by
 from .tiles import I32, I64, Pointer, Tile, planes, scalar_bytes, scalar_type
-
-PIECE = 4
-"""Elements that a partial tile moves at once: even of short runs, most are in whole pieces."""
 
 
 @operation

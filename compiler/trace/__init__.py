@@ -1,7 +1,7 @@
 """A function's body as a program: `@compile_einsum` without an equation.
 
     location    where in the user's code something is, and the error that says so
-    number      sizes, which are not known yet, and what is computed from them
+    number      sizes and numbers, which are not known yet, and what is computed from them
     graph       operations on arrays, and the shapes that follow from the operands'
     record      operations -> nodes of a graph, with NumPy's dtypes
     symbol      the arrays that a traced function sees
@@ -15,14 +15,18 @@ that was not written for einsumc can be traced.
 """
 
 from .location import TraceError
+from .number import Argument, Shapes
 from .structure import Place, filled, flattened
 from .symbol import Symbol
 from .trace import Signature, Trace, trace
-from .unfold import Result, Unfolded, unfold
+from .unfold import Parameter, Result, Unfolded, unfold
 
 __all__ = [
+    "Argument",
+    "Parameter",
     "Place",
     "Result",
+    "Shapes",
     "Signature",
     "Symbol",
     "Trace",

@@ -14,8 +14,9 @@ import numpy as np
 from ..arguments import from_call
 from ..errors import EinsumError
 from ..subscripts import Subscripts
+from ..windows import Given
 from .graph import Diagonal, Index, Node, Size, Slice
-from .linear import dot, inner, outer, tensordot, vdot
+from .linear import dot, inner, outer, sliding_windows, tensordot, vdot
 from .location import TraceError, here
 from .number import Number, is_integer
 from .record import Recorder
@@ -80,8 +81,9 @@ def call_compiled(
     """An einsum of einsumc's inside of a traced function."""
     if options["out"] is not None:
         raise TraceError("a traced einsum cannot write to out", here())
-    dtype, casting = options["dtype"], options["casting"]
-    return _wrapped(recorder, _contracted(recorder, subscripts, operands, dtype, casting))  # type: ignore[no-any-return]
+    dtype, casting, sizes = options["dtype"], options["casting"], options["sizes"]
+    node = _contracted(recorder, subscripts, operands, dtype, casting, sizes)
+    return Symbol(recorder, node, alone=True)
 
 
 def _wrapped(recorder: Recorder, result: Any) -> Any:
@@ -376,13 +378,18 @@ def _einsum(
 
 
 def _contracted(
-    recorder: Recorder, subscripts: Subscripts, operands: Sequence[Any], dtype: Any, casting: Any
+    recorder: Recorder,
+    subscripts: Subscripts,
+    operands: Sequence[Any],
+    dtype: Any,
+    casting: Any,
+    sizes: Given = (),
 ) -> Node:
     if dtype is not None:
         for each in operands:
             if not np.can_cast(recorder.node(each).dtype, dtype, casting):
                 raise TraceError(f"casting={casting!r} forbids einsum in {dtype}", here())
-    return recorder.contract(subscripts, operands, dtype)
+    return recorder.contract(subscripts, operands, dtype, sizes=sizes)
 
 
 def _where(recorder: Recorder, condition: Any, x: Any, y: Any, /) -> Node:
@@ -457,6 +464,7 @@ _FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     np.all: _all,
     np.count_nonzero: _count_nonzero,
     np.trace: _trace,
+    np.lib.stride_tricks.sliding_window_view: sliding_windows,
     np.where: _where,
     np.clip: _clip,
     np.transpose: _transpose,

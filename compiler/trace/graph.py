@@ -18,8 +18,9 @@ from ..errors import EinsumError
 from ..records import dataclass
 from ..resolve import resolve
 from ..subscripts import Subscripts, Term
+from ..windows import Given
 from .location import Location, TraceError
-from .number import Number, Shapes
+from .number import Argument, Number, Shapes
 
 __all__ = [
     "Broadcast",
@@ -81,11 +82,13 @@ class Elementwise:
 class Contract:
     """An einsum. The arguments have the dtype of the result.
 
-    If it is `exact`, an axis of extent 1 does not broadcast, but for those of an ellipsis.
+    If it is `exact`, an axis of extent 1 does not broadcast, but for those of an ellipsis. `given`
+    are extents that were asked for.
     """
 
     subscripts: Subscripts
     exact: bool = False
+    given: Given = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,24 +184,29 @@ class Node:
 # --- shapes ---------------------------------------------------------------------------------------
 
 
-def shapes(nodes: Sequence[Node], operands: Sequence[tuple[int, ...]]) -> Shapes:
+def shapes(
+    nodes: Sequence[Node], operands: Sequence[tuple[int, ...]], values: Sequence[float] = ()
+) -> Shapes:
     """The shape of every node.
 
     Args:
         nodes: each after its arguments.
         operands: the operands' shapes, of the ranks that the graph was made for.
+        values: of the numbers among the arguments.
 
     Raises:
         TraceError: (a ValueError) they do not fit; the message has the line of the user's code.
     """
-    found: dict[object, tuple[int, ...]] = {}
+    found: dict[object, tuple[Any, ...]] = {
+        Argument(position): (value,) for position, value in enumerate(values)
+    }
     for node in nodes:
         extend(found, node, operands)
     return found
 
 
 def extend(
-    found: dict[object, tuple[int, ...]], node: Node, operands: Sequence[tuple[int, ...]]
+    found: dict[object, tuple[Any, ...]], node: Node, operands: Sequence[tuple[int, ...]]
 ) -> None:
     """Add the shape of a node whose arguments' shapes are known."""
     try:
@@ -222,8 +230,8 @@ def _shape(node: Node, known: Shapes, operands: Sequence[tuple[int, ...]]) -> tu
             return given[0]
         case Elementwise():
             return _broadcast(given)
-        case Contract(subscripts, exact):
-            expression = resolve(subscripts, given)
+        case Contract(subscripts, exact, asked):
+            expression = resolve(subscripts, given, asked)
             if exact and any(
                 None in axes[: term.ellipsis] or None in axes[len(axes) - _after(term) :]
                 for axes, term in zip(expression.inputs, subscripts.inputs, strict=True)

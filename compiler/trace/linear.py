@@ -1,4 +1,4 @@
-"""Products of NumPy that are einsums: `matmul`, `tensordot`, `dot` and their kin."""
+"""What NumPy has that is an einsum: `matmul`, `tensordot`, `dot` and their kin, and windows."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import numpy as np
 
 from ..affine import Affine
 from ..subscripts import Subscripts, compose
+from ..windows import given_sizes
+from .axes import plus
 from .graph import Node
 from .location import TraceError, here
 from .record import Recorder
 
-__all__ = ["LINEAR", "dot", "einsum_of", "inner", "outer", "tensordot", "vdot"]
+__all__ = ["LINEAR", "dot", "einsum_of", "inner", "outer", "sliding_windows", "tensordot", "vdot"]
 
 _LETTERS = "ijklmnpqrstuvwxyzabcdefghIJKLMNPQRSTUVWXYZABCDEFGH"
 
@@ -121,3 +123,31 @@ def vdot(recorder: Recorder, first: Any, second: Any) -> Node:
 def _flat(recorder: Recorder, given: Any) -> Node:
     node = recorder.node(given)
     return node if node.rank == 1 else recorder.reshape(node, (-1,))
+
+
+def sliding_windows(
+    recorder: Recorder,
+    x: Any,
+    window_shape: Any,
+    axis: Any = None,
+    *,
+    subok: bool = False,
+    writeable: bool = False,
+) -> Node:
+    """`np.lib.stride_tricks.sliding_window_view`: windows along some axes, as axes behind all."""
+    node = recorder.node(x)
+    extents = window_shape if isinstance(window_shape, tuple | list) else (window_shape,)
+    given = (
+        range(node.rank) if axis is None else axis if isinstance(axis, tuple | list) else (axis,)
+    )
+    axes = [int(each) for each in given]
+    if len(axes) != len(extents) or not all(-node.rank <= each < node.rank for each in axes):
+        raise TraceError("sliding_window_view: the windows do not fit the array's axes", here())
+    taps = {each % node.rank: f"k{each % node.rank}" for each in axes}
+    if len(taps) < len(axes):
+        raise TraceError("sliding_window_view of windows in windows is not traced", here())
+    kept = [Affine.index(f"y{n}") for n in range(node.rank)]
+    term = [plus(sub, Affine.index(taps[n])) if n in taps else sub for n, sub in enumerate(kept)]
+    subscripts = compose([term], [*kept, *map(Affine.index, taps.values())])
+    sizes = {name: int(extent) for name, extent in zip(taps.values(), extents, strict=True)}
+    return recorder.contract(subscripts, [node], sizes=given_sizes(sizes))

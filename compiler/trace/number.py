@@ -1,9 +1,9 @@
-"""Numbers that follow from sizes: `x.shape[0]`, and what is computed from it.
+"""Numbers that are sizes or arguments, `x.shape[0]` or a rate, and what is computed from them.
 
-They are not known while a function is traced, so that one trace serves all sizes. Where Python
-needs to know, since the function branches on a size, counts to it or hands it to a function of the
-standard library, the number is the one of the call that is being traced, and the trace is good only
-for calls in which it is the same: it becomes a *guard*.
+They are not known while a function is traced, so that one trace serves all sizes and all values.
+Where Python needs to know, since the function branches on a size, counts to it or hands it to a
+function of the standard library, the number is the one of the call that is being traced, and the
+trace is good only for calls in which it is the same: it becomes a *guard*.
 """
 
 from __future__ import annotations
@@ -14,10 +14,19 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Guards", "Number", "Shapes", "number_of"]
+from ..records import dataclass
 
-Shapes = Mapping[object, tuple[int, ...]]
-"""The shape of every node of a graph."""
+__all__ = ["Argument", "Guards", "Number", "Shapes", "number_of"]
+
+Shapes = Mapping[object, tuple[Any, ...]]
+"""The shape of every node of a graph, and for every `Argument` its value, alone in a tuple."""
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """A number that is an argument of the function: a Python float, by its position among them."""
+
+    position: int
 
 
 class Guards:
@@ -38,22 +47,32 @@ class Guards:
     def __len__(self) -> int:
         return len(self._values)
 
+    @property
+    def given(self) -> bool:
+        """Whether a number that follows from arguments is among them."""
+        return any(number.given for number in self._values)
+
 
 class Number:
-    """A number that follows from sizes.
+    """A number that follows from sizes and from numbers among the arguments.
 
     Attributes:
         now: its value in the call that is traced.
+        given: whether it follows from an argument, so that it may be another one in each call.
     """
 
-    __slots__ = ("_arguments", "_function", "_guards", "now")
+    __slots__ = ("_arguments", "_function", "_guards", "given", "now")
 
     def __init__(
         self, function: Callable[..., Any] | None, arguments: tuple[Any, ...], now: Any, to: Guards
     ) -> None:
-        self._function = function  # None: the arguments are a node and the axis of it
+        self._function = function  # None: the arguments are a node or `Argument`, and its axis
         self._arguments = arguments
         self._guards = to
+        self.given: bool = any(
+            each.given if isinstance(each, Number) else isinstance(each, Argument)
+            for each in arguments
+        )
         self.now = now
 
     def value(self, shapes: Shapes) -> Any:
@@ -71,9 +90,17 @@ class Number:
         return Number(function, arguments, now, self._guards)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        """NumPy's functions of numbers are numbers; arrays take care of themselves."""
-        if method != "__call__" or options:
+        """NumPy's functions of numbers are numbers; traced arrays take care of themselves.
+
+        What is computed with an array that is not traced has to be known.
+        """
+        if any(hasattr(each, "_traced_node") for each in inputs):
             return NotImplemented
+        if method != "__call__" or options or any(_is_array(each) for each in inputs):
+            known = (
+                self._guards.add(each) if isinstance(each, Number) else each for each in inputs
+            )
+            return getattr(ufunc, method)(*known, **options)
         return self._apply(ufunc, *inputs)
 
     # What Python has to know.
@@ -90,6 +117,12 @@ class Number:
     def __index__(self) -> int:
         return operator.index(self._guards.add(self))
 
+    def __round__(self, digits: int | None = None) -> Any:
+        return round(self._guards.add(self), digits)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return np.asarray(self._guards.add(self), dtype)
+
     def __format__(self, spec: str) -> str:
         return format(self._guards.add(self), spec)
 
@@ -97,7 +130,7 @@ class Number:
         return str(self._guards.add(self))
 
     def __repr__(self) -> str:
-        return f"<a size, {self.now!r} now>"
+        return f"<a {'number' if self.given else 'size'}, {self.now!r} now>"
 
     __hash__ = object.__hash__
 
@@ -106,6 +139,11 @@ class Number:
 
     def __ne__(self, other: object) -> Any:
         return self._apply(operator.ne, self, other)
+
+
+def _is_array(value: Any) -> bool:
+    """Whether a value is an array, or a scalar that is not one of Python's."""
+    return isinstance(value, np.ndarray | np.generic) and not isinstance(value, float | complex)
 
 
 def number_of(value: Any, shapes: Shapes) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import EinsumError
 from ..formula import FUNCTIONS
 from ..subscripts import Subscripts
+from ..windows import Given
 from .graph import (
     Broadcast,
     Cast,
@@ -31,7 +32,7 @@ from .graph import (
     sizes,
 )
 from .location import TraceError, here
-from .number import Guards, Number
+from .number import Argument, Guards, Number
 
 __all__ = ["Recorder", "Value"]
 
@@ -50,11 +51,13 @@ class Recorder:
         guards: what the trace relies on.
     """
 
-    def __init__(self, operands: Sequence[tuple[int, ...]]) -> None:
+    def __init__(self, operands: Sequence[tuple[int, ...]], values: Sequence[float] = ()) -> None:
         self.nodes: list[Node] = []
         self.guards = Guards()
         self._operands = operands
-        self._shapes: dict[object, tuple[int, ...]] = {}
+        self._shapes: dict[object, tuple[Any, ...]] = {
+            Argument(position): (value,) for position, value in enumerate(values)
+        }
         self._literals: dict[int, Node] = {}
 
     def add(
@@ -74,6 +77,11 @@ class Recorder:
         return tuple(
             Number(None, (node, axis), now[axis], self.guards) for axis in range(node.rank)
         )
+
+    def argument(self, position: int) -> Number:
+        """One of the numbers among the arguments."""
+        given = Argument(position)
+        return Number(None, (given, 0), self._shapes[given][0], self.guards)
 
     def now(self, node: Node) -> tuple[int, ...]:
         """The shape in the call that is traced; what depends on it needs a guard."""
@@ -149,6 +157,7 @@ class Recorder:
         given: Sequence[Any],
         dtype: Any = None,
         exact: bool = False,
+        sizes: Given = (),
     ) -> Node:
         """An einsum, in the dtype that its operands are promoted to."""
         nodes = [self.node(each) for each in given]
@@ -156,7 +165,7 @@ class Recorder:
             dtype = np.result_type(*(node.dtype for node in nodes))
         nodes = [self.cast(node, np.dtype(dtype)) for node in nodes]
         now = [self._shapes[node] for node in nodes]
-        operation = Contract(subscripts, exact)
+        operation = Contract(subscripts, exact, sizes)
         rank = self._rank(operation, now)
         return self.add(operation, nodes, np.dtype(dtype), rank)
 
@@ -164,16 +173,10 @@ class Recorder:
         from ..resolve import resolve
 
         try:
-            expression = resolve(operation.subscripts, now)
+            expression = resolve(operation.subscripts, now, operation.given)
         except EinsumError as error:
             raise TraceError(str(error), here()) from None
-        axes = (*(a for term in expression.inputs for a in term if a), *expression.output)
-        if not all(axis.is_index for axis in axes):
-            raise TraceError("an einsum with sums of indices is not traced yet", here())
-        names = [axis.names[0] for axis in expression.output]
-        if len({*names}) < len(names):
-            raise TraceError("an einsum that repeats an index of its output is not traced", here())
-        return len(names)
+        return len(expression.output)
 
     def sum(self, node: Node, axes: Sequence[int], dtype: np.dtype[Any] | None = None) -> Node:
         """The sum over some axes; small integers and booleans add up as NumPy's do."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -66,16 +67,20 @@ class Trace:
         operations = (node.operation for node in self.needed)
         return tuple(each.array for each in operations if isinstance(each, Literal))
 
-    def shapes(self, operands: Sequence[tuple[int, ...]]) -> Shapes:
-        """The shape of every node; raises TraceError if the operands do not fit."""
-        return shapes(self.nodes, operands)
+    def shapes(self, operands: Sequence[tuple[int, ...]], values: Sequence[float] = ()) -> Shapes:
+        """The shape of every node, and the numbers among the arguments.
 
-    def fits(self, operands: Sequence[tuple[int, ...]]) -> bool:
-        """Whether the trace is good for operands of these shapes."""
+        Raises:
+            TraceError: (a ValueError) the operands do not fit.
+        """
+        return shapes(self.nodes, operands, values)
+
+    def fits(self, operands: Sequence[tuple[int, ...]], values: Sequence[float] = ()) -> bool:
+        """Whether the trace is good for operands of these shapes, and for these numbers."""
         if not len(self.guards):
             return True
         try:
-            return self.guards.hold(self.shapes(operands))
+            return self.guards.hold(self.shapes(operands, values))
         except TraceError:  # a new trace will say what does not fit, and where
             return False
 
@@ -91,16 +96,16 @@ class Trace:
 def trace(
     function: Callable[..., Any],
     arguments: tuple[Any, Any],
-    operands: Sequence[np.ndarray[Any, Any]],
+    leaves: Sequence[np.ndarray[Any, Any] | float],
     same: Sequence[int] | None = None,
 ) -> Trace:
     """Call a function with symbols in place of arrays.
 
     Args:
         function: what to trace.
-        arguments: its positional and its named arguments, with places for the operands.
-        operands: arrays whose shapes and dtypes count; what is traced is good for others of the
-            same dtypes and ranks.
+        arguments: its positional and its named arguments, with places for the leaves.
+        leaves: arrays, the operands, whose shapes and dtypes count: what is traced is good for
+            others of the same dtypes and ranks; and Python's floats, for any others.
         same: for each operand the first that is the same array; by default they all differ.
 
     Raises:
@@ -113,20 +118,26 @@ def trace(
     >>> [type(node.operation).__name__ for node in found.nodes]
     ['Operand', 'Operand', 'Contract', 'Elementwise', 'Sum', 'Elementwise']
     """
+    operands = [leaf for leaf in leaves if isinstance(leaf, np.ndarray)]
     signature = Signature(
         tuple(array.dtype.newbyteorder("=") for array in operands),
         tuple(array.ndim for array in operands),
         tuple(range(len(operands)) if same is None else same),
     )
-    recorder = Recorder([array.shape for array in operands])
+    floats = [leaf for leaf in leaves if not isinstance(leaf, np.ndarray)]
+    recorder = Recorder([array.shape for array in operands], floats)
     first: dict[int, Node] = {}
     for position, array in enumerate(operands):
         number = signature.same[position]
         if number == position:
             dtype = signature.dtypes[position]
             first[position] = recorder.add(Operand(position), (), dtype, array.ndim)
-    symbols = [Symbol(recorder, first[number]) for number in signature.same]
-    args, named = filled(arguments, symbols)
+    symbols = iter([Symbol(recorder, first[number]) for number in signature.same])
+    numbers = map(recorder.argument, count())
+    args, named = filled(
+        arguments,
+        [next(symbols if isinstance(leaf, np.ndarray) else numbers) for leaf in leaves],
+    )
     returned = function(*args, **named)
     if isinstance(returned, np.ndarray | np.generic):  # the same for all operands
         returned = Symbol(recorder, recorder.node(returned))

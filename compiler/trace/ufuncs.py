@@ -76,6 +76,8 @@ def _cast(recorder: Recorder, value: Value, dtype: np.dtype[Any], casting: Any, 
 
 def _power(recorder: Recorder, base: Value, exponent: Value) -> Node:
     """Powers as NumPy's own shortcuts have them, small ones as products."""
+    if isinstance(exponent, Number) and exponent.given:
+        exponent = float(exponent)  # it decides what is computed, and hardly ever changes
     power = exponent
     if isinstance(exponent, Number) and isinstance(base, Node):
         power = float("nan")  # not known before the call

@@ -24,7 +24,7 @@ from ..access import Access
 from ..affine import Affine
 from ..errors import EinsumError
 from ..formula import CONTRACTED, Apply, Constant, Read, Value, accesses_of
-from ..program import Epilogue, Program, Statement, Tensor
+from ..program import Epilogue, Program, Statement, Tensor, bounds
 from ..records import dataclass, replace
 from ..resolve import resolve
 from .axes import At, Atom, Atoms, axis, coarser, plus, refined, regrouped, times
@@ -47,10 +47,10 @@ from .graph import (
     sizes,
 )
 from .location import TraceError
-from .number import Shapes, number_of
+from .number import Number, Shapes, number_of
 from .trace import Trace
 
-__all__ = ["Result", "Unfolded", "unfold"]
+__all__ = ["Parameter", "Result", "Unfolded", "unfold"]
 
 _LETTERS = "ijklmnopqrstuvwxyzabcdefgh"
 _BOOL = np.dtype(bool)
@@ -78,28 +78,52 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Parameter:
+    """A number that every call has its own of, as an operand without axes.
+
+    Attributes:
+        number: follows from numbers among the arguments.
+        dtype: in which it is computed with.
+    """
+
+    number: Number
+    dtype: np.dtype[Any]
+
+    def array(self, known: Shapes) -> np.ndarray[Any, Any]:
+        """The operand for these arguments."""
+        return np.asarray(self.number.value(known)).astype(self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
 class Unfolded:
     """The program of a trace for operands of some shapes.
 
     Attributes:
         program: its inputs are the operands, then `constants`.
         results: of the program, in the order of the trace's.
-        constants: arrays that the function has from elsewhere, and what the program needs besides.
+        constants: arrays that the function has from elsewhere, what the program needs besides, and
+            numbers that follow from arguments.
     """
 
     program: Program
     results: tuple[Result, ...]
-    constants: tuple[np.ndarray[Any, Any], ...]
+    constants: tuple[np.ndarray[Any, Any] | Parameter, ...]
 
 
 def unfold(
-    trace: Trace, shapes: Sequence[tuple[int, ...]], names: Sequence[str] | None = None
+    trace: Trace,
+    shapes: Sequence[tuple[int, ...]],
+    names: Sequence[str] | None = None,
+    values: Sequence[float] = (),
+    known: Shapes | None = None,
 ) -> Unfolded:
     """The program of a trace for operands of these shapes.
 
     Args:
         trace: of a function.
         shapes: of the operands; the trace's guards hold for them.
+        values: of the numbers among the arguments; the program is good for others.
+        known: what `trace.shapes` says of them, if that has been asked for.
         names: what the operands are called; by default `a`, `b` and so on.
 
     Raises:
@@ -116,7 +140,7 @@ def unfold(
     """
     if names is None:
         names = [chr(97 + n) if len(shapes) <= 26 else f"x{n}" for n in range(len(shapes))]
-    return _Unfolding(trace, trace.shapes(shapes), names).run()
+    return _Unfolding(trace, known or trace.shapes(shapes, values), names).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +152,14 @@ class _Lowered:
         axes: its axes' atoms.
         at: the formula of an element, by where each axis is read.
         computes: the dtype that the formula computes in; None if it only reads.
+        is_tensor: whether it is a whole tensor, each axis of which is one of its own.
     """
 
     dtype: np.dtype[Any]
     axes: tuple[Atoms, ...]
     at: Callable[[Sequence[At]], Value]
     computes: np.dtype[Any] | None = None
+    is_tensor: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -154,7 +180,8 @@ class _Unfolding:
         self.extents: dict[str, int] = {}
         self.values: dict[Node, _Lowered] = {}
         self.inputs = [names[number] for number in trace.signature.same]
-        self.constants: list[np.ndarray[Any, Any]] = []
+        self.constants: list[np.ndarray[Any, Any] | Parameter] = []
+        self.parameters: dict[tuple[int, np.dtype[Any]], _Lowered] = {}
         self.names = names
         self.taken = {*names}
         self.fresh = (f"t{n}" for n in count())
@@ -198,8 +225,7 @@ class _Unfolding:
             case Literal(array):
                 return self.literal(array, node.dtype, f"c{len(self.constants)}")
             case Fill():
-                number = Constant(_plain(number_of(node.arguments[0], self.known)))
-                return _Lowered(node.dtype, (), lambda at: number)
+                return self.number(node.arguments[0], node.dtype)
             case Cast():
                 return self.typed(given[0], node.dtype)
             case Elementwise():
@@ -226,16 +252,38 @@ class _Unfolding:
         def at(places: Sequence[At]) -> Value:
             return Read(Access(name, tuple(sub for (sub,) in (place or _ZERO for place in places))))
 
-        return _Lowered(dtype, tuple(axis(extent) for extent in shape), at)
+        axes = tuple(axis(extent) for extent in shape)
+        return _Lowered(dtype, axes, at, is_tensor=True)
 
     def literal(self, array: np.ndarray[Any, Any], dtype: np.dtype[Any], name: str) -> _Lowered:
-        """A hidden operand."""
+        """An array as a hidden operand."""
+        return self.hidden(array, array.shape, dtype, name)
+
+    def number(self, number: Any, dtype: np.dtype[Any]) -> _Lowered:
+        """A number: a constant, or a hidden operand if it is another one in each call."""
+        if not isinstance(number, Number) or not number.given:
+            constant = Constant(_plain(number_of(number, self.known)))
+            return _Lowered(dtype, (), lambda at: constant)
+        key = id(number), dtype
+        if key not in self.parameters:
+            name = f"c{len(self.constants)}"
+            self.parameters[key] = self.hidden(Parameter(number, dtype), (), dtype, name)
+        return self.parameters[key]
+
+    def hidden(
+        self,
+        value: np.ndarray[Any, Any] | Parameter,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        name: str,
+    ) -> _Lowered:
+        """A hidden operand, of a name that no other tensor has."""
         while name in self.taken:
             name += "_"
         self.taken.add(name)
         self.inputs.append(name)
-        self.constants.append(array)
-        return self.operand(name, array.shape, dtype)
+        self.constants.append(value)
+        return self.operand(name, shape, dtype)
 
     def elementwise(self, node: Node, operation: Elementwise) -> _Lowered:
         """A function of elements."""
@@ -244,8 +292,7 @@ class _Unfolding:
             if isinstance(argument, Node):
                 given.append(self.typed(self.values[argument], dtype))
             else:
-                number = Constant(_plain(number_of(argument, self.known)))
-                given.append(_Lowered(dtype, (), lambda at, number=number: number))  # type: ignore[misc]
+                given.append(self.number(argument, dtype))
         computes = operation.loop[-1]
         if computes == _BOOL:  # in whatever the comparisons in it compute
             computes = next((v.computes for v in given if v.computes not in (None, _BOOL)), _BOOL)
@@ -262,40 +309,98 @@ class _Unfolding:
 
     def contract(self, node: Node, operation: Contract, given: Sequence[_Lowered]) -> _Lowered:
         """An einsum."""
-        expression = resolve(operation.subscripts, [value.shape for value in given])
-        terms = [
-            [None if each is None else each.names[0] for each in term] for term in expression.inputs
-        ]
-        output = [each.names[0] for each in expression.output]
+        shapes = [value.shape for value in given]
+        expression = resolve(operation.subscripts, shapes, operation.given)
+        terms, output, extents = expression.inputs, expression.output, expression.sizes
+        plain = Access("", output).is_plain
         parts: dict[str, Atoms] = {}
         for name, extent in expression.extents:
             uses = (
                 value.axes[place]
                 for value, term in zip(given, terms, strict=True)
-                for place, index in enumerate(term)
-                if index == name
+                for place, each in enumerate(term)
+                if each is not None and each == Affine.index(name)
             )
             parts[name] = tuple(
                 replace(atom, name=name if _is_name(name) and len(atoms) == 1 else atom.name)
                 for atoms in [refined(uses) or axis(extent)]
                 for atom in atoms
             )
-        if len(given) == 1 and {*terms[0]} - {None} <= {*output}:  # a view
+        kept = [name for each in output for name in each.names]
+        is_view = len(given) == 1 and plain and parts.keys() <= {*kept}
+        if is_view and not _leaving(terms[0], given[0].shape, extents):
 
             def at(where: Sequence[At]) -> Value:
-                named = dict(zip(output, where, strict=True))
+                named = dict(zip(kept, where, strict=True))
                 return _read_term(terms[0], named, parts, given[0])
 
-            axes = tuple(parts[name] for name in output)
+            axes = tuple(parts[name] for name in kept)
             return _Lowered(node.dtype, axes, at, given[0].computes)
         indices = _Indices(self.extents)
         places = {name: indices.new(atoms) for name, atoms in parts.items()}
         factors: list[Access] = []
         for value, term in zip(given, terms, strict=True):
+            value = self.windowed(value, term, extents)
             factors += self.factors(value, partial(_read_term, term, places, parts))
-        return self.written(
-            [parts[name] for name in output], [places[name] for name in output], factors, node.dtype
+        if plain:
+            atoms = [parts[name] for name in kept]
+            return self.written(atoms, [places[name] for name in kept], factors, node.dtype)
+        target = tuple(_position(each, places, parts) for each in output)
+        return self.scattered(target, expression.output_shape, factors, node.dtype)
+
+    def windowed(
+        self, value: _Lowered, term: Sequence[Affine | None], extents: Mapping[str, int]
+    ) -> _Lowered:
+        """A value that is zero wherever an operand's term reads outside of it: a copy if need be.
+
+        A tensor is zero outside, but not what a slice of it leaves out, nor most formulas. An axis
+        that was merged of several has no windows of its own.
+        """
+        for each, atoms in zip(term, value.axes, strict=True):
+            if each is not None and not each.is_index and len(atoms) > 1:
+                return self.framed(value)
+        leaving = _leaving(term, value.shape, extents)
+        if not leaving or value.is_tensor:
+            return value
+        markers = [
+            tuple(Affine.index(f"{axis}.{n}") for n, _ in enumerate(atoms))
+            for axis, atoms in enumerate(value.axes)
+        ]
+        factors = _product(value.at(markers)) or ()
+        whole = {
+            sub
+            for factor in factors
+            for sub, extent in zip(factor.subscripts, self.tensors[factor.tensor].axes, strict=True)
+            for axis in leaving
+            if markers[axis] == (sub,) and value.shape[axis] == extent
+        }
+        if all(whole.issuperset(markers[axis]) and markers[axis] for axis in leaving):
+            return value
+        return self.framed(value)
+
+    def framed(self, value: _Lowered) -> _Lowered:
+        """A value as a tensor that has all of its axes, those of extent 1 too."""
+        indices = _Indices(self.extents)
+        places = [indices.new(atoms) for atoms in value.axes]
+        factors = self.factors(value, lambda each: each.at(places))
+        target = tuple(
+            coarser(place, atoms, axis(extent))[0] if atoms else indices.new((Atom(1),))[0]
+            for place, atoms, extent in zip(places, value.axes, value.shape, strict=True)
         )
+        return self.scattered(target, value.shape, factors, value.dtype)
+
+    def scattered(
+        self,
+        places: tuple[Affine, ...],
+        shape: tuple[int, ...],
+        factors: Sequence[Access],
+        dtype: np.dtype[Any],
+    ) -> _Lowered:
+        """Write a statement whose target has these axes, which may be sums of indices."""
+        name = next(each for each in self.fresh if each not in self.taken)
+        self.tensors[name] = Tensor(name, shape, _element(dtype, wide=True))
+        self.statements.append(Statement(Access(name, places), tuple(factors)))
+        return self.operand(name, shape, dtype)
 
     def factors(self, value: _Lowered, read: Callable[[_Lowered], Value]) -> tuple[Access, ...]:
         """The tensors whose product a value is; one that is no product becomes a tensor."""
@@ -392,7 +497,7 @@ class _Unfolding:
         def at(places: Sequence[At]) -> Value:
             return value.at([read(places) for read in reads])
 
-        return replace(value, axes=tuple(axes), at=at)
+        return _Lowered(value.dtype, tuple(axes), at, value.computes)
 
     # --- statements ---
 
@@ -553,7 +658,7 @@ def _reshaped(value: _Lowered, shape: Sequence[int]) -> _Lowered:
         subs = iter(coarser(tuple(chain.from_iterable(places)), fine, coarse))
         return value.at([tuple(next(subs) for _ in atoms) for atoms in value.axes])
 
-    return replace(value, axes=axes, at=at)
+    return _Lowered(value.dtype, axes, at, value.computes)
 
 
 def _broadcast(value: _Lowered, shape: Sequence[int]) -> _Lowered:
@@ -562,7 +667,7 @@ def _broadcast(value: _Lowered, shape: Sequence[int]) -> _Lowered:
         value.axes[n - new] if n >= new and value.axes[n - new] else axis(extent)
         for n, extent in enumerate(shape)
     )
-    return replace(value, axes=axes, at=lambda places: _read(value, places, axes))
+    return _Lowered(value.dtype, axes, lambda places: _read(value, places, axes), value.computes)
 
 
 def _together(values: Sequence[_Lowered], rank: int) -> tuple[Atoms, ...]:
@@ -585,18 +690,45 @@ def _read(value: _Lowered, places: Sequence[At], axes: Sequence[Atoms]) -> Value
 
 
 def _read_term(
-    term: Sequence[str | None],
+    term: Sequence[Affine | None],
     places: Mapping[str, At],
     parts: Mapping[str, Atoms],
     value: _Lowered,
 ) -> Value:
     """An element of an operand of an einsum."""
-    return value.at(
-        [
-            coarser(places[name], parts[name], atoms) if name is not None and atoms else ()
-            for name, atoms in zip(term, value.axes, strict=True)
-        ]
-    )
+    at: list[At] = []
+    for each, atoms in zip(term, value.axes, strict=True):
+        if each is None or (not atoms and (each.is_index or not value.is_tensor)):
+            at.append(())
+        elif each.is_index:
+            at.append(coarser(places[each.names[0]], parts[each.names[0]], atoms))
+        else:
+            at.append((_position(each, places, parts),))
+    return value.at(at)
+
+
+def _position(each: Affine, places: Mapping[str, At], parts: Mapping[str, Atoms]) -> Affine:
+    """Where a sum of an einsum's indices is, each of which may be several indices or none."""
+    position = Affine((), each.constant)
+    for name, factor in each.terms:
+        atoms = parts[name]
+        if atoms:
+            (whole,) = coarser(places[name], atoms, axis(prod(atom.extent for atom in atoms)))
+            position = plus(position, times(whole, factor))
+    return position
+
+
+def _leaving(
+    term: Sequence[Affine | None], shape: Sequence[int], extents: Mapping[str, int]
+) -> list[int]:
+    """The axes of an operand that its term leaves."""
+    found = []
+    for number, (each, extent) in enumerate(zip(term, shape, strict=True)):
+        if each is not None and not each.is_index and all(extents[name] for name in each.names):
+            low, high = bounds(each, extents)
+            if low < 0 or high >= extent:
+                found.append(number)
+    return found
 
 
 def _slice(part: range, atoms: Atoms, number: int) -> tuple[Atoms, Callable[[Sequence[At]], At]]:

@@ -9,7 +9,7 @@ from einsumc.compiler.affine import Affine
 from einsumc.compiler.follow import follow
 from einsumc.compiler.formula import CONTRACTED, Apply, Constant, Read
 from einsumc.compiler.machine import Machine
-from einsumc.compiler.merge import merged, spread
+from einsumc.compiler.merge import merged
 from einsumc.compiler.program import (
     Epilogue,
     Program,
@@ -20,6 +20,7 @@ from einsumc.compiler.program import (
     verify_program,
 )
 from einsumc.compiler.resolve import resolve
+from einsumc.compiler.spread import spread
 from einsumc.compiler.subscripts import parse
 from einsumc.runtime.target import LEVELS, can_run
 from steps import V3, run_program

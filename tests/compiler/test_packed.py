@@ -41,8 +41,16 @@ def test_tasks_are_short_but_not_too_short_to_pack_for(size):
     m, n, k = size
     _, found = blocks(*size)
     m_task, n_task = min(m, found["M_TASK"]), min(n, found["N_TASK"])
-    assert min(m_task, n_task) >= SHORTEST_SIDE
-    assert 4 * m_task * n_task * k <= LONGEST_TASK or max(m_task, n_task) < 2 * SHORTEST_SIDE
+    least = SHORTEST_SIDE if k < 10**5 else SHORTEST_SIDE // 2
+    assert min(m_task, n_task) >= least
+    assert 4 * m_task * n_task * k <= LONGEST_TASK or max(m_task, n_task) < 2 * least
+
+
+@pytest.mark.parametrize("element", ["i8", "c8"])
+def test_tasks_of_slow_elements_are_shorter(element):
+    _, fast = blocks(3000, 3000, 3000, element="f8")
+    _, slow = blocks(3000, 3000, 3000, element=element)
+    assert slow["M_TASK"] * slow["N_TASK"] < fast["M_TASK"] * fast["N_TASK"]
 
 
 @pytest.mark.parametrize("threads", [2, 4, 16])
@@ -60,3 +68,20 @@ def test_threads_get_two_tasks_each_and_sums_stay_the_same(threads, size):
 def test_a_square_is_cut_along_both_sides():
     _, found = blocks(1000, 1000, 300, threads=2)
     assert ceil(1000 / found["M_TASK"]) == ceil(1000 / found["N_TASK"]) == 2
+
+
+@pytest.mark.parametrize("n", [50, 1000])
+def test_sums_are_walked_along_the_neighbours_of_operands(n):
+    """Of ``a[d,m,c], b[c,d,n]``: those of a, unless b is much larger and has its own next to n."""
+    m, c, d = 40, 60, 70
+    step = Geometry(
+        elements=("f4",) * 3,
+        accumulator="f4",
+        extents={"m": m, "n": n, "c": c, "d": d},
+        strides=({"m": c, "d": c * m, "c": 1}, {"d": n, "c": d * n, "n": 1}, {"m": n, "n": 1}),
+    )
+    choice = choose(step, MACHINE)
+    assert choice.members["k"] == (("d", "c") if n == 50 else ("c", "d"))
+    x1, x0 = choice.schedule.packs
+    assert not x0.strips  # lines of one panel, not of all panels
+    assert x1.strips

@@ -1,10 +1,12 @@
 """Splitting an index for the sake of an operand's cache lines."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from einsumc import einsum
+from einsumc.compiler.choose import choose
 from einsumc.compiler.geometry import Geometry, canonical
 from einsumc.compiler.machine import TARGETS, Machine
 from einsumc.compiler.split import in_lines
@@ -67,3 +69,51 @@ def test_products_whose_neighbours_cross(a, dtype):
     y = random.integers(-9, 9, (13, 21)).astype(dtype)
     expected = np.einsum("aebd,ce->dcba", x, y, optimize=True)
     assert np.array_equal(einsum("aebd,ce->dcba", x, y, order="C"), expected)
+
+
+def crossed_sums(m, n, p, q):
+    """``a[m,p,q], b[n,q,p] -> out[m,n]``: each operand has neighbours along another sum."""
+    return canonical(
+        Geometry(
+            ("f4",) * 3,
+            "f4",
+            {"m": m, "n": n, "p": p, "q": q},
+            ({"m": p * q, "p": q, "q": 1}, {"n": p * q, "q": p, "p": 1}, {"m": n, "n": 1}),
+        )
+    )
+
+
+def test_a_sum_is_split_where_both_operands_have_neighbours_along_sums():
+    step = crossed_sums(40, 48, 36, 64)
+    split = in_lines(step, MACHINE)
+    assert {"q/16": 4, "q%16": 16}.items() <= split.extents.items()
+    choice = choose(split, MACHINE)
+    assert choice.members["k"] == ("q/16", "p", "q%16")
+    small = crossed_sums(6, 6, 4, 32)
+    assert addresses(in_lines(small, replace(MACHINE, worth_packing=1))) == addresses(small)
+
+
+@pytest.mark.parametrize(
+    ("sizes"),
+    [
+        (4, 4, 4, 16),  # too small to be packed
+        (40, 300, 36, 64),  # one operand is much larger, and decides alone
+        (40, 48, 35, 63),  # no whole parts
+    ],
+)
+def test_other_sums_stay_as_they_are(sizes):
+    step = crossed_sums(*sizes)
+    assert in_lines(step, MACHINE) == step
+
+
+@pytest.mark.parametrize("equation", ["mpq,nqp->mn", "mpq,qpn->mn", "pqm,nqp->nm"])
+@pytest.mark.parametrize("dtype", ["f4", "c16"])
+def test_sums_in_any_order_are_right(equation, dtype):
+    extents = {"m": 40, "n": 48, "p": 20, "q": 32}
+    random = np.random.default_rng(0)
+    x, y = (
+        random.standard_normal([extents[i] for i in term]).astype(dtype)
+        for term in equation.split("->")[0].split(",")
+    )
+    expected = np.einsum(equation, x, y, dtype="c16")
+    np.testing.assert_allclose(einsum(equation, x, y), expected, 1e-3, 1e-3)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from einsumc.compiler.subscripts import Expression
-from einsumc.runtime import kernels, stored_plan, trouble
+from einsumc.runtime import covering, kernels, stored_plan, trouble
 from einsumc.runtime import store as store_module
 
 
@@ -76,6 +76,12 @@ def empty_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_stores: N
     monkeypatch.setattr(kernels, "_addresses", {})
     monkeypatch.setattr(stored_plan, "_kept", 0)
     return tmp_path / "store"
+
+
+@pytest.fixture
+def few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels for signatures are those of few calls: for tests that any kernels will do for."""
+    monkeypatch.setattr(covering, "CALLS", 100)
 
 
 @pytest.fixture

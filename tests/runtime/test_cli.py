@@ -22,7 +22,7 @@ signatures = ["f4[64], f4[64]"]
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path) -> Iterator[Path]:
+def cache(tmp_path: Path, few_calls: None) -> Iterator[Path]:
     before = dict(os.environ)
     os.environ["EINSUMC_CACHE_DIR"] = str(tmp_path / "cache")
     os.environ.pop("EINSUMC_TARGET", None)

@@ -21,7 +21,7 @@ from einsumc.runtime.signatures import parse_signature
 from einsumc.runtime.store import Store
 from kernel_stores import overwrite, path_of, quiet, sample
 
-pytestmark = pytest.mark.usefixtures("fresh_stores")
+pytestmark = pytest.mark.usefixtures("fresh_stores", "few_calls")
 
 
 @pytest.fixture(autouse=True)

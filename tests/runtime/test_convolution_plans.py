@@ -24,7 +24,7 @@ def test_equal_results_of_other_sums_too():
     np.testing.assert_array_equal(more - once, IMAGE[3:8])
 
 
-def test_a_manifest_has_sizes(tmp_path):
+def test_a_manifest_has_sizes(tmp_path, few_calls):
     compiled = compile_einsum("y+k-1, k -> y", sizes={"y": 9}, signatures=["f8[h], f8[k]"])
     expression = compiled._resolve((IMAGE, KERNEL))
     use = use_of(compiled.equation, expression, [IMAGE, KERNEL], IMAGE.dtype, sizes=compiled.sizes)

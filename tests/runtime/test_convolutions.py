@@ -135,6 +135,22 @@ def test_a_memory_limit_does_not_cut_windows():
     check(text, (4, 16, 12, 12), (16, 3, 3), (8, 16), memory_limit="20 KiB")
 
 
+@pytest.mark.parametrize("limit", [None, "2 KiB"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "n y x, c k m -> n c 2*y+k+m 2*x+k-m",
+        "n y x, c k m -> n c y+k+m 3*x",  # with elements that nothing meets
+    ],
+)
+def test_sums_that_meet_in_several_ways(text, limit):
+    check(text, (5, 6, 7), (3, 3, 2), memory_limit=limit)
+
+
+def test_an_output_that_repeats_an_index_of_windows():
+    check("y y-1, y -> y y", (3, 2), (3,))
+
+
 def test_a_padded_copy_under_a_memory_limit():
     check("n c y+k+m-1, k m, o c -> n o y", (4, 6, 30), (3, 2), (8, 6), memory_limit="6 KiB")
 
@@ -198,17 +214,6 @@ def test_a_product_of_a_tensor_with_itself_moved_is_not_symmetric():
     expected = np.zeros((200, 200), "f4")
     expected[:-1, 1:] = a[1:] @ a[:-1].T
     np.testing.assert_array_equal(einsum("i+1 k, j-1 k -> i j", a, a, sizes=sizes), expected)
-
-
-def test_a_traced_function_refuses_windows_and_sizes():
-    @compile_einsum
-    def blurred(image, taps):
-        return einsum("y+k-1 x, k -> y x", image, taps)
-
-    with pytest.raises(EinsumError, match="sums of indices is not traced yet"):
-        blurred(integers(5, 4), integers(3))
-    with pytest.raises(EinsumError, match="sizes are for equations"):
-        compile_einsum(blurred.__wrapped__, sizes={"y": 3})
 
 
 def test_an_axis_that_is_read_with_gaps_is_cut_to_what_is_read():

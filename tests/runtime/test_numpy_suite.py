@@ -16,6 +16,9 @@ from einsumc.runtime.decorator import einsum
 
 MODULE = "numpy._core.tests.test_einsum"
 
+# The same for more dtypes, and one that compiles fifty kernels.
+SLOW = re.compile(r"test_einsum_sums_(u?int16|u?int32|int8|uint64|float64|cfloat128)|test_complex")
+
 
 def source() -> tuple[str, Path] | None:
     """The text of NumPy's tests, if they are installed."""
@@ -69,7 +72,11 @@ def load() -> dict[str, Any]:
     module.__dict__["einsumc_einsum"] = einsum
     tree = without_path_tests(ast.parse(with_our_einsum(text)))
     exec(compile(tree, str(path), "exec"), module.__dict__)
-    return {name: value for name, value in vars(module).items() if re.match("[Tt]est", name)}
+    found = {name: value for name, value in vars(module).items() if re.match("[Tt]est", name)}
+    for name, test in vars(found["TestEinsum"]).items():
+        if SLOW.fullmatch(name):
+            pytest.mark.slow(test)
+    return found
 
 
 NUMPY_TESTS = load()

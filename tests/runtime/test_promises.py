@@ -17,7 +17,7 @@ A, B = np.random.default_rng(0).random((2, 30, 30))
 
 
 @pytest.fixture(autouse=True)
-def store(empty_store: Path) -> Path:
+def store(empty_store: Path, few_calls: None) -> Path:
     """Every test has a store of its own."""
     return empty_store
 

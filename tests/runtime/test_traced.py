@@ -1,6 +1,7 @@
 """`@compile_einsum` on a body gives what the body gives."""
 
 import collections
+import inspect
 import pickle
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from einsumc import EinsumError, compile_einsum
+from einsumc.runtime import entry
 from einsumc.runtime.store import Store
 from einsumc.runtime.wanted import read_source, wanted_kernels
 from traced_bodies import BODIES, check, operands_of
@@ -346,3 +348,106 @@ def test_wrong_entries_of_functions(tmp_path, entry, message):
     (tmp_path / "kernels.toml").write_text(f"[[kernel]]\n{entry}\n")
     with pytest.raises(EinsumError, match=message):
         wanted_kernels(read_source(str(tmp_path / "kernels.toml")), ["native"])
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+def test_another_number_is_no_reason_to_trace_again():
+    def step(weights, gradient, rate, scale=1.0):
+        return weights - rate * gradient, {"rate": rate / 2, "norm": scale / np.sqrt(rate)}
+
+    function, calls = counted(step)
+    for dtype in ("f4", "f8"):
+        w, g = np.random.rand(3, 4).astype(dtype), np.random.rand(3, 4).astype(dtype)
+        for rate in (0.1, 1e-3, 2.0):
+            found, expected = function(w, g, rate), step(w, g, rate)
+            check(found[0], expected[0])
+            assert found[1] == expected[1]
+            assert type(found[1]["rate"]) is float
+    assert len(calls) == 2
+    assert len(function._plans) == 2
+
+
+def test_a_number_takes_the_dtype_that_it_meets():
+    function, calls = counted(lambda x, p: (x * p, p * x.shape[0] + x, np.where(x > p, x, p)))
+    for dtype in ("f2", "f4", "f8", "c8", "i4"):
+        x = (np.random.rand(3) * 4).astype(dtype)
+        for p in (0.5, 1.25):
+            if dtype == "c8":
+                continue  # which have no order
+            check(function(x, p), (x * p, p * x.shape[0] + x, np.where(x > p, x, p)))
+    assert len(calls) == 4
+
+
+def test_a_number_that_python_needs_is_a_reason_to_trace_again():
+    def clipped(x, limit, power):
+        if limit > 0:
+            x = np.minimum(x, limit)
+        return x**power * np.array([1.0, limit])
+
+    function, calls = counted(clipped)
+    x = np.random.rand(2, 2)
+    for limit, power in [(0.5, 2.0), (0.25, 2.0), (-1.0, 2.0), (0.5, 2.0), (0.5, 1.0), (-1.0, 2.0)]:
+        check(function(x, limit, power), clipped(x, limit, power))
+    assert len(calls) == 4
+    table = np.arange(2.0)
+    function = compile_einsum(lambda x, p: x @ (table * p) + round(p, 1))
+    for p in (0.26, 2.0):
+        np.testing.assert_allclose(function(x, p), x @ (table * p) + round(p, 1))
+
+
+def test_a_number_as_a_signature(tmp_path, monkeypatch):
+    def scaled(x, by):
+        return np.einsum("ij,ik->jk", x, x) * by
+
+    function = compile_einsum(signatures=["f4[8,16], f4"])(scaled)
+    function.precompile(store=Store(str(tmp_path)))
+    monkeypatch.setenv("EINSUMC_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("EINSUMC_COMPILE", "never")
+    x = np.random.rand(8, 16).astype("f4")
+    np.testing.assert_allclose(compile_einsum(scaled)(x, 0.5), scaled(x, 0.5), rtol=1e-4)
+
+
+# --- calls without Python -------------------------------------------------------------------------
+
+
+def test_a_function_of_arrays_is_native_from_the_third_call_on():
+    table = np.random.rand(30)
+
+    @compile_einsum
+    def function(x, y):
+        return np.exp(x @ y) * table
+
+    x, y = np.random.rand(20, 30), np.random.rand(30, 30)
+    out = np.empty((20, 30))
+    for _ in range(4):
+        np.testing.assert_allclose(function(x, y), np.exp(x @ y) * table)
+        assert function(x, y, out=out) is out
+        np.testing.assert_allclose(out, np.exp(x @ y) * table)
+        table *= 0.5  # read where it is
+    if entry._is_supported():
+        assert len(function._native_plans[0]) == 2
+    assert [*inspect.signature(type(function).__call__).parameters] == [
+        *("self", "args", "out", "named"),
+    ]
+    np.testing.assert_allclose(function(x, y=y), np.exp(x @ y) * table)
+    np.testing.assert_allclose(function(x[::2], y.T), np.exp(x[::2] @ y.T) * table)
+    with pytest.raises(TypeError, match="too many positional arguments"):
+        function(x, y, x)
+
+
+def test_several_results_share_a_workspace():
+    @compile_einsum
+    def function(a, b, c):
+        made = a @ b
+        return np.tanh(made) @ c, (made @ c).sum(axis=0), np.sqrt(made.astype(complex))
+
+    a, b, c = (np.random.rand(30, 30) for _ in range(3))
+    for _ in range(3):
+        check(function(a, b, c), function.__wrapped__(a, b, c))
+    plan = function.explain(a, b, c)
+    assert plan.peak_memory < sum(
+        np.prod(shape) * dtype.itemsize for shape, dtype in plan.temporaries.values()
+    ) + 64 * len(plan.temporaries)
+    assert "memory" in plan.intermediates[next(iter(plan.temporaries))]

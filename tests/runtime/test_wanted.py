@@ -42,7 +42,7 @@ SMALL = '[[kernel]]\nequation = "i,i->"\nsignatures = ["f4[64], f4[64]"]\n'
 
 
 @pytest.fixture(autouse=True)
-def _variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_calls: None) -> None:
     monkeypatch.setenv("EINSUMC_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("EINSUMC_TARGET", raising=False)
 

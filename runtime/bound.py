@@ -1,0 +1,130 @@
+"""Steps that are bound together: their arguments in one array, in which addresses are filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..compiler.records import dataclass
+from . import threads
+from .buffers import Kept
+from .entry import Call
+from .memory import available_memory
+from .step import Step
+
+__all__ = ["ZERO_AT", "Bound", "bind_steps", "check_room", "kept"]
+
+Array = np.ndarray[Any, Any]
+
+_FEW = 16
+"""So few addresses are filled in faster by a loop than by NumPy."""
+
+kept = Kept("intermediates")
+"""Each thread's workspace of its last call."""
+
+_zero = np.zeros(1, "c16")
+"""What is read where a statement sets elements to zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Steps with their arguments in one array.
+
+    Attributes:
+        steps: in order.
+        arguments: those of all steps, without addresses.
+        places: where addresses belong.
+        tensors: whose, by number; -1 for the constant zero.
+        offsets: bytes to add to each.
+        fills: places, tensors and offsets, if they are so few that a loop fills them in faster than
+            NumPy.
+        moves: for each slice and place, by how many bytes the address grows with the sliced index.
+        calls: for each step what `threads.run` wants to know, the byte at which its arguments begin
+            in place of their address.
+        levels: for each step how many of the slices' loops are around it.
+    """
+
+    steps: tuple[Step, ...]
+    arguments: Array
+    places: Array
+    tensors: Array
+    offsets: Array
+    fills: tuple[tuple[int, int, int], ...]
+    moves: Array
+    calls: tuple[tuple[int, int, int, int, int], ...]
+    levels: tuple[int, ...]
+
+    def run(self, addresses: list[int]) -> None:
+        """Run all steps on tensors at these addresses; the last is `ZERO_AT`."""
+        arguments = self.arguments.copy()
+        if self.fills:
+            for place, tensor, offset in self.fills:
+                arguments[place] = addresses[tensor] + offset
+        else:
+            arguments[self.places] = np.array(addresses)[self.tensors] + self.offsets
+        begin = arguments.__array_interface__["data"][0]
+        for code, offset, tiles, scratch_bytes, most in self.calls:
+            threads.run(code, begin + offset, tiles, scratch_bytes, most=most)
+
+    def timed_calls(self) -> tuple[Call, ...]:
+        """The calls as the native entry wants them, with a guess at the time of each."""
+        return tuple(
+            Call(*call, 1e9 * step.seconds)
+            for call, step in zip(self.calls, self.steps, strict=True)
+        )
+
+    def filled(self) -> Iterable[tuple[int, int, int]]:
+        """All places with their tensors and offsets."""
+        columns = (each.tolist() for each in (self.places, self.tensors, self.offsets))
+        return zip(*columns, strict=True)
+
+
+ZERO_AT = _zero.__array_interface__["data"][0]
+
+
+def bind_steps(
+    steps: Sequence[Step],
+    numbers: Mapping[str, int],
+    moves: Sequence[list[list[int]]],
+    levels: Sequence[int],
+) -> Bound:
+    """Put steps together; `numbers` are the tensors', `moves` what `_moves` says of each step."""
+    places: list[int] = []
+    tensors: list[int] = []
+    offsets: list[int] = []
+    begin, calls = 0, []
+    for step in steps:
+        places += range(begin, begin + len(step.operands))
+        tensors += [numbers[name] for name in step.operands]
+        offsets += step.offsets
+        calls.append((step.kernel.address, 8 * begin, step.tiles, step.scratch_bytes, step.threads))
+        begin += len(step.arguments)
+    return Bound(
+        steps=tuple(steps),
+        arguments=np.concatenate([step.arguments for step in steps]),
+        places=np.array(places),
+        tensors=np.array(tensors),
+        offsets=np.array(offsets),
+        fills=tuple(zip(places, tensors, offsets, strict=True)) if len(places) <= _FEW else (),
+        moves=np.concatenate([np.array(each, np.int64) for each in moves], axis=-1),
+        calls=tuple(calls),
+        levels=tuple(levels),
+    )
+
+
+_CHECK_FROM = 1 << 26
+"""Workspaces of so many bytes are compared with the memory that is there, which takes 0.1 ms."""
+
+
+def check_room(size: int) -> None:
+    """Raise MemoryError if there is no room for intermediates of so many bytes."""
+    if size < _CHECK_FROM:
+        return
+    there = available_memory()
+    if there is not None and size > there:
+        raise MemoryError(
+            f"the intermediates take {size:,} bytes, but {there:,} are available; memory_limit= "
+            "makes them take less"
+        )

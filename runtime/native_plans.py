@@ -1,0 +1,68 @@
+"""Plans of which those that are used again go to the native entry (`runtime/entry.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..compiler.records import dataclass
+from . import entry
+from .plan_cache import PlanCache
+
+__all__ = ["Direct", "NativePlans"]
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """A plan that is nothing but kernels: the native entry can run it.
+
+    Attributes:
+        work: says which kernels; None if it is not that simple.
+        dtype: of the result.
+        layout: shape and strides of a new result, or None if it goes to `out`.
+    """
+
+    work: Callable[[], entry.Work | None]
+    dtype: np.dtype[Any]
+    layout: tuple[tuple[int, ...], tuple[int, ...]] | None
+
+
+class NativePlans(PlanCache):
+    """An object whose class has a method `__call__` that the native entry may replace."""
+
+    __slots__ = ("__weakref__", "_native_plans")
+    # A slot because native code reads it: unset, or what `entry.new_plans` makes.
+    _native_plans: list[Any]
+    _entered: ClassVar[type | None] = None  # the class whose method it is
+    _parameters_shown: ClassVar[str] = ""  # the method's, for `inspect.signature`
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._direct: dict[Any, Direct] = {}
+
+    def _forget(self) -> None:
+        """Throw all plans away."""
+        super()._forget()
+        self._direct.clear()
+        if hasattr(self, "_native_plans"):
+            self._native_plans = entry.new_plans()
+
+    def _make_native(self, key: Any, operands: Sequence[Array], out: Array | None) -> None:
+        """Hand a plan that is used again to the native entry, if there is one."""
+        direct, owner = self._direct.pop(key, None), self._entered
+        if direct is None or owner is None:
+            return
+        if not entry.install(owner, "_native_plans", self._parameters_shown):
+            return
+        facts, work = entry.facts(owner, operands, out), direct.work()
+        if facts is None or work is None:
+            return
+        plan = entry.encode(facts, work, direct.dtype, direct.layout)
+        if plan is not None:
+            if not hasattr(self, "_native_plans"):
+                self._native_plans = entry.new_plans()
+            self._native_plans[0][facts] = plan

@@ -1,0 +1,200 @@
+"""Steps: one statement with its kernel, bound to the layouts of its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..compiler.anonymous import Form, form_of
+from ..compiler.choose import Choice, substitutes
+from ..compiler.cost import statement_cost, worthwhile_threads
+from ..compiler.finish import finish_of, operands_of
+from ..compiler.geometry import Geometry
+from ..compiler.machine import Machine, Target
+from ..compiler.program import Access, Statement
+from ..compiler.records import dataclass, replace
+from ..compiler.schedule import Schedule
+from . import threads
+from .bind import argument_array, argument_values
+from .kernels import Kernel, KernelMissing
+
+__all__ = ["Layouts", "Step", "Steps", "element", "geometry_of", "steps_along", "strides_of"]
+
+Array = np.ndarray[Any, Any]
+
+Layouts = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
+"""The strides, in bytes, and the dtype of every tensor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One statement of a factorized program, or a box of one, bound to layouts.
+
+    It is a kernel and its arguments. `extents` are those of the statement's indices.
+    """
+
+    statement: Statement
+    extents: Mapping[str, int]
+    form: Form
+    kernel: Kernel
+    operands: tuple[str, ...]  # tensors in the kernel's order, the output last
+    offsets: tuple[int, ...]  # bytes from where each of them begins to where the step does
+    arguments: Array  # int64; the addresses at its head are filled in for each call
+    tiles: int
+    scratch_bytes: int
+    threads: int  # worth having for its work
+    seconds: float  # that one thread would take, by the cost model
+
+    def run(self, arrays: Mapping[str, Array]) -> None:
+        """Compute on arrays of the layouts that it was bound to, by the names of the tensors."""
+        arguments = self.arguments.copy()
+        for place, (name, offset) in enumerate(zip(self.operands, self.offsets, strict=True)):
+            arguments[place] = arrays[name].__array_interface__["data"][0] + offset
+        threads.run(
+            self.kernel.address,
+            arguments.__array_interface__["data"][0],
+            self.tiles,
+            self.scratch_bytes,
+            most=self.threads,
+        )
+
+    @property
+    def geometry(self) -> Geometry:
+        """The statement's canonical form."""
+        return self.form.step
+
+    @property
+    def choice(self) -> Choice:
+        """How it is computed."""
+        return self.form.choice
+
+
+class Steps:
+    """Makes steps. Those that differ in names alone share their arguments and all else."""
+
+    def __init__(
+        self,
+        host: Machine,
+        obtain: Callable[[Schedule, Target], Kernel],
+        accumulator: np.dtype[Any],
+    ) -> None:
+        self._host, self._obtain, self._accumulator = host, obtain, accumulator
+        self._threads = threads.get_num_threads()
+        self._made: dict[object, Step] = {}
+
+    def make(self, statement: Statement, extents: Mapping[str, int], layouts: Layouts) -> Step:
+        """The step that computes a statement with tensors of these layouts."""
+        form = form_of(geometry_of(layouts, extents, self._accumulator, statement), self._host)
+        alike = self._made.get(form.key) or self._made.setdefault(
+            form.key, self._first(statement, extents, form)
+        )
+        choice = alike.form.numbered_choice
+        accesses = (*operands_of(statement), statement.target)
+        order = (*choice.operands, len(accesses) - 1)
+        operands = tuple([accesses[i].tensor for i in order])
+        form = form if choice is form.numbered_choice else replace(form, numbered_choice=choice)
+        offsets = tuple([_offset(accesses[i], layouts[accesses[i].tensor][0]) for i in order])
+        return replace(
+            alike,
+            statement=statement,
+            extents=extents,
+            form=form,
+            operands=operands,
+            offsets=offsets,
+        )
+
+    def _first(self, statement: Statement, extents: Mapping[str, int], form: Form) -> Step:
+        choice, code = self._kernel(form)
+        step, form = form.numbered_step, replace(form, numbered_choice=choice)
+        cost = statement_cost(statement, extents, step.accumulator, self._host)
+        count = worthwhile_threads(cost.seconds, self._host, self._threads)
+        values = argument_values(choice, step, self._host, count)
+        places, scratch_bytes = code.scratch_places(values)
+        return Step(
+            statement=statement,
+            extents=extents,
+            form=form,
+            kernel=code,
+            operands=(),
+            offsets=(),
+            arguments=argument_array(code.parameters, choice, step, values | places),
+            tiles=code.tile_count(values),
+            scratch_bytes=scratch_bytes,
+            threads=count,
+            seconds=cost.seconds,
+        )
+
+    def _kernel(self, form: Form) -> tuple[Choice, Kernel]:
+        """A step's schedule and its kernel: the best one, or if it may not be compiled, the most
+        suitable one that there is.
+        """
+        best = form.numbered_choice
+        try:
+            return best, self._obtain(best.schedule, self._host.target)
+        except KernelMissing as error:
+            missing = error
+        for choice in substitutes(form.numbered_step, self._host):
+            try:
+                return choice, self._obtain(choice.schedule, self._host.target)
+            except KernelMissing:
+                continue
+        raise missing
+
+
+# --- statements and layouts -> geometry ----------------------------------------------------------
+
+
+def geometry_of(
+    layouts: Layouts,
+    extents: Mapping[str, int],
+    accumulator: np.dtype[Any],
+    statement: Statement,
+) -> Geometry:
+    """A statement's sizes and strides, in elements."""
+    accesses = (*operands_of(statement), statement.target)
+    return Geometry(
+        elements=tuple(element(layouts[a.tensor][1]) for a in accesses),
+        accumulator=element(accumulator),
+        extents={i: extents[i] for i in statement.indices},
+        strides=tuple(steps_along(a, *layouts[a.tensor]) for a in accesses),
+        twins=len(accesses) == 3 and _begin_together(*accesses[:2]),
+        finish=finish_of(statement),
+    )
+
+
+def _begin_together(first: Access, second: Access) -> bool:
+    """Whether two accesses are of one tensor, and at the same place where all indices are zero."""
+    return first.tensor == second.tensor and all(
+        one.constant == other.constant
+        for one, other in zip(first.subscripts, second.subscripts, strict=True)
+    )
+
+
+def element(dtype: np.dtype[Any]) -> str:
+    """A dtype's name in kernels: ``f4``, ``c16``, ``b1``."""
+    return f"{dtype.kind}{dtype.itemsize}"
+
+
+def steps_along(access: Access, strides: Sequence[int], dtype: np.dtype[Any]) -> dict[str, int]:
+    """An access's stride along every index, in elements: its address is linear in the indices."""
+    total: dict[str, int] = {}
+    for subscript, stride in zip(access.subscripts, strides, strict=True):
+        for name, coefficient in subscript.terms:
+            total[name] = total.get(name, 0) + coefficient * (stride // dtype.itemsize)
+    return total
+
+
+def _offset(access: Access, strides: Sequence[int]) -> int:
+    """How many bytes behind its tensor's first element an access begins."""
+    pairs = zip(access.subscripts, strides, strict=True)
+    return sum([subscript.constant * stride for subscript, stride in pairs])
+
+
+def strides_of(shape: Sequence[int], item: int) -> tuple[int, ...]:
+    """The strides of a C-ordered array, in bytes."""
+    strides = [item]
+    for extent in reversed(shape[1:]):
+        strides.append(strides[-1] * extent)
+    return tuple(reversed(strides)) if shape else ()
