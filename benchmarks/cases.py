@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import opt_einsum
+from layers import LAYERS
 
 __all__ = [
     "GENERATED",
@@ -599,6 +600,32 @@ def _products(suite: str, forms: tuple[str, ...], dtype: str | None) -> Iterator
                 )
 
 
+def _layers(suite: str, forms: tuple[str, ...], dtype: str | None) -> Iterator[Case]:
+    """Convolutions of real networks."""
+    for layer in LAYERS:
+        equation, extents = layer.equation(), layer.extents()
+        inputs = Expression.parse(equation).inputs
+        image = iter([layer.image] * layer.axes)
+        shapes = [
+            tuple(
+                a.span(extents) if a.is_plain and a.terms[0][1] not in "zyx" else next(image)
+                for a in inputs[0]
+            ),
+            tuple(axis.span(extents) for axis in inputs[1]),
+        ]
+        yield Case(
+            name=layer.name,
+            suite=suite,
+            kind="convolution",
+            equation=equation,
+            operands=("A0", "A1"),
+            shapes=tuple(shapes),
+            extents={index: extents[index] for index in Expression.parse(equation).indices},
+            dtype=dtype or "float32",
+            source="layers of published networks",
+        )
+
+
 _READERS: dict[str, Callable[[Any, str | None], Iterator[Case]]] = {
     "issue_cases": _issues,
     "tccg": _tccg,
@@ -614,6 +641,7 @@ SUITES = tuple(_READERS)
 GENERATED: dict[str, tuple[str, ...]] = {
     "products": ("nn",),
     "transposed_products": ("nt", "tn", "tt"),
+    "conv_layers": (),
 }
 """Suites that need no file, with their forms; `load` takes these names too."""
 
@@ -626,7 +654,8 @@ def load(suite: str, dtype: str | None = None) -> list[Case]:
         dtype: "float32" or "float64" for all of them; by default what each was reported with.
     """
     if suite in GENERATED:
-        return list(_products(suite, GENERATED[suite], dtype))
+        make = _products if GENERATED[suite] else _layers
+        return list(make(suite, GENERATED[suite], dtype))
     if suite not in _READERS:
         raise ValueError(f"no suite {suite!r}; there are {', '.join((*SUITES, *GENERATED))}")
     content = json.loads((DIRECTORY / f"{suite}.json").read_text(encoding="utf-8"))

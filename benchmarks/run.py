@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from options import case_parser
 from peers import PEERS, Peer, Unsupported, available, limit_threads
+from torch_convolutions import TorchConvolutions
 
 if TYPE_CHECKING:  # numpy, and what imports it, has to wait for limit_threads
     import numpy as np
@@ -31,6 +32,7 @@ if TYPE_CHECKING:  # numpy, and what imports it, has to wait for limit_threads
 
 OURS = "einsumc"
 USUAL = [name for name in PEERS if name != "blas"]  # who computes every kind of case
+PEERS[TorchConvolutions.name] = TorchConvolutions
 HOPELESS = 8.0  # a variant that took so many times longer than the best gets no more turns
 SHORTEST_SAMPLE = 1e-3  # seconds; shorter calls are repeated until a sample lasts so long
 

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from .choose import Choice, choose
 from .finish import Finish
+from .frames import Windows
 from .geometry import Geometry, canonical
 from .machine import Machine
 from .records import dataclass, replace
@@ -43,6 +44,8 @@ class Form:
             strides=tuple(map(self._named, step.strides)),
             merged={self._name(i): self._listed(m) for i, m in step.merged.items()},
             finish=step.finish and replace(step.finish, over=self._listed(step.finish.over)),
+            windows=step.windows
+            and step.windows.renamed({str(n): name for n, name in enumerate(self.names)}),
         )
 
     @property
@@ -82,19 +85,24 @@ def form_of(step: Geometry, machine: Machine) -> Form:
     if finish is not None:
         finish = replace(finish, over=tuple([number[i] for i in finish.over if i in number]))
     extents = tuple(step.extents.values())
-    key = (step.elements, step.accumulator, extents, strides, step.twins, finish)
+    windows = step.windows and step.windows.renamed(number)
+    key = (step.elements, step.accumulator, extents, strides, step.twins, finish, windows)
     return Form(key, names, *_chosen(key, machine))
 
 
 _Strides = tuple[tuple[tuple[str, int], ...], ...]
-_Key = tuple[tuple[str, ...], str, tuple[int, ...], _Strides, bool, Finish | None]
+_Key = tuple[tuple[str, ...], str, tuple[int, ...], _Strides, bool, Finish | None, Windows | None]
 
 
 @lru_cache(maxsize=4096)
 def _chosen(key: _Key, machine: Machine) -> tuple[Geometry, Choice]:
-    elements, accumulator, extents, strides, twins, finish = key
+    elements, accumulator, extents, strides, twins, finish, windows = key
     numbered = {str(n): extent for n, extent in enumerate(extents)}
     steps = tuple(map(dict, strides))
-    plain = Geometry(elements, accumulator, numbered, steps, twins=twins, finish=finish)
-    step = in_lines(canonical(plain), machine)
+    plain = Geometry(
+        elements, accumulator, numbered, steps, twins=twins, finish=finish, windows=windows
+    )
+    step = canonical(plain)
+    if windows is None:
+        step = in_lines(step, machine)
     return step, choose(step, machine)

@@ -127,6 +127,8 @@ def statement_cost(
     groups = _groups(form)
     if groups is not None and _is_packed(groups, element, machine):
         busy = _packed(groups, element, machine, _is_mirrored(statement, groups, element, machine))
+        if statement.epilogue is not None:
+            busy += _long_panels(groups, element, machine)
         gathered = sum(n for f, n in zip(form.factors, read, strict=False) if _is_gathered(f, form))
         busy += gathered // size * PACKED_GATHER_CYCLES * _cycle(machine)
         panels = sum(read) / _rate(speeds.write, speeds.write_all, total // 2, machine, threads)
@@ -261,6 +263,21 @@ def _packed(groups: _Groups, element: str, machine: Machine, mirrored: bool = Fa
     depth = max(8, machine.l1_bytes // 2 // (width * int(accumulator[1:])))
     steps = groups.k + TILE_STEPS * ceil(groups.k / depth)
     return 2 * min(tiles * rows * width * steps, _MOST) / machine.speeds.flops.of(element)
+
+
+def _long_panels(groups: _Groups, element: str, machine: Machine) -> float:
+    """Seconds that tiles wait for panels that hold a whole sum, where these leave the second cache.
+
+    What an epilogue is applied to is summed in one block, however long it is.
+    """
+    accumulator = _accumulator(element)
+    rows, vectors = register_tile(accumulator, machine.target.registers)
+    width = vectors * vector_lanes(accumulator, machine.target.vector_bytes)
+    panel = groups.k * (rows + width) * int(element[1:])
+    if panel <= machine.l2_bytes // 2:
+        return 0.0
+    tiles = groups.b * ceil(groups.m / rows) * ceil(groups.n / width)
+    return min(tiles * panel, _MOST) / machine.speeds.read.l3
 
 
 def _is_gathered(factor: Access, form: _Form) -> bool:

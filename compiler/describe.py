@@ -14,8 +14,9 @@ from .sources import sources
 __all__ = ["describe", "generator", "read"]
 
 _FILES = (
-    *("affine", "build", "describe", "emit", "express", "finish", "formula", "image", "loopnest"),
-    *("lower", "machine", "pipeline", "records", "schedule", "passes", "simd", "tile_source"),
+    *("affine", "build", "describe", "emit", "express", "finish", "formula", "frames", "image"),
+    *("loopnest", "lower", "machine", "pipeline", "records", "schedule", "passes", "simd"),
+    "tile_source",
 )
 
 

@@ -13,19 +13,22 @@ from collections.abc import Iterator
 from .affine import Affine
 from .loopnest import (
     Assign,
+    Fill,
     Kind,
     Loop,
     Nest,
+    Ref,
     Statement,
     Tabulate,
     Tiles,
+    Write,
     parameters,
     place_of,
     scratch_buffers,
     walk,
 )
 from .records import dataclass
-from .schedule import Schedule
+from .schedule import Schedule, vector_lanes
 from .tile_source import Axis, TileSource, moved_to, tile_of
 
 
@@ -42,6 +45,9 @@ class _Source(TileSource):
         self.line("def kernel(args, begin, end, scratch):")
         self.depth += 1
         self.prologue()
+        for statement in walk(self.nest.body):
+            if isinstance(statement, Tabulate) and self.is_again(statement):
+                self.line(f"{statement.table}_of = -1")
         head = len(self.lines)
         for statement in self.nest.body:
             self.statement(statement)
@@ -61,7 +67,13 @@ class _Source(TileSource):
             elif name in scratch:
                 buffer = scratch[name]
                 self.line(f"{buffer.name} = buffer(scratch, args[{slot}], {buffer.element})")
-            elif name in {f"c{number}" for number in range(self.nest.numbers)} or name in used:
+            elif name == "taps":
+                self.line(f"taps = table(args, args[{slot}])")
+            elif (
+                name == "frame"
+                or name in {f"c{number}" for number in range(self.nest.numbers)}
+                or name in used
+            ):
                 self.line(f"{name} = args[{slot}]")
 
     def used_names(self) -> set[str]:
@@ -80,10 +92,17 @@ class _Source(TileSource):
                     names.add(f"{statement.group}_group")
                     for bound in (statement.start, *statement.stop):
                         names.update(bound.names)
+                case Fill() | Write():
+                    ends = (*statement.stop, *statement.last)
+                    for bound in (statement.start, statement.first, *ends):
+                        names.update(bound.names)
+                    if isinstance(statement, Fill):
+                        names |= _named(statement.source)
+                    else:
+                        names |= {*_named(statement.target), str(statement.rows), "N_TASK"}
                 case Assign():
                     for ref in (statement.target, *statement.factors):
-                        for term in ref.terms:
-                            names.update((*str(term.stride).split("*"), *term.position.names))
+                        names |= _named(ref)
         for buffer in self.nest.buffers:
             names.update(str(s) for s in buffer.size)
         return names
@@ -103,12 +122,25 @@ class _Source(TileSource):
                 table = statement.table
                 if statement.lead is not None:
                     table = f"advance({table}, {statement.lead} - ({statement.start} - ({start})))"
+                again = self.is_again(statement)
+                if again:
+                    self.line(f"if {table}_of != {start}:")
+                    self.line(f"    {table}_of = {start}")
                 self.line(
-                    f"tabulate(args, {statement.group}_group, {statement.slot}, {start}, {stop},"
-                    f" {table})"
+                    f"{'    ' * again}tabulate(args, {statement.group}_group, {statement.slot},"
+                    f" {start}, {stop}, {table})"
                 )
+            case Fill():
+                self.fill(statement)
+            case Write():
+                self.write(statement)
             case _:
                 self.register_tile(statement)
+
+    def is_again(self, statement: Tabulate) -> bool:
+        """Whether a table may be asked for when it is there already, of a sum that is short."""
+        around = self.schedule.outer
+        return self.schedule.recipe == "streamed" and statement.start.names[0] not in around
 
     def serial(self, loop: Loop) -> None:
         """A loop; an innermost one twice where its tiles may lie across an edge all the time."""
@@ -147,7 +179,7 @@ class _Source(TileSource):
         lanes = self.nest.group(self.schedule.lanes)
         if not (lanes.reduced and loop.index == f"{lanes.name}_tile" and _is_innermost(loop)):
             return False
-        tiles = [tile_of(s)[0] for s in loop.body if not isinstance(s, Tabulate)]
+        tiles = [tile_of(s)[0] for s in loop.body if not isinstance(s, Tabulate | Fill | Write)]
         return all(self.in_register(tile.target) and tile.add is True for tile in tiles)
 
     def summed_tiles(self, loop: Loop, start: str, stop: str) -> None:
@@ -248,6 +280,31 @@ class _Source(TileSource):
         if self.schedule.stage is not None:
             self.line("fence()")
 
+    # Frames.
+
+    def fill(self, statement: Fill) -> None:
+        """Fill a frame."""
+        source, _, _ = self.steps(statement.source, _ONE, _ONE)
+        self.line(
+            f"fill_frame(args, frame, {statement.source.buffer}, {source}, {statement.buffer},"
+            f" {statement.start}, {self.stop(statement.stop)}, {statement.first},"
+            f" {self.stop(statement.last)}, {self.vector})"
+        )
+
+    def write(self, statement: Write) -> None:
+        """Write what was summed in scratch."""
+        target, _, _ = self.steps(statement.target, _ONE, _ONE)
+        self.line(
+            f"write_frame(args, frame, {statement.buffer}, N_TASK, {statement.target.buffer},"
+            f" {target}, {statement.rows}, {self.stop(statement.last)} - {statement.first},"
+            f" {statement.start}, {self.stop(statement.stop)}, {self.vector})"
+        )
+
+    @property
+    def vector(self) -> int:
+        """Lanes of a vector of sums."""
+        return vector_lanes(self.schedule.accumulator, self.schedule.vector_bytes)
+
     # Runs of the output.
 
     def write_runs(self, statement: Statement) -> None:
@@ -276,6 +333,14 @@ class _Source(TileSource):
         )
 
 
+_ONE = Axis(None, Affine(()), 1, None)
+
+
+def _named(ref: Ref) -> set[str]:
+    """The parameters and loops that an access mentions."""
+    return {name for t in ref.terms for name in (*str(t.stride).split("*"), *t.position.names)}
+
+
 def _number(position: int, kind: str, element: str) -> str:
     """A number of a formula as a tile of one element."""
     if kind == "c":
@@ -294,5 +359,5 @@ def _tiles_in(loop: Loop) -> Iterator[tuple[Statement, frozenset[str]]]:
         if isinstance(statement, Loop) and statement.kind is Kind.SERIAL:
             for tile, around in _tiles_in(statement):
                 yield tile, around | {loop.index}
-        elif not isinstance(statement, Tabulate):
+        elif not isinstance(statement, Tabulate | Fill | Write):
             yield statement, frozenset((loop.index,))

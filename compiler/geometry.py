@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from .finish import Finish
+from .frames import Windows
 from .records import dataclass, field, replace
 
 
@@ -22,6 +23,8 @@ class Geometry:
     stride along index i in elements, and the tensor does not depend on the index where it has no
     entry. An affine access needs nothing more: its address is linear in the indices.
     ``twins``: the first two operands are one tensor, read at two places.
+    ``windows``: those of a step that reads beyond the ends of an operand; its indices stay as they
+    are.
     ``merged[i]`` are the indices that ``i`` stands for, outermost first, where it is not one alone.
     """
 
@@ -32,6 +35,7 @@ class Geometry:
     merged: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
     twins: bool = False
     finish: Finish | None = None
+    windows: Windows | None = None
 
     @property
     def factors(self) -> int:
@@ -73,7 +77,9 @@ def canonical(geometry: Geometry) -> Geometry:
     Indices are ordered for traversal: the output's axes by falling stride, then the reduced ones
     by falling stride in the operands, so that the innermost index has the smallest step.
     """
-    extents = {i: n for i, n in geometry.extents.items() if n != 1}
+    windows = geometry.windows
+    fixed = {*windows.kept, *windows.taps} if windows is not None else set()
+    extents = {i: n for i, n in geometry.extents.items() if n != 1 or i in fixed}
     strides = [{i: s for i, s in t.items() if i in extents} for t in geometry.strides]
     finish = geometry.finish
     over = {*finish.over} if finish is not None else set()
@@ -94,6 +100,7 @@ def canonical(geometry: Geometry) -> Geometry:
                     i
                     for i in order
                     if i != outer
+                    and fixed.isdisjoint((i, outer))
                     and (i in over) == (outer in over)
                     and _adjacent(strides, extents, outer, i)
                 ),
@@ -114,6 +121,7 @@ def canonical(geometry: Geometry) -> Geometry:
         {i: indices for i, indices in members.items() if len(indices) > 1},
         geometry.twins,
         finish and replace(finish, over=tuple(i for i in order if i in over)),
+        windows,
     )
 
 

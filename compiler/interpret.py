@@ -18,7 +18,20 @@ import numpy as np
 
 from .affine import Affine
 from .finish import finished
-from .loopnest import Assign, Loop, Nest, Ref, Scope, Statement, Tabulate, Term, Tiles
+from .frames import AXES, HEAD, PHASE
+from .loopnest import (
+    Assign,
+    Fill,
+    Loop,
+    Nest,
+    Ref,
+    Scope,
+    Statement,
+    Tabulate,
+    Term,
+    Tiles,
+    Write,
+)
 from .records import dataclass, field
 
 
@@ -28,7 +41,9 @@ class Binding:
 
     ``members`` gives each group's indices' extents; ``strides`` each tensor's strides (elements) in
     the order of the group's members; ``blocks`` the block sizes. ``memory`` holds each tensor as a
-    flat array with the position in it of the element at index zero. ``numbers`` are a formula's.
+    flat array with the position in it of the element at index zero. ``numbers`` are a formula's,
+    ``frame`` and ``taps`` describe frames (see :mod:`.frames`); before these are made, a nest that
+    has them cannot be executed.
     """
 
     members: Mapping[str, Sequence[int]]
@@ -36,6 +51,8 @@ class Binding:
     blocks: Mapping[str, int]
     memory: Mapping[str, tuple[np.ndarray[Any, Any], int]]
     numbers: Sequence[int] = ()
+    frame: Sequence[int] = ()
+    taps: Sequence[int] = ()
 
 
 def interpret(nest: Nest, binding: Binding, tiles: range | None = None) -> None:
@@ -99,6 +116,10 @@ class _Machine:
                 return self.parallel(statement)
             case Tabulate():
                 return self.tabulate(statement)
+            case Fill():
+                return self.fill(statement)
+            case Write():
+                return self.write_rows(statement)
             case Assign():
                 return self.assign(statement)
 
@@ -143,6 +164,70 @@ class _Machine:
                 table[position - start] = offset_in_group(extents, strides, position)
 
         return run
+
+    def fill(self, statement: Fill) -> Callable[[], None]:
+        taps, phases, plane, halo, channel, *_ = self.binding.frame
+        self.cells["taps"].update(enumerate(self.binding.taps))
+        frame, source = self.cells[statement.buffer], statement.source
+        array, base = self.binding.memory[source.buffer]
+        place = self.offset(source.terms, source.buffer, base)
+        begin, end = self.span(statement.start, statement.stop)
+        first, last = self.span(statement.first, statement.last)
+
+        def run() -> None:
+            channels, positions = (
+                range(first() // taps, last() // taps),
+                range(begin(), end() + halo),
+            )
+            for c, phase, position in itertools.product(channels, range(phases), positions):
+                at, *bounds = self.binding.frame[HEAD + phase * PHASE :][:PHASE]
+                digits = self.digits(position)
+                limits = zip(digits, bounds[::2], bounds[1::2], strict=True)
+                inside = all(low <= digit < high for digit, low, high in limits)
+                at += place() + c * channel
+                at += sum(x * step for x, step in zip(digits, self.described(0), strict=True))
+                to = ((c - channels[0]) * phases + phase) * plane + position - positions[0]
+                frame[to] = array[at] if inside else array.dtype.type(0)
+
+        return run
+
+    def write_rows(self, statement: Write) -> Callable[[], None]:
+        held, target = self.cells[statement.buffer], statement.target
+        array, base = self.binding.memory[target.buffer]
+        place = self.offset(target.terms, target.buffer, base)
+        begin, end = self.span(statement.start, statement.stop)
+        first, last = self.span(statement.first, statement.last)
+        pitch, step = self.names["N_TASK"], self.number(statement.rows)
+
+        def run() -> None:
+            for row, position in itertools.product(range(last() - first()), range(begin(), end())):
+                digits = self.digits(position)
+                if all(x < n for x, n in zip(digits, self.described(2), strict=True)):
+                    at = place() + row * step
+                    at += sum(x * by for x, by in zip(digits, self.described(1), strict=True))
+                    array[at] = held[row * pitch + position - begin()]
+
+        return run
+
+    def span(
+        self, start: Affine, stop: Sequence[Affine]
+    ) -> tuple[Callable[[], int], Callable[[], int]]:
+        """Where a block begins and ends."""
+        stops = [*map(self.position, stop)]
+        return self.position(start), lambda: min(end() for end in stops)
+
+    def digits(self, position: int) -> list[int]:
+        """The digits of a flat position, the first one being open."""
+        digits: list[int] = []
+        for count in reversed(self.binding.frame[5 : 4 + AXES]):
+            position, digit = divmod(position, count)
+            digits.insert(0, digit)
+        return [position, *digits]
+
+    def described(self, what: int) -> Sequence[int]:
+        """For each axis 0: the image's stride, 1: the output's stride, 2: the output's extent."""
+        begin = 4 + AXES + what * AXES
+        return self.binding.frame[begin : begin + AXES]
 
     def assign(self, statement: Assign) -> Callable[[], None]:
         factors = [

@@ -151,6 +151,40 @@ class Tabulate:
 
 
 @dataclass(frozen=True, slots=True)
+class Fill:
+    """Copy a block of an operand into the frame ``buffer``: see :mod:`.frames`.
+
+    ``source`` is where the operand begins for this tile. Flat positions are those from ``start`` to
+    the least of ``stop`` and what their windows reach, positions of ``k`` from ``first`` to the
+    least of ``last``. The table ``taps`` says where each of them lies in the frame.
+    """
+
+    buffer: str
+    source: Ref
+    start: Affine
+    stop: tuple[Affine, ...]
+    first: Affine
+    last: tuple[Affine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Write rows of sums of flat positions, but those that belong to no element of the output.
+
+    ``target`` is where the output begins for this tile, ``rows`` its stride along ``m``; the rows
+    in ``buffer`` are those from ``first`` to the least of ``last``.
+    """
+
+    target: Ref
+    buffer: str
+    rows: int | str
+    first: Affine
+    last: tuple[Affine, ...]
+    start: Affine
+    stop: tuple[Affine, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Tiles:
     """The parallel loop: the loops of ``axes`` (index, extent, step), flattened into tile numbers.
 
@@ -161,7 +195,7 @@ class Tiles:
     body: tuple[Statement, ...]
 
 
-Statement = Assign | Loop | Tabulate | Tiles
+Statement = Assign | Loop | Tabulate | Fill | Write | Tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +248,8 @@ def parameters(nest: Nest) -> tuple[str, ...]:
     strides that the layout class leaves open, a formula's numbers (``c0``), for every scratch
     buffer its place in the thread's memory in bytes (``x0_panel_place``), and for every composite
     group the place of its description within the array (``m_group``): its rank, its extents, and
-    then each tensor's strides in the order of the tensors.
+    then each tensor's strides in the order of the tensors. Where there are frames, ``frame`` and
+    ``taps`` are the places of their description and of their table.
     """
     composite = {group.name for group in nest.groups if group.composite}
     strides = (s for _, g, s in nest.strides if isinstance(s, str) and g not in composite)
@@ -226,6 +261,7 @@ def parameters(nest: Nest) -> tuple[str, ...]:
         *(f"c{number}" for number in range(nest.numbers)),
         *(place_of(buffer) for buffer in scratch_buffers(nest)),
         *(f"{group.name}_group" for group in nest.groups if group.composite),
+        *(("frame", "taps") if any(isinstance(s, Fill) for s in walk(nest.body)) else ()),
     )
 
 

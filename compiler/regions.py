@@ -21,13 +21,14 @@ odd places separately, each with every other position of `k`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from math import gcd
 
 from .access import Access
 from .affine import Affine
 from .formula import with_accesses
+from .frames import Windows
 from .program import Epilogue, Statement
 from .records import dataclass, replace
 
@@ -76,10 +77,14 @@ class NotBoxes(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A statement that stays inside of its tensors, with the extents of its indices."""
+    """A statement that stays inside of its tensors, with the extents of its indices.
+
+    With `windows` it may leave that factor, where it is zero.
+    """
 
     statement: Statement
     extents: Mapping[str, int]
+    windows: Windows | None = None
 
 
 def leaves(
@@ -97,6 +102,7 @@ def boxes(
     shapes: Mapping[str, tuple[int, ...]],
     sizes: Mapping[str, int],
     most: int = MOST_BOXES,
+    whole: Callable[[Statement, Mapping[str, int]], Windows | None] | None = None,
 ) -> list[Box]:
     """The boxes of a statement, in the order in which they have to be computed.
 
@@ -105,6 +111,8 @@ def boxes(
         shapes: of its tensors.
         sizes: the extents of its indices.
         most: so many boxes at most.
+        whole: says of a statement and its extents what windows it has, if a kernel can compute it
+            as it is, whether it leaves its tensors or not.
 
     Raises:
         NotBoxes: there are more than `most`, or sums over positions that are no box.
@@ -119,8 +127,9 @@ def boxes(
     out[y] = sum_k a[k+y] * b[k+1] {'y': 1, 'k': 2}
     out[y+31] = sum_k a[k+y+30] * b[k] {'y': 1, 'k': 2}
     """
-    if not leaves(statement, shapes, sizes):
-        return [Box(statement, {name: sizes[name] for name in statement.indices})]
+    windows = whole(statement, sizes) if whole is not None else None
+    if windows is not None or not leaves(statement, shapes, sizes):
+        return [Box(statement, {name: sizes[name] for name in statement.indices}, windows)]
     found: list[Box] = []
     families = _gathers(statement, shapes, sizes)
     if not statement.target.is_plain:
@@ -128,7 +137,14 @@ def boxes(
     if families.clear:
         found.append(_clearing(statement.target.tensor, shapes))
     for family in families.members:
-        limits = [*_limits(family.statement, shapes), *family.limits]
+        own = _limits(family.statement, shapes)
+        if whole is not None and {*family.limits} <= {*own}:
+            windows = whole(family.statement, family.sizes)
+            if windows is not None:
+                extents = {name: family.sizes[name] for name in family.statement.indices}
+                found.append(Box(family.statement, extents, windows))
+                continue
+        limits = [*own, *family.limits]
         kept = {*family.statement.kept}
         ranges = {name: (0, family.sizes[name]) for name in family.statement.indices}
         ranges |= {name: (0, family.sizes[name]) for limit in limits for name in limit[0].names}

@@ -10,7 +10,10 @@ after::
     out[i] = sum_jk a[i,j,k] * t0[j,k]
 
 Reading ``b`` element by element would cost more than all the rest, and its copy stays in cache.
-Steps that pack their operands (:mod:`.choose`) need no copy and get none, nor do large operands.
+The same is done where single elements are read whose neighbours come in later rounds of the outer
+loops, when their cache lines are gone: ``b[k,j,i]`` in ``out[i,k,l] = sum_j a[i,j,l] * b[k,j,i]``.
+Steps that pack their operands (:mod:`.choose`) need no copy and get none, nor do operands that
+would not stay in the last cache.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from collections.abc import Callable, Iterator
 
 from .affine import Affine
 from .anonymous import form_of
-from .choose import Choice, is_held, is_small
+from .choose import LINE, WORTH_COPYING, Choice, is_held, is_small
 from .geometry import Geometry
 from .machine import Machine
 from .program import Access, Program, Statement
@@ -56,8 +59,24 @@ def _badly_read(step: Geometry, choice: Choice, machine: Machine) -> Iterator[in
         return
     for place, strides in enumerate(step.strides[: step.factors]):
         badly = strides.get(lanes[-1], 0) not in (0, 1) and is_small(step, place, machine)
-        if badly and not is_held(choice, place):
+        if (badly and not is_held(choice, place)) or _is_scattered(step, choice, place, machine):
             yield place
+
+
+def _is_scattered(step: Geometry, choice: Choice, place: int, machine: Machine) -> bool:
+    """Whether a factor's elements are read one by one, each from a line that is gone by the time
+    that the outer loops come to its neighbours; and often enough that a copy pays.
+    """
+    strides, outer = step.strides[place], choice.members.get("o", ())
+    inner = [i for i in strides if i not in outer]
+    alone = not any(i in inner for i in choice.members["v"])
+    alone = alone and all(abs(strides[i]) * int(step.elements[place][1:]) >= LINE for i in inner)
+    near = any(strides[i] == 1 for i in strides if i in outer)
+    size = step.volume(tuple(strides)) * int(step.elements[place][1:])
+    fits = size <= machine.l3_bytes // 4
+    used = step.volume(tuple(step.extents)) // step.volume(tuple(strides))
+    gone = step.volume(inner) * LINE > machine.l1_bytes
+    return alone and near and gone and fits and used >= WORTH_COPYING
 
 
 def _order(access: Access, step: Geometry, choice: Choice) -> tuple[Affine, ...] | None:

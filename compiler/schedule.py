@@ -125,6 +125,7 @@ class Schedule:
     stage: Stage | None = None
     linear: tuple[tuple[str, str, int | str], ...] = ()  # the one stride of a composite group
     mirrored: bool = False
+    framed: str | None = None  # the operand that is held in frames: see :mod:`.frames`
     formula: Value | None = None
     reads: int = 0
     numbers: int = 0
@@ -148,7 +149,11 @@ class Schedule:
     def blocks(self) -> tuple[str, ...]:
         """The run-time block sizes, in order of use."""
         steps = dict.fromkeys(s.step for s in self.splits if isinstance(s.step, str))
-        return (*steps, *(("PITCH", "LEAD") if self.stage is not None else ()))
+        return (
+            *steps,
+            *(("PITCH", "LEAD") if self.stage else ()),
+            *(("FRAME",) if self.framed else ()),
+        )
 
     def split_of(self, group: str) -> list[Split]:
         """The splits of one group, outermost first."""

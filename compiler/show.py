@@ -9,7 +9,20 @@ from math import prod
 
 from .affine import Affine
 from .cost import Cost
-from .loopnest import Assign, Group, Kind, Loop, Nest, Ref, Statement, Tabulate, Term, Tiles
+from .loopnest import (
+    Assign,
+    Fill,
+    Group,
+    Kind,
+    Loop,
+    Nest,
+    Ref,
+    Statement,
+    Tabulate,
+    Term,
+    Tiles,
+    Write,
+)
 from .program import Program
 from .program import Statement as Step
 from .schedule import Schedule
@@ -44,11 +57,23 @@ def _lines(statement: Statement, depth: int) -> list[str]:
             span = f"{statement.start}..{least(statement.stop)}"
             tensor = statement.table.split("_")[0]
             return [f"{pad}tabulate {statement.table} = offsets of {tensor} at {span}"]
+        case Fill():
+            spans = f"{_span(statement.start, statement.stop)}, "
+            spans += _span(statement.first, statement.last)
+            return [f"{pad}frame {statement.buffer} = {ref(statement.source)} at {spans}"]
+        case Write():
+            spans = f"{_span(statement.first, statement.last)}, "
+            spans += _span(statement.start, statement.stop)
+            return [f"{pad}rows {ref(statement.target)} = {statement.buffer} at {spans}"]
         case Assign():
             return [f"{pad}{assignment(statement)}"]
     for inner in statement.body:
         lines += _lines(inner, depth + 1)
     return lines
+
+
+def _span(start: Affine, stop: tuple[Affine, ...]) -> str:
+    return f"{start}..{least(stop)}"
 
 
 def assignment(statement: Assign) -> str:
@@ -204,6 +229,8 @@ def schedule(choice: Schedule) -> str:
         f"packed: {pack.operand} in panels of {pack.width} along {pack.group}, in {pack.inside}"
         for pack in choice.packs
     ]
+    if choice.framed is not None:
+        lines.append(f"in frames: {choice.framed}, in k_block; rows of out are written in n_task")
     if choice.stage is not None:
         run = indices(choice.stage.run)
         lines.append(f"collected: out in runs along {run}, in {choice.stage.inside}")

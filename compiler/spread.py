@@ -29,6 +29,7 @@ from .formula import Leaf, Read, Value, replaced
 from .machine import Machine
 from .program import Epilogue, Program, Statement, Tensor
 from .records import replace
+from .symmetry import gram_swap
 
 __all__ = ["spread"]
 
@@ -46,6 +47,9 @@ _MOST_PARTS = 1 << 18
 
 _LONGEST_HALF = 1 << 16
 """Products of a sum in half precision that are added up in one go, if there are few outputs."""
+
+_MOST_SYMMETRIC = 4 << 20
+"""Bytes that the parts of a symmetric product take at most."""
 
 _LINE = 16
 """Elements of a cache line in f4: parts of so many use whole lines where they are neighbours."""
@@ -71,7 +75,10 @@ def spread(program: Program, element: str, machine: Machine) -> Program:
     for statement in program.statements:
         cost = statement_cost(statement, sizes, element, machine)
         half = (types.get(statement.target.tensor) or element) == "f2"
-        outer = _outer(statement, sizes, half) if cost.seconds > _WORTH_SPREADING else None
+        outer = None
+        if cost.seconds > _WORTH_SPREADING:
+            outer = _symmetric(statement, sizes, element, machine)
+            outer = outer or _outer(statement, sizes, half)
         if outer is None:
             statements.append(statement)
             continue
@@ -134,7 +141,7 @@ def _long_sum(statement: Statement, sizes: Mapping[str, int], half: bool) -> _Pa
     too_long = half and length > _LONGEST_HALF
     room = _MOST_PARTS * (_PIECES if too_long else 1)
     most = min(room // max(outputs, 1), length // _LENGTH, 4 * _PIECES)
-    if (alone * 2 >= _PIECES and not too_long) or most < 2:
+    if (alone * 2 >= _PIECES or most < 4) and not (too_long and most > 1):
         return None
     # The outermost index: a part is then a piece of memory of its own.
     for index in sorted(statement.contracted, key=lambda i: _place(statement, i)):
@@ -144,6 +151,38 @@ def _long_sum(statement: Statement, sizes: Mapping[str, int], half: bool) -> _Pa
         if found is not None:
             return found
     return None
+
+
+def _symmetric(
+    statement: Statement, sizes: Mapping[str, int], element: str, machine: Machine
+) -> _Part | None:
+    """The parts of a tensor's product with itself whose sums are too long to leave out half of it.
+
+    Shorter ones are summed without blocks, and what is below the diagonal is copied
+    (:mod:`.passes.mirror`).
+    """
+    contracted = statement.contracted
+    if statement.epilogue is not None or not contracted or gram_swap(statement) is None:
+        return None
+    length = prod(sizes[i] for i in contracted)
+    if length <= machine.partial_sum:
+        return None
+    index = max(contracted, key=lambda i: sizes[i])
+    others = length // sizes[index]
+    counts = (p for p in range(2, 2 * _PIECES) if sizes[index] % p == 0)
+    count = next((p for p in counts if length // p <= machine.partial_sum), None)
+    made = prod(sizes[i] for i in statement.kept) * int(element[1:])
+    if count is None or count * made > _MOST_SYMMETRIC or others > machine.partial_sum:
+        return None
+    found = _cut(statement, sizes, index, count, count, sizes[index] // count)
+    if found is None:
+        return None
+    part, extents = found
+    every = {**sizes, **extents}
+    steps = part, Statement(statement.target, (part.target,))
+    seconds = sum(statement_cost(s, every, element, machine).seconds for s in steps)
+    whole = statement_cost(statement, sizes, element, machine).seconds
+    return found if seconds < whole else None
 
 
 def _place(statement: Statement, index: str) -> int:

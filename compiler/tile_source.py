@@ -14,7 +14,19 @@ from .affine import Affine
 from .express import Expression
 from .finish import inputs_of, wide
 from .formula import Apply
-from .loopnest import Assign, Kind, Loop, Nest, Ref, Scope, Statement, Tabulate, Term
+from .loopnest import (
+    Assign,
+    Fill,
+    Kind,
+    Loop,
+    Nest,
+    Ref,
+    Scope,
+    Statement,
+    Tabulate,
+    Term,
+    Write,
+)
 from .records import dataclass, field, replace
 from .schedule import STRIP, Schedule, vector_lanes
 
@@ -108,6 +120,9 @@ class TileSource:
         self.in_runs = False
         counts = f"{rows.inside or rows.size}, {lanes.inside or lanes.size}"
         neighbours = lane_step == "1"
+        if neighbours and self.is_scratch(target):
+            self.line(f"update_rows({target.buffer}, {first}, {row_step}, {tile.buffer}, {again})")
+            return
         if neighbours:
             self.line(f"if {' and '.join(tests) or 'True'}:")
             self.line(
@@ -116,16 +131,22 @@ class TileSource:
             self.line("else:")
             self.depth += 1
         first, row_step, lane_step = self.steps(target, rows, lanes)
+        woven = not neighbours and row_step == "1"
+        if woven := woven and self.is_woven(rows.size, self.lanes(lanes.size)):
+            self.line(f"if {' and '.join([*tests, f'{statement.add} == 0'])}:")
+            self.line(f"    store_woven({target.buffer}, {first}, {lane_step}, {tile.buffer})")
+            self.line("else:")
+            self.depth += 1
         places = f"{target.buffer}, {first}, {row_step}, {lane_step}"
         self.line(f"update_part({places}, {tile.buffer}, {again}, {counts})")
-        self.depth -= neighbours
+        self.depth -= neighbours + woven
 
     def ask_for_update(self, statement: Statement) -> None:
         """Ask for the part of the output that a tile's sums go to, before they are made."""
         if not isinstance(statement, Loop) or statement.kind is Kind.SERIAL:
             return
         statement, *sides = tile_of(statement)
-        if isinstance(statement.add, str):
+        if isinstance(statement.add, str) and not self.is_scratch(statement.target):
             target, (rows, lanes) = statement.target, [self.axis(side, "")[0] for side in sides]
             self.in_runs = True
             first, row_step, lane_step = self.steps(target, rows, lanes)
@@ -138,7 +159,7 @@ class TileSource:
         """Compute once what an innermost loop's offsets have in common in all rounds."""
         self.loop = loop.index
         for tile in loop.body:
-            if isinstance(tile, Tabulate):
+            if isinstance(tile, Tabulate | Fill | Write):
                 continue
             statement, *sides = tile_of(tile)
             axes = [self.axis(side, "")[0] for side in sides]

@@ -6,6 +6,7 @@ from .affine import Affine
 from .finish import inputs_of
 from .loopnest import (
     Assign,
+    Fill,
     Kind,
     Loop,
     Nest,
@@ -14,6 +15,7 @@ from .loopnest import (
     Statement,
     Tabulate,
     Tiles,
+    Write,
     walk,
 )
 
@@ -96,8 +98,24 @@ class _Verifier:
                     f"{statement.group} is not composite",
                 )
                 self.written.add(statement.table)
+            case Fill():
+                self.ref(statement.source, bound, reads=True)
+                self.block(statement, bound)
+                self.written |= {statement.buffer, "taps"}
+            case Write():
+                self.block(statement, bound)
+                self.ref(Ref(statement.buffer), bound, reads=True)
+                self.ref(statement.target, bound, reads=False)
+                self.written.add(statement.target.buffer)
             case Assign():
                 self.assign(statement, bound)
+
+    def block(self, statement: Fill | Write, bound: frozenset[str]) -> None:
+        """Bounds that are known, and a buffer in scratch."""
+        buffer = statement.buffer
+        self.check(self.scopes.get(buffer) is Scope.SCRATCH, f"{buffer} is not in scratch")
+        for limit in (statement.start, *statement.stop, statement.first, *statement.last):
+            self.known(limit, bound, f"a bound of {buffer}")
 
     def step(self, step: int | str) -> None:
         known = step in self.parameters if isinstance(step, str) else step > 0

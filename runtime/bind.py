@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..compiler.choose import Choice, block_sizes
+from ..compiler.choose import Choice, block_sizes, layout_of
 from ..compiler.geometry import Geometry
 from ..compiler.machine import Machine
 
@@ -17,6 +17,10 @@ Array = np.ndarray[Any, Any]
 def argument_values(choice: Choice, step: Geometry, host: Machine, count: int) -> dict[str, int]:
     """The extents, block sizes and strides of a call, by parameter name."""
     extents = {group: step.volume(members) for group, members in choice.members.items()}
+    frames = layout_of(choice, step) if choice.schedule.framed is not None else None
+    if frames is not None:
+        extents |= {"n": frames.positions, "taps": len(frames.taps)}
+        extents |= {"phases": len(frames.phases), "halo": frames.halo}
     values = {group.upper(): extent for group, extent in extents.items()}
     values.update(block_sizes(choice.schedule, extents, host, count))
     tensors = (*choice.operands, len(step.strides) - 1)
@@ -41,6 +45,14 @@ def argument_array(
     for name in parameters:
         if name in choice.schedule.names:
             arguments.append(0)
+        elif name in ("frame", "taps"):
+            frames, plane = layout_of(choice, step), values["plane"]
+            arguments.append(len(parameters) + len(descriptions))
+            if name == "frame":
+                descriptions += frames.description(plane, _ahead(choice, step, values))
+            else:
+                held = values["K_BLOCK"] // len(frames.taps)
+                descriptions += frames.table(plane, held)
         elif name.endswith("_group"):
             members = choice.members[name.removesuffix("_group")]
             arguments.append(len(parameters) + len(descriptions))
@@ -50,3 +62,14 @@ def argument_array(
         else:
             arguments.append(values[name])
     return np.array(arguments + descriptions, dtype=np.int64)
+
+
+def _ahead(choice: Choice, step: Geometry, values: Mapping[str, int]) -> int:
+    """By how many elements what a kernel copies into its next frame lies further on."""
+    image = step.strides[choice.operands[1]]
+    first, *_ = choice.members["k"]
+    if values["K_BLOCK"] < values["K"]:
+        taps = values["K"] // step.extents[first]
+        return values["K_BLOCK"] // taps * image[first]
+    batch = choice.members.get("b", ())
+    return image[batch[-1]] if batch and values["N_TASK"] >= values["N"] else 0

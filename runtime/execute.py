@@ -17,12 +17,13 @@ import numpy as np
 
 from ..compiler.factorize import Factorization, factorize
 from ..compiler.finish import operands_of
+from ..compiler.geometry import Geometry
 from ..compiler.machine import Target
 from ..compiler.margin import with_margins
 from ..compiler.merge import in_registers
 from ..compiler.pad import pad
 from ..compiler.paths import pairwise
-from ..compiler.program import Program, from_expression
+from ..compiler.program import Program, Statement, from_expression
 from ..compiler.records import dataclass, replace
 from ..compiler.regions import ZERO, boxes
 from ..compiler.relayout import relayout
@@ -249,10 +250,18 @@ def _prepared(
     given = {name: (each, dtype) for name, each in zip(inputs, strides, strict=True)}
     given[program.result] = (out_strides, dtype)
 
+    maker = Steps(host, obtain, wide)
+
     def with_copies(program: Program, layouts: Layouts) -> Program:
         if not copies:
             return program
-        return relayout(program, partial(geometry_of, layouts, program.sizes, wide), host)
+        shapes, sizes = program.shapes, program.sizes
+
+        def geometry(statement: Statement) -> Geometry:
+            windows = maker.windows(shapes, layouts, statement, sizes)
+            return geometry_of(layouts, sizes, wide, statement, windows)
+
+        return relayout(program, geometry, host)
 
     if memory_limit is None:
         if optimize is True and copies:
@@ -277,7 +286,6 @@ def _prepared(
     numbers = {name: number for number, name in enumerate([*inputs, program.result, *offsets])}
     numbers[ZERO] = -1
     bound: dict[tuple[bool, ...], Bound] = {}
-    maker = Steps(host, obtain, wide)
     for key in product(*((True, False) if s.extent % s.block else (True,) for s in sliced.slices)):
         ends = {
             each.index: each.extent % each.block
@@ -289,8 +297,9 @@ def _prepared(
         steps, levels = [], []
         for statement, level in zip(part.statements, sliced.levels, strict=True):
             layouts[ZERO] = (), layouts[statement.target.tensor][1]
-            for box in boxes(statement, axes, extents):
-                steps.append(maker.make(box.statement, box.extents, layouts))
+            whole = partial(maker.windows, axes, layouts)
+            for box in boxes(statement, axes, extents, whole=whole):
+                steps.append(maker.make(box.statement, box.extents, layouts, box.windows))
                 levels.append(level)
         moves = [_moves(each, sliced, given) for each in steps]
         bound[key] = bind_steps(steps, numbers, moves, levels)

@@ -11,6 +11,7 @@ from ..compiler.anonymous import Form, form_of
 from ..compiler.choose import Choice, substitutes
 from ..compiler.cost import statement_cost, worthwhile_threads
 from ..compiler.finish import finish_of, operands_of
+from ..compiler.frames import Windows, windows_of
 from ..compiler.geometry import Geometry
 from ..compiler.machine import Machine, Target
 from ..compiler.program import Access, Statement
@@ -84,9 +85,44 @@ class Steps:
         self._threads = threads.get_num_threads()
         self._made: dict[object, Step] = {}
 
-    def make(self, statement: Statement, extents: Mapping[str, int], layouts: Layouts) -> Step:
+    def windows(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        layouts: Layouts,
+        statement: Statement,
+        extents: Mapping[str, int],
+    ) -> Windows | None:
+        """The windows of a statement that is best computed in frames, as it is."""
+        tensors = {access.tensor for access in (*statement.factors, statement.target)}
+        if not tensors <= layouts.keys():
+            return None
+        strides = {
+            name: [stride // layouts[name][1].itemsize for stride in layouts[name][0]]
+            for name in tensors
+        }
+        found = windows_of(statement, shapes, extents, strides)
+        if found is None:
+            return None
+        step = geometry_of(layouts, extents, self._accumulator, statement, found)
+        form = form_of(step, self._host)
+        if form.numbered_choice.schedule.framed is None:
+            return None
+        try:
+            self._kernel(form)
+        except KernelMissing:
+            return None
+        return found
+
+    def make(
+        self,
+        statement: Statement,
+        extents: Mapping[str, int],
+        layouts: Layouts,
+        windows: Windows | None = None,
+    ) -> Step:
         """The step that computes a statement with tensors of these layouts."""
-        form = form_of(geometry_of(layouts, extents, self._accumulator, statement), self._host)
+        step = geometry_of(layouts, extents, self._accumulator, statement, windows)
+        form = form_of(step, self._host)
         alike = self._made.get(form.key) or self._made.setdefault(
             form.key, self._first(statement, extents, form)
         )
@@ -151,6 +187,7 @@ def geometry_of(
     extents: Mapping[str, int],
     accumulator: np.dtype[Any],
     statement: Statement,
+    windows: Windows | None = None,
 ) -> Geometry:
     """A statement's sizes and strides, in elements."""
     accesses = (*operands_of(statement), statement.target)
@@ -161,6 +198,7 @@ def geometry_of(
         strides=tuple(steps_along(a, *layouts[a.tensor]) for a in accesses),
         twins=len(accesses) == 3 and _begin_together(*accesses[:2]),
         finish=finish_of(statement),
+        windows=windows,
     )
 
 

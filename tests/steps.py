@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from einsumc.compiler.anonymous import form_of
 from einsumc.compiler.build import builder
-from einsumc.compiler.choose import Choice
+from einsumc.compiler.choose import Choice, layout_of
 from einsumc.compiler.finish import finish_of, operands_of
 from einsumc.compiler.geometry import Geometry
 from einsumc.compiler.image import link
@@ -150,8 +150,11 @@ def binding(call: Call, arrays: Sequence[np.ndarray]) -> Binding:
     """What the same call means to the interpreter of loop nests."""
     choice, step = call.choice, call.step
     tensors = dict(zip(choice.schedule.names, (*choice.operands, len(arrays) - 1), strict=True))
+    members = {g: [step.extents[i] for i in m] for g, m in choice.members.items()}
+    if choice.schedule.framed is not None:
+        members["n"] = [call.values["N"]]  # flat positions
     return Binding(
-        members={g: [step.extents[i] for i in m] for g, m in choice.members.items()},
+        members=members,
         strides={
             (name, g): [step.strides[t].get(i, 0) for i in m]
             for name, t in tensors.items()
@@ -160,7 +163,16 @@ def binding(call: Call, arrays: Sequence[np.ndarray]) -> Binding:
         blocks={name: call.values[name] for name in choice.schedule.blocks},
         memory={name: flat(arrays[t]) for name, t in tensors.items()},
         numbers=step.finish.numbers if step.finish else (),
+        **_frames(call),
     )
+
+
+def _frames(call: Call) -> dict[str, list[int]]:
+    if call.choice.schedule.framed is None:
+        return {}
+    found, plane = layout_of(call.choice, call.step), call.values["plane"]
+    held = call.values["K_BLOCK"] // len(found.taps)
+    return {"frame": found.description(plane, 0), "taps": found.table(plane, held)}
 
 
 # --- statements -----------------------------------------------------------------------------------

@@ -15,12 +15,15 @@ from ..machine import Machine
 from ..records import replace
 from ..schedule import Schedule
 from .choice import Choice
+from .framed import framed, framed_blocks, layout_of, other_tiles
 from .general import Kind, general, general_schedule
 from .packed import packed, packed_blocks
-from .streamed import is_held, is_small, streamed, streamed_blocks
-from .turned import as_bits, turned, turned_blocks
+from .streamed import WORTH_COPYING, is_held, is_small, streamed, streamed_blocks
+from .turned import LINE, as_bits, turned, turned_blocks
 
 __all__ = [
+    "LINE",
+    "WORTH_COPYING",
     "Choice",
     "Kind",
     "block_sizes",
@@ -29,13 +32,19 @@ __all__ = [
     "general_schedule",
     "is_held",
     "is_small",
+    "layout_of",
     "substitutes",
 ]
 
 
 def choose(step: Geometry, machine: Machine) -> Choice:
     """The schedule for a step in canonical form."""
-    return packed(step, machine) or turned(step, machine) or streamed(as_bits(step), machine)
+    return (
+        framed(step, machine)
+        or packed(step, machine)
+        or turned(step, machine)
+        or streamed(as_bits(step), machine)
+    )
 
 
 USUAL = (8, 24, 512)
@@ -48,6 +57,9 @@ def substitutes(step: Geometry, machine: Machine) -> Iterator[Choice]:
     They are what steps of the same layout and of other sizes have. Kernels take any extents, so
     they compute this step as well, if not as fast. The last one is the general schedule.
     """
+    if step.windows is not None:
+        yield from other_tiles(step, machine)
+        return
     names = tuple(step.extents)
     nearest = tuple(_near(extent, USUAL) for extent in step.extents.values())
     sizes = [
@@ -82,6 +94,7 @@ def block_sizes(
 
 
 _BLOCKS = {
+    "framed": framed_blocks,
     "packed": packed_blocks,
     "turned": turned_blocks,
     "streamed": streamed_blocks,

@@ -23,6 +23,15 @@ LONGEST_TASK = 1 << 33
 """Multiply-adds of one task times an element's bytes: about 50 ms of work in f4 and f8, until
 Python looks for Ctrl-C."""
 
+WASTE = 1.15
+"""Of tiles two vectors wide, so many times the columns that narrow ones have: then they are better.
+
+A column of one vector needs a broadcast for each multiply-add, which is more loads, not more time.
+"""
+
+TALLEST = 12
+"""Rows of a tile one vector wide: with more of them, broadcasts of a round are spilled."""
+
 PATIENCE = 4
 """A task that takes so many times longer is cut even where its panels are used less often."""
 
@@ -64,6 +73,8 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     if size["m"] * size["n"] * size["k"] < machine.worth_packing:
         return None
     rows, vectors = register_tile(step.accumulator, machine.target.registers)
+    if vectors > 1 and rounded(size["n"], vectors * lanes) > WASTE * rounded(size["n"], lanes):
+        rows, vectors = min(rows * vectors, TALLEST), 1
     width = vectors * lanes
     batch = (Group("b", True, False),) if members["b"] else ()
     groups = (
@@ -88,7 +99,11 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         (tensor, group): side[group] if (tensor, "k") in unit and (tensor, group) not in unit else 1
         for tensor, group in (("x0", "m"), ("x1", "n"))
     }
-    strips = [nearest(step, operand) not in step.contracted for operand in (x, y)]
+    # Transposed panels are filled one after the other: their vectors reach into the next one.
+    strips = [
+        nearest(step, operand) not in step.contracted and depth[name, group] == 1
+        for name, group, operand in (("x0", "m", x), ("x1", "n", y))
+    ]
     symmetric = _is_symmetric(step, members) and size["k"] <= machine.partial_sum
     schedule = Schedule(
         recipe="packed",
@@ -204,7 +219,7 @@ def register_tile(accumulator: str, registers: int) -> tuple[int, int]:
     return sums // 2, 2
 
 
-def _halved(
+def halved(
     volume: tuple[int, int], task: tuple[int, int], tile: tuple[int, int], tasks: int, least: int
 ) -> tuple[int, int]:
     """Positions of m and of n that a task has, so that there are so many tasks if possible.
@@ -248,10 +263,10 @@ def packed_blocks(
     batch = extents.get("b", 1)
     slow = {"c": 2, "i": size // 2, "u": size // 2}.get(schedule.accumulator[0], 1)
     tasks = ceil(m * n * k * size * max(slow, 1) / LONGEST_TASK)
-    task = _halved((m, n), task, (rows, width), tasks, SHORTEST_SIDE)
-    task = _halved((m, n), task, (rows, width), tasks // PATIENCE, SHORTEST_SIDE // 2)
+    task = halved((m, n), task, (rows, width), tasks, SHORTEST_SIDE)
+    task = halved((m, n), task, (rows, width), tasks // PATIENCE, SHORTEST_SIDE // 2)
     if threads > 1:
-        task = _halved((m, n), task, (rows, width), ceil(2 * threads / batch), 1)
+        task = halved((m, n), task, (rows, width), ceil(2 * threads / batch), 1)
     m_task, n_task = task
     blocks = ceil(min(m, m_task) / m_block)
     m_block = rounded(ceil(min(m, m_task) / blocks), rows)  # no last block of a few rows

@@ -49,7 +49,7 @@ def streamed(step: Geometry, machine: Machine) -> Choice:
     members = {g: indices for g, indices in members.items() if indices or g == "v"}
     panels = () if square else _panels(step, members, lanes, machine)
     if panels and row_tile * vectors > 1:  # from panels, all tiles are read as fast
-        row_tile, vectors = (1, 4) if u is None else (3, 4) if step.extents[u] == 3 else (4, 2)
+        row_tile, vectors = (1, 4) if u is None else _PANEL_TILES.get(step.extents[u], (4, 2))
     groups = tuple(
         Group(
             g,
@@ -171,23 +171,32 @@ def lane_index(step: Geometry, lanes: int, machine: Machine) -> str | None:
                 gathered += not output
         extent = step.extents[index]
         waste = ceil(extent / lanes) * lanes / extent
-        # Summing the lanes of one register tile costs about as much as a few dozen elements.
+        # Summing the lanes of one register tile costs about as much as a few dozen elements, and
+        # so does masking those of its last vector.
         again = twice_summed(step)
         tiles = step.kept if index in again else (*step.kept, *again)
-        totals = 0 if index in step.kept else 2 * lanes * step.volume(tiles)
-        return (moved + work * (1 + 1.5 * gathered)) * waste + totals
+        masked = sum(index in strides for strides in step.strides) if extent % lanes else 0
+        ends = 3 * masked * lanes * step.volume(tuple(i for i in tiles if i != index))
+        totals = 0 if index in step.kept else 6 * lanes * step.volume(tiles)
+        return (moved + work * (1 + 1.5 * gathered)) * waste + totals + ends
 
     return min(step.extents, key=cost, default=None)
 
 
 def _turning(step: Geometry, tensor: int, lanes: str) -> int:
     """What an element costs that is brought beside the other lanes' ones, in elements moved."""
+    strides = step.strides[tensor]
     if not step.reduced:
         return 2
-    return 3 if step.volume(tuple(step.strides[tensor])) <= 128 * step.extents[lanes] else 8
+    if step.volume(tuple(strides)) > 128 * step.extents[lanes]:
+        return 8
+    runs = [step.extents[i] for i, stride in strides.items() if stride == 1 and i != lanes]
+    whole = any(_depth(run) == run or run % 8 == 0 for run in runs)
+    return 2 if whole else 3
 
 
 CACHE_LINE, PAGE = 64, 4096  # bytes
+NEAR = 1024  # bytes of one operand that are read before the next operand's
 
 WORTH_COPYING = 8
 """How often each element of an operand must be used at least for a copy of it to pay."""
@@ -228,6 +237,9 @@ TILES = (*((1, n) for n in (1, 2, 3, 4)), (2, 2), (2, 4), (3, 4), (4, 1), (4, 2)
 would take 5 % less time in the mean of many sizes, by the cost below, and make twice the kernels.
 """
 
+
+_PANEL_TILES = {2: (2, 4), 3: (3, 4)}
+"""Tiles of few rows where lanes are read from panels."""
 
 LATENCY = 8
 """What a step of a sum costs at least, as it waits for the one before, in instructions."""
@@ -337,8 +349,8 @@ def _row_index(step: Geometry, v: str | None, lanes: int) -> tuple[str | None, i
 
 
 def _depth(extent: int) -> int:
-    """How many neighbours to transpose at once: all of a few, or what leaves the fewest over."""
-    return extent if extent <= 4 else 8
+    """How many neighbours to transpose at once: all of a few, or as many as fill a vector."""
+    return min(extent, 8)
 
 
 def _panels(
@@ -370,7 +382,7 @@ def _panels(
             continue  # the tile's rows are its neighbours, and it is read once
         extent = step.extents[members[last][-1]]
         groups.remove(last)
-        panels.append(Panel(f"x{tensor}", (*groups, last), max(3, _depth(extent))))
+        panels.append(Panel(f"x{tensor}", (*groups, last), max(2, _depth(extent))))
     return tuple(panels)
 
 
@@ -442,6 +454,9 @@ def _panel_blocks(
         )
         return sum(sizes) * int(schedule.accumulator[1:])
 
+    # Operands of short runs are read side by side, so that prefetchers follow all of them.
+    run = blocks.get("R_BLOCK", 1) * int(schedule.accumulator[1:])
+    blocks["V_BLOCK"] = min(blocks["V_BLOCK"], rounded(max(1, NEAR // run), units["V_BLOCK"]))
     room = machine.l1_bytes // 2
     for name in ("V_BLOCK", "R_BLOCK", "U_BLOCK", "V_BLOCK"):
         least = units[name] * (2 if name == "V_BLOCK" else 1)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from ..loopnest import Nest
 from ..schedule import Schedule
+from .frame import frame
 from .fuse import fuse
 from .mirror import mirror
 from .pack import pack
@@ -28,6 +29,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("tile", tile),
     ("reorder", reorder),
     ("pack", pack),
+    ("frame", frame),
     ("panels", panels),
     ("vectorize", vectorize),
     ("mirror", mirror),

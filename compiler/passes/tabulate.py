@@ -20,6 +20,7 @@ from ..affine import Affine
 from ..loopnest import (
     Assign,
     Buffer,
+    Fill,
     Group,
     Loop,
     Nest,
@@ -29,6 +30,7 @@ from ..loopnest import (
     Tabulate,
     Term,
     Tiles,
+    Write,
     at,
 )
 from ..records import replace
@@ -79,6 +81,10 @@ def _tabulate(nest: Nest, schedule: Schedule, group: Group, slot: int, tensor: s
                 target=rewritten(statement.target),
                 factors=tuple(rewritten(f) for f in statement.factors),
             )
+        if isinstance(statement, Fill):
+            return replace(statement, source=rewritten(statement.source))
+        if isinstance(statement, Write):
+            return replace(statement, target=rewritten(statement.target))
         if isinstance(statement, Loop | Tiles):
             body = tuple(rewrite(s) for s in statement.body)
             return replace(statement, body=(fill, *body) if _runs(statement, block) else body)

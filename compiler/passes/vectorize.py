@@ -52,5 +52,7 @@ def _lane_loops(schedule: Schedule) -> set[str]:
 
 
 def _deep_panels(schedule: Schedule) -> set[str]:
-    """The panels that several positions of ``k`` are moved into at once."""
-    return {f"{pack.operand}_panel" for pack in schedule.packs if pack.depth > 1}
+    """The panels that several positions are moved into at once, as the rows of a tile."""
+    deep = {pack.operand for pack in schedule.packs if pack.depth > 1}
+    deep |= {panel.operand for panel in schedule.panels if panel.rows > 1}
+    return {f"{operand}_panel" for operand in deep}

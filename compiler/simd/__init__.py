@@ -21,6 +21,7 @@ and strides count elements, not bytes. From the ground up:
     lookups      load_found, store_found: where a table says
     streams      write_runs, fence: past the caches
     updates      update_rows, update_part, prefetch_rows: blocks of a sum, added in the output
+    framing      fill_frame, write_frame: images with zeros around them
     arithmetic   zeros, multiply, add, multiply_add, accumulate, total_rows, stretch
     elementwise  what formulas are made of: divide, maximum, where, convert ...; collect
     functions    exp, log, tanh, power
@@ -32,6 +33,7 @@ from . import (  # noqa: F401 - they declare operations
     addresses,
     arithmetic,
     elementwise,
+    framing,
     functions,
     integers,
     lookups,

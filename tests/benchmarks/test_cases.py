@@ -154,7 +154,7 @@ def test_peers_read_windows_rightly(case):
     np.testing.assert_allclose(step(*operands), by_loops(small, operands), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("suite", cases.GENERATED)
+@pytest.mark.parametrize("suite", ["products", "transposed_products"])
 def test_generated_products_are_square_matrix_products(suite):
     found = cases.load(suite)
     assert len({case.name for case in found}) == len(found)
@@ -163,6 +163,32 @@ def test_generated_products_are_square_matrix_products(suite):
         assert case.suite == suite
         assert case.cost.flops == 2 * case.extents["i"] ** 3
     assert {case.dtype for case in cases.load(suite, "float64")} == {"float64"}
+
+
+LAYERS = cases.load("conv_layers")
+
+
+@pytest.mark.parametrize("case", LAYERS, ids=named)
+def test_layers_are_read_rightly(case):
+    small = miniature(case)
+    operands = small.random_operands()
+    step = peers.Numpy(1).step(small.expression, small.extents, small.dtype, small.path)
+    np.testing.assert_allclose(step(*operands), by_loops(small, operands), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", [*LAYERS, *cases.load("conv_cases")], ids=named)
+def test_torch_convolutions_compute_every_convolution(case):
+    torch = pytest.importorskip("torch")
+    from torch_convolutions import TorchConvolutions
+
+    small = miniature(case)
+    arrays = dict(zip(small.operands, small.random_operands(), strict=True))
+    peer = TorchConvolutions(torch.get_num_threads())
+    expected = by_loops(small, list(arrays.values()))
+    found = list(peer.variants(small, arrays, ()))
+    assert found
+    for _, call in found:
+        np.testing.assert_allclose(peer.get(call()), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 from einsumc.compiler.affine import Affine
 from einsumc.compiler.cost import Cost, program_cost, statement_cost, worthwhile_threads
+from einsumc.compiler.formula import CONTRACTED, Apply
 from einsumc.compiler.machine import TARGETS, Machine, estimate
-from einsumc.compiler.program import Access, Statement, from_expression
+from einsumc.compiler.program import Access, Epilogue, Statement, from_expression
 from einsumc.compiler.resolve import resolve
 from einsumc.compiler.subscripts import parse
 
@@ -178,3 +179,22 @@ def test_more_work_than_a_float_holds():
 def test_no_elements_cost_a_step():
     seconds = cost_of("ij,jk->ik", i=0, j=3, k=4).seconds
     assert seconds == pytest.approx(MACHINE.speeds.call, rel=0.1)
+
+
+def test_long_sums_with_an_epilogue_wait_for_their_panels():
+    """They are summed in one block, whose panels no second cache holds: merging costs more."""
+
+    def seconds(k, value):
+        sizes = {"m": 100, "n": 100, "k": k}
+        epilogue = Epilogue(value, ("m", "n")) if value is not None else None
+        axes = "" if value is not None else "mn"
+        target, *factors = (
+            Access(name, tuple(map(Affine.index, indices)))
+            for name, indices in (("out", axes), ("a", "mk"), ("b", "kn"))
+        )
+        statement = Statement(target, tuple(factors), epilogue)
+        return statement_cost(statement, sizes, "f8", MACHINE).seconds
+
+    square = Apply("multiply", (CONTRACTED, CONTRACTED))
+    assert seconds(500, square) < 1.2 * seconds(500, None)
+    assert seconds(10000, square) > 1.5 * seconds(10000, None)

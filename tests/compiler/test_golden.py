@@ -34,6 +34,8 @@ STEPS = {
     "elementwise-f4": Step("abc,abc,abc->abc", {"a": 5, "b": 60, "c": 70}),
     "sum-of-rows-f4": Step("ij->i", {"i": 300, "j": 20000}),
     "sum-of-columns-f4": Step("ij->j", {"i": 20000, "j": 300}),
+    "short-sums-f4": Step("nc,nc->n", {"n": 5000, "c": 3}),
+    "short-rows-f4": Step("ni,ij->nj", {"n": 5000, "i": 3, "j": 3}),
     "diagonal-f8": Step("ii->i", {"i": 300}, "f8"),
 }
 

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(
 # Caches so small that a few elements already make several blocks.
 STREAMED = Machine(V3, l1_bytes=1 << 10, l2_bytes=1 << 12, partial_sum=3, worth_packing=1 << 60)
 PACKED = replace(STREAMED, worth_packing=1)
-BASE = 40  # an extent that fills register tiles
+BASE = 64  # an extent that fills register tiles
 
 
 def _cases():
@@ -66,6 +66,14 @@ CASES = {
         machine=machine,
     )
     for equation, element, machine, memory in _cases()
+}
+
+NARROW = 20  # columns that one and a quarter of two vectors, but two and a half of one would have
+CASES |= {
+    f"ij,jk->ik-{element}-narrow" + (f"-as-{memory}" if memory else ""): Step(
+        "ij,jk->ik", {"i": BASE, "j": BASE, "k": NARROW}, element, memory, True, PACKED
+    )
+    for element, memory in (("f4", None), ("f4", "ji,kj->ki"), ("f4", "ij,jk->ki"), ("f2", None))
 }
 
 EDGES = (1, 2, 3, 5, 6, 7, 8, 9, 12, 15, 16, 17, 31, 32, 33)

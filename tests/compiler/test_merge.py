@@ -22,6 +22,7 @@ from einsumc.compiler.program import (
 from einsumc.compiler.resolve import resolve
 from einsumc.compiler.spread import spread
 from einsumc.compiler.subscripts import parse
+from einsumc.compiler.symmetry import gram_swap
 from einsumc.runtime.target import LEVELS, can_run
 from steps import V3, run_program
 
@@ -219,6 +220,39 @@ def test_partial_sums_add_up(inputs, statement, extents):
     np.testing.assert_array_equal(evaluate(after, arrays), expected)
     if can_run(LEVELS["x86-64-v3"]):
         (found,) = run_program(after, arrays, MACHINE, "f8").values()
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "extents", "pieces"),
+    [
+        ("a:ki", "a:kj", {"k": 10000, "i": 100, "j": 100}, 4),
+        ("a:ik", "a:jk", {"k": 12000, "i": 90, "j": 90}, 3),
+        ("a:bkli", "a:bklj", {"b": 2, "k": 600, "l": 20, "i": 64, "j": 64}, 3),
+        ("a:ki", "a:kj", {"k": 10007, "i": 60, "j": 60}, 0),  # a prime: there are no even pieces
+        ("a:ki", "a:kj", {"k": 1500, "i": 100, "j": 100}, 0),  # one sum is not too long
+        ("a:ki", "a:kj", {"k": 4100, "i": 1500, "j": 1500}, 0),  # partial sums take much memory
+        ("a:i", "a:j", {"i": 2000, "j": 2000}, 0),  # no sum at all
+    ],
+)
+def test_long_symmetric_products_are_cut(left, right, extents, pieces):
+    kept = "".join(i for i in extents if i not in "kl")
+    before = program(left, step(f"out:{kept}", f"{left} {right}"), **extents)
+    after = spread(before, "f8", MACHINE)
+    verify_program(after)
+    assert len(after.statements) == (2 if pieces else 1)
+    if not pieces:
+        return
+    part = after.statements[0]
+    assert after.sizes[part.target.names[0]] == pieces
+    assert gram_swap(part) is not None
+    rng = np.random.default_rng(1)
+    arrays = {n: rng.integers(-3, 4, before.shapes[n]).astype("f8") for n in before.inputs}
+    if can_run(LEVELS["x86-64-v3"]):
+        (found,) = run_program(after, arrays, MACHINE, "f8").values()
+        terms = ",".join(each.partition(":")[2] for each in (left, right))
+        (array,) = arrays.values()
+        expected = np.einsum(f"{terms}->{kept}", array, array, optimize=True)
         np.testing.assert_array_equal(found, expected)
 
 

@@ -57,12 +57,12 @@ def test_tasks_of_slow_elements_are_shorter(element):
 @pytest.mark.parametrize("size", [(1000, 1000, 1000), (3000, 40, 500), (40, 3000, 500)])
 def test_threads_get_two_tasks_each_and_sums_stay_the_same(threads, size):
     _, one = blocks(*size)
-    _, found = blocks(*size, threads=threads)
+    schedule, found = blocks(*size, threads=threads)
     m, n, _ = size
     assert ceil(m / found["M_TASK"]) * ceil(n / found["N_TASK"]) >= 2 * threads
     assert found["K_BLOCK"] == one["K_BLOCK"]
-    assert found["M_TASK"] % 6 == 0
-    assert found["N_TASK"] % 16 == 0
+    assert found["M_TASK"] % schedule.row_tile == 0
+    assert found["N_TASK"] % schedule.lane_tile == 0
 
 
 def test_a_square_is_cut_along_both_sides():
@@ -85,3 +85,28 @@ def test_sums_are_walked_along_the_neighbours_of_operands(n):
     x1, x0 = choice.schedule.packs
     assert not x0.strips  # lines of one panel, not of all panels
     assert x1.strips
+
+
+@pytest.mark.parametrize(
+    ("n", "tile"), [(20, (12, 8)), (24, (12, 8)), (32, (6, 16)), (200, (6, 16))]
+)
+def test_few_columns_get_a_narrow_tile(n, tile):
+    schedule, found = blocks(1000, n, 300)
+    assert (schedule.row_tile, schedule.lane_tile) == tile
+    assert found["M_BLOCK"] % schedule.row_tile == 0
+
+
+def test_overlapping_panels_are_filled_one_after_the_other():
+    """Windows of one array: neighbours along m and along k at once."""
+    step = Geometry(
+        elements=("f4",) * 3,
+        accumulator="f4",
+        extents={"a": 40, "m": 30, "n": 50, "k": 60},
+        strides=(
+            {"a": 1, "m": 200, "k": 1},
+            {"k": 50, "n": 1},
+            {"a": 1500, "m": 50, "n": 1},
+        ),
+    )
+    for pack in choose(step, MACHINE).schedule.packs:
+        assert not (pack.strips and pack.depth > 1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from einsumc.compiler.program import evaluate_all, verify_program
 from einsumc.compiler.trace import Place, filled, trace, unfold
-from traced_bodies import BODIES, check, operands_of
+from traced_bodies import BODIES, check, numpys, operands_of
 
 
 def run(function, arrays, traced=None):
@@ -29,6 +29,4 @@ def run(function, arrays, traced=None):
 @pytest.mark.parametrize("seed", range(6))
 def test_every_function_is_what_numpy_makes_of_it(name, seed):
     function, arrays = operands_of(name, seed)
-    with np.errstate(all="ignore"):
-        expected = function(*arrays)
-    check(run(function, arrays), expected, arrays)
+    check(run(function, arrays), numpys(function, arrays), arrays)

@@ -157,6 +157,14 @@ def test_a_padded_copy_under_a_memory_limit():
 
 def test_explained():
     plan = compile_einsum(CONVOLUTION).explain(np.ones((2, 3, 7, 9)), np.ones((4, 3, 3, 3)))
+    (step,) = plan.steps
+    assert step.recipe == "framed"
+    assert plan.peak_memory == 0
+
+
+def test_explained_in_boxes():
+    operands = np.ones((2, 3, 7, 9), "c16"), np.ones((4, 3, 3, 3), "c16")
+    plan = compile_einsum(CONVOLUTION).explain(*operands)
     assert len(plan.steps) == 9
     assert plan.steps[0].statement == ("out[n,o,y+1,x+1] = sum_{c,k,l} a[n,c,k+y,l+x] * b[o,c,k,l]")
     assert plan.flops == 2 * 2 * 4 * 3 * (3 * 7 - 2) * (3 * 9 - 2)  # nothing is done for padding

@@ -219,6 +219,7 @@ def test_the_number_of_threads_is_part_of_a_plan(in_python: list[Any]) -> None:
 # --- what is left to Python -----------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
 def test_unusual_arguments_go_to_python(in_python: list[Any]) -> None:
     compiled = compile_einsum("ij,jk->ik")
     a, b = np.arange(6.0).reshape(2, 3), np.arange(12.0).reshape(3, 4)

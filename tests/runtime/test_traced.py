@@ -12,15 +12,14 @@ from einsumc import EinsumError, compile_einsum
 from einsumc.runtime import entry
 from einsumc.runtime.store import Store
 from einsumc.runtime.wanted import read_source, wanted_kernels
-from traced_bodies import BODIES, check, operands_of
+from traced_bodies import BODIES, check, numpys, operands_of
 
 
 @pytest.mark.parametrize("name", BODIES)
 @pytest.mark.parametrize("seed", range(3))
 def test_a_compiled_body_is_what_numpy_makes_of_it(name, seed):
     function, arrays = operands_of(name, seed)
-    with np.errstate(all="ignore"):
-        expected = function(*arrays)
+    expected = numpys(function, arrays)
     compiled = compile_einsum(function)
     before = [array.copy() for array in arrays]
     for _ in range(2):
@@ -69,6 +68,7 @@ def test_operands_in_structures():
     assert found.b["scaled"][1] is None
 
 
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
 def test_array_likes_and_scalars_are_operands():
     @compile_einsum
     def product(x, y):

@@ -233,7 +233,9 @@ def test_the_installed_command_takes_modules_of_the_working_directory(folder):
     script = textwrap.dedent(
         """
         import sys
+        from einsumc.runtime import covering
         from einsumc.runtime.cli import main
+        covering.CALLS = 100
         if __name__ == "__main__":
             main()
         """

@@ -1,0 +1,73 @@
+"""The streamed recipe: operands whose lanes are no neighbours, and short axes."""
+
+import numpy as np
+import pytest
+from einsumc.compiler.choose import block_sizes, choose
+from einsumc.compiler.geometry import canonical
+from einsumc.compiler.pipeline import stages
+from einsumc.runtime.target import LEVELS, can_run
+from steps import Step, bind, run, scratch_memory
+
+needs_v3 = pytest.mark.skipif(
+    not can_run(LEVELS["x86-64-v3"]), reason="the kernels are for x86-64-v3"
+)
+
+SHORT = [
+    ("nc,nc->n", {"n": 2001, "c": 2}),
+    ("nc,nc->n", {"n": 2001, "c": 3}),
+    ("nc,nc->n", {"n": 2001, "c": 5}),
+    ("nc,nc,n->n", {"n": 1003, "c": 7}),
+    ("ni,ij->nj", {"n": 2001, "i": 3, "j": 3}),
+    ("ni,ij->nj", {"n": 999, "i": 2, "j": 2}),
+    ("ni,ij->nj", {"n": 999, "i": 5, "j": 3}),
+    ("nij,njk->nik", {"n": 555, "i": 3, "j": 3, "k": 3}),
+]
+"""Sums over few neighbours, and results of few neighbours, many times."""
+
+NAMES = [f"{equation}-{'x'.join(map(str, sizes.values()))}" for equation, sizes in SHORT]
+
+
+def made(equation, sizes, element):
+    """A step, its canonical form and its schedule."""
+    step = Step(equation, sizes, element)
+    form = canonical(step.geometry())
+    return step, form, choose(form, step.machine)
+
+
+@pytest.mark.parametrize("element", ["f4", "f8"])
+@pytest.mark.parametrize(("equation", "sizes"), SHORT, ids=NAMES)
+def test_short_runs_are_turned_in_registers(equation, sizes, element):
+    """Lanes run along the long index; no element is gathered by itself."""
+    _, form, choice = made(equation, sizes, element)
+    (lanes,) = choice.members["v"]
+    assert form.extents[lanes] == sizes["n"]
+    source = stages(choice.schedule).source
+    assert "load_any" not in source
+    assert "load_woven" in source or "load_columns" in source
+
+
+@needs_v3
+@pytest.mark.parametrize("element", ["f4", "f8", "c8", "i4"])
+@pytest.mark.parametrize(("equation", "sizes"), SHORT, ids=NAMES)
+def test_short_runs_are_computed_right(equation, sizes, element):
+    step, form, choice = made(equation, sizes, element)
+    random = np.random.default_rng(0)
+    shapes = map(step.shape, step.terms)
+    *arrays, out = (random.integers(-9, 10, shape).astype(element) for shape in shapes)
+    call = bind(choice, form, step.machine)
+    scratch, address = scratch_memory(call.scratch_bytes)
+    run(call, [each.ctypes.data for each in (*arrays, out)], address)
+    np.testing.assert_array_equal(out, np.einsum(equation, *arrays))
+    assert scratch.size
+
+
+@pytest.mark.parametrize("extent", [2, 3, 8, 100])
+def test_blocks_of_operands_with_short_runs_are_short(extent):
+    """Both operands are read side by side, not a block of one after a block of the other."""
+    step, form, choice = made("nc,nc->n", {"n": 10**6, "c": extent}, "f8")
+    if not choice.schedule.panels:
+        return
+    extents = {group: form.volume(m) for group, m in choice.members.items()}
+    blocks = block_sizes(choice.schedule, extents, step.machine, 1)
+    tile = choice.schedule.lane_tile
+    assert blocks["V_BLOCK"] * extent * 8 <= max(1024, 8 * extent * tile) + 8 * extent * tile
