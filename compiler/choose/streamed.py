@@ -176,8 +176,12 @@ def lane_index(step: Geometry, lanes: int, machine: Machine) -> str | None:
         again = twice_summed(step)
         tiles = step.kept if index in again else (*step.kept, *again)
         masked = sum(index in strides for strides in step.strides) if extent % lanes else 0
+        if index in step.kept and extent > lanes:
+            masked = 0  # tiles are wider than a vector, and most are whole
         ends = 3 * masked * lanes * step.volume(tuple(i for i in tiles if i != index))
         totals = 0 if index in step.kept else 6 * lanes * step.volume(tiles)
+        if len(tiles) > 1:  # rows are totalled and masked together
+            totals, ends = totals // 2, ends // 2
         return (moved + work * (1 + 1.5 * gathered)) * waste + totals + ends
 
     return min(step.extents, key=cost, default=None)
@@ -190,9 +194,12 @@ def _turning(step: Geometry, tensor: int, lanes: str) -> int:
         return 2
     if step.volume(tuple(strides)) > 128 * step.extents[lanes]:
         return 8
-    runs = [step.extents[i] for i, stride in strides.items() if stride == 1 and i != lanes]
-    whole = any(_depth(run) == run or run % 8 == 0 for run in runs)
-    return 2 if whole else 3
+    run = next((step.extents[i] for i, s in strides.items() if s == 1 and i != lanes), 0)
+    if tensor == len(step.strides) - 1 and run > 4:
+        return 6  # stored one by one
+    if strides[lanes] == run and run <= 8:
+        return 2  # whole vectors, whose lanes are sorted
+    return 3 if _depth(run) == run or run % 8 == 0 else 5
 
 
 CACHE_LINE, PAGE = 64, 4096  # bytes

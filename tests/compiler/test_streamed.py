@@ -20,7 +20,7 @@ SHORT = [
     ("ni,ij->nj", {"n": 2001, "i": 3, "j": 3}),
     ("ni,ij->nj", {"n": 999, "i": 2, "j": 2}),
     ("ni,ij->nj", {"n": 999, "i": 5, "j": 3}),
-    ("nij,njk->nik", {"n": 555, "i": 3, "j": 3, "k": 3}),
+    ("nij,nkj->nik", {"n": 555, "i": 3, "j": 3, "k": 3}),
 ]
 """Sums over few neighbours, and results of few neighbours, many times."""
 
