@@ -178,8 +178,9 @@ def prepare_program(
         dtype = dtypes[statement.factors[0].tensor]
         maker = makers[_wide(dtype)]
         known[ZERO] = (), dtype
-        for box in boxes(statement, shapes, sizes):
-            made.append(maker.make(box.statement, box.extents, known))
+        whole = partial(maker.windows, shapes, known)
+        for box in boxes(statement, shapes, sizes, whole=whole):
+            made.append(maker.make(box.statement, box.extents, known, box.windows))
     bind(since)
     return ProgramExecution(program, stepped, tuple(made), dtypes, placed, tuple(stages))
 
