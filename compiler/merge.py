@@ -16,7 +16,8 @@ time: what is recomputed, or no longer multiplied by the microkernel, may cost m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from functools import reduce
 
 from .access import Access
@@ -24,8 +25,8 @@ from .affine import Affine
 from .cost import statement_cost
 from .formula import CONTRACTED, Apply, Contracted, Leaf, Read, Value, replaced
 from .machine import Machine
-from .program import Epilogue, Program, Statement
-from .records import replace
+from .program import Epilogue, Program, Statement, Tensor
+from .records import dataclass, replace
 from .regions import leaves
 from .spread import spread
 
@@ -78,11 +79,11 @@ def _better(program: Program, element: str, machine: Machine) -> Program | None:
     def seconds(*statements: Statement) -> float:
         return sum(statement_cost(s, sizes, element, machine).seconds for s in statements)
 
-    makers = {statement.target.tensor: statement for statement in program.statements}
+    uses = _Uses.of(program)
     for consumer in program.statements:
         for name in dict.fromkeys(access.tensor for access in consumer.accesses):
-            producer = makers.get(name)
-            if producer is None or not _is_private(program, producer, consumer):
+            producer = uses.makers.get(name)
+            if producer is None or not _is_private(uses, producer, consumer):
                 continue
             for renamed, extents in _renamed(program, producer, consumer):
                 sizes = program.sizes | extents
@@ -99,26 +100,47 @@ def _better(program: Program, element: str, machine: Machine) -> Program | None:
     return None
 
 
-def _is_private(program: Program, producer: Statement, consumer: Statement) -> bool:
+@dataclass(frozen=True, slots=True)
+class _Uses:
+    """What is asked of a program's tensors again and again."""
+
+    makers: Mapping[str, Statement]
+    readers: Mapping[str, int]  # how many statements read each of them
+    tensors: Mapping[str, Tensor]
+    shapes: Mapping[str, tuple[int, ...]]
+    sizes: Mapping[str, int]
+    results: tuple[str, ...]
+
+    @classmethod
+    def of(cls, program: Program) -> _Uses:
+        """Look at a program once."""
+        statements = program.statements
+        return cls(
+            {statement.target.tensor: statement for statement in statements},
+            Counter(name for s in statements for name in {a.tensor for a in s.accesses}),
+            {tensor.name: tensor for tensor in program.tensors},
+            program.shapes,
+            program.sizes,
+            program.results,
+        )
+
+
+def _is_private(uses: _Uses, producer: Statement, consumer: Statement) -> bool:
     """Whether nothing but the consumer needs what the producer makes, and it has no own type.
 
     And whether both stay inside of their tensors: what a formula reads outside is not zero, and
     sums that meet in an element of an affine target do so before any formula.
     """
-    shapes, sizes = program.shapes, program.sizes
-    if leaves(producer, shapes, sizes) or leaves(consumer, shapes, sizes):
-        return False
     name = producer.target.tensor
-    tensor = next(tensor for tensor in program.tensors if tensor.name == name)
-    readers = [s for s in program.statements if any(a.tensor == name for a in s.accesses)]
+    if name in uses.results or uses.readers[name] != 1:
+        return False
+    if any(leaves(each, uses.shapes, uses.sizes) for each in (producer, consumer)):
+        return False
+    tensor = uses.tensors[name]
     value = producer.epilogue.value if producer.epilogue else CONTRACTED
     is_mask = isinstance(value, Apply) and value.function in _TRUTH and tensor.element == "b1"
-    return (
-        name not in program.results
-        and readers == [consumer]
-        and (tensor.element is None or is_mask)
-        and not (producer.epilogue is not None and producer.epilogue.over)
-    )
+    summed = producer.epilogue is not None and bool(producer.epilogue.over)
+    return (tensor.element is None or is_mask) and not summed
 
 
 def _renamed(
