@@ -19,15 +19,17 @@ share what all cores have together.
 What it knows of layouts are the axes as a statement lists them: tensors count as C-ordered.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from math import ceil, prod
 
 from .choose.packed import THIN, register_tile
 from .formula import Apply, Value
 from .machine import Levels, Machine
 from .program import Access, Program, Statement, bounds
+from .records import dataclass
 from .schedule import vector_lanes
 from .symmetry import gram_swap
 
@@ -74,7 +76,7 @@ class Cost:
     seconds: float = 0.0
     least: float = 0.0
 
-    def __add__(self, other: "Cost") -> "Cost":
+    def __add__(self, other: Cost) -> Cost:
         return Cost(
             self.flops + other.flops,
             self.bytes + other.bytes,

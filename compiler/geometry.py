@@ -8,10 +8,10 @@ loop), and names are gone. What is left decides the schedule, and with it the ke
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 
 from .finish import Finish
 from .frames import Windows
+from .records import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial, reduce
 from math import prod
 from operator import mul
@@ -33,6 +32,7 @@ from .loopnest import (
     Tiles,
     Write,
 )
+from .records import dataclass, field
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ several indices have no single stride: a :class:`Tabulate` statement fills a tab
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from .affine import Affine
 from .formula import Value
+from .records import dataclass, replace
 
 
 class Kind(StrEnum):

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from functools import reduce
 from math import prod
 
@@ -28,6 +27,7 @@ from .cost import statement_cost
 from .formula import CONTRACTED, Apply, Contracted, Leaf, Read, Value, replaced
 from .machine import Machine
 from .program import Epilogue, Program, Statement, Tensor
+from .records import dataclass, replace
 from .regions import leaves
 from .spread import PIECES, spread
 from .symmetry import gram_swap

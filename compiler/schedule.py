@@ -7,11 +7,10 @@ class, so the kernel that it leads to can be shared by every step with the same 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from .finish import wide
 from .formula import Value
 from .loopnest import Group
+from .records import dataclass
 
 
 def vector_lanes(element: str, vector_bytes: int) -> int:

@@ -20,7 +20,6 @@ the result's bits. Parts of a half-precision sum are kept in f4 for as long as t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from math import prod
 
 from .access import Access
@@ -29,6 +28,7 @@ from .cost import statement_cost
 from .formula import Leaf, Read, Value, replaced
 from .machine import Machine
 from .program import Epilogue, Program, Statement, Tensor
+from .records import replace
 
 __all__ = ["PIECES", "spread"]
 

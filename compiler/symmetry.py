@@ -5,6 +5,8 @@
 is symmetric in `t` and `s`, so that half of it need not be computed (:mod:`.passes.mirror`).
 """
 
+from __future__ import annotations
+
 from .access import Access
 from .program import Statement
 

@@ -8,7 +8,6 @@ follows from the steps from row to row and from lane to lane.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
 from math import gcd
 
 from .affine import Affine
@@ -28,6 +27,7 @@ from .loopnest import (
     Term,
     Write,
 )
+from .records import dataclass, field, replace
 from .schedule import STRIP, Schedule, vector_lanes
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from typing import Any, cast
@@ -23,15 +22,16 @@ from ..compiler.machine import Target
 from ..compiler.margin import with_margins
 from ..compiler.merge import in_registers
 from ..compiler.pad import pad
+from ..compiler.paths import pairwise
 from ..compiler.program import Program, Statement, from_expression
+from ..compiler.records import dataclass, replace
 from ..compiler.regions import ZERO, boxes
 from ..compiler.relayout import relayout
 from ..compiler.schedule import Schedule
 from ..compiler.slices import TOTAL, Element, Sliced, arrange, fit, with_extents
 from ..compiler.subscripts import Expression
-from . import settings, threads
-from .bound import ZERO_AT, Bound, bind_steps, check_room
-from .bound import kept as _kept
+from . import settings, threads, workspaces
+from .bound import ZERO_AT, Bound, bind_steps
 from .buffers import Buffer
 from .entry import Work
 from .kernels import Kernel, KernelMissing, kernel
@@ -83,8 +83,7 @@ class Execution:
         if not placed.size:
             addresses.append(ZERO_AT)
             return self.bound[()].run(addresses)
-        check_room(placed.size)
-        buffer = _kept.take(placed.size)
+        buffer = workspaces.take(placed.size)
         addresses += [buffer.address + offset for offset in placed.offsets.values()]
         addresses.append(ZERO_AT)
         if self.sliced.slices:
@@ -93,7 +92,7 @@ class Execution:
         else:
             self.bound[()].run(addresses)
         # An exception leaves this out: then the memory is freed.
-        _kept.give_back(buffer)
+        workspaces.give_back(buffer)
         return None
 
     def _run_slices(self, addresses: Array, out: Array, buffer: Buffer) -> None:
@@ -218,14 +217,11 @@ def prepare_layouts(
     )
     try:
         return prepared(optimize)
-    except KernelMissing as missing:
+    except KernelMissing:
         if optimize is not True:
             raise
         # Of two operands a step, without copies: what a signature's kernels do for any sizes.
-        try:
-            return prepared("greedy", copies=False)
-        except ModuleNotFoundError:  # no opt_einsum to find that order
-            raise missing from None
+        return prepared(pairwise, copies=False)
 
 
 def _prepared(

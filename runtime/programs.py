@@ -7,7 +7,6 @@ Every statement that a kernel can do is one step or more with a kernel, as those
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from typing import Any, cast
@@ -18,12 +17,14 @@ from ..compiler.finish import finish_of, has_kernel, operands_of
 from ..compiler.machine import Machine, Target
 from ..compiler.pad import pad
 from ..compiler.program import Program, Statement, evaluate_statement, scattered
+from ..compiler.records import dataclass, replace
 from ..compiler.regions import ZERO, boxes
 from ..compiler.relayout import relayout
 from ..compiler.schedule import Schedule
 from ..compiler.steps import Stepped, elements_of, steps, with_elements
 from ..compiler.workspace import Workspace, ordered
-from .bound import ZERO_AT, Bound, bind_steps, check_room, kept
+from . import workspaces
+from .bound import ZERO_AT, Bound, bind_steps
 from .buffers import Buffer
 from .entry import Work
 from .kernels import Kernel, kernel
@@ -62,8 +63,7 @@ class ProgramExecution:
         addresses = [array.__array_interface__["data"][0] for array in (*operands, *results)]
         size, buffer = self.workspace.size, None
         if size:
-            check_room(size)
-            buffer = kept.take(size)
+            buffer = workspaces.take(size)
             addresses += [buffer.address + offset for offset in self.workspace.offsets.values()]
         addresses.append(ZERO_AT)
         for stage in self.stages:
@@ -72,7 +72,7 @@ class ProgramExecution:
             else:
                 self._by_numpy(stage, operands, results, buffer)
         if buffer is not None:
-            kept.give_back(buffer)
+            workspaces.give_back(buffer)
 
     def _by_numpy(
         self,

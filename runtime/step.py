@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from ..compiler.frames import Windows, windows_of
 from ..compiler.geometry import Geometry
 from ..compiler.machine import Machine, Target
 from ..compiler.program import Access, Statement
+from ..compiler.records import dataclass, replace
 from ..compiler.schedule import Schedule
 from ..compiler.symmetry import are_twins
 from . import threads

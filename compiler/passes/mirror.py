@@ -26,10 +26,9 @@ diagonal counts twice, what is below it is left out::
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..affine import Affine
 from ..loopnest import Assign, Loop, Nest, Ref, Statement, at, walk, with_body
+from ..records import replace
 from ..schedule import Schedule
 
 

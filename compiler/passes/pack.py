@@ -21,8 +21,6 @@ so that they can be transposed in registers. Panels live in the thread's scratch
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..affine import Affine
 from ..loopnest import (
     Assign,
@@ -38,6 +36,7 @@ from ..loopnest import (
     walk,
     with_body,
 )
+from ..records import replace
 from ..schedule import STRIP, Pack, Schedule
 
 

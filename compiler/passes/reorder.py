@@ -41,7 +41,6 @@ What is done with a whole sum cannot wait in the output for the sum's blocks. A 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
 
 from ..affine import Affine
 from ..loopnest import (
@@ -57,6 +56,7 @@ from ..loopnest import (
     nested,
     walk,
 )
+from ..records import dataclass, replace
 from ..schedule import Schedule
 
 
