@@ -44,10 +44,11 @@ class Peak:
     i8: float
 
     def of(self, element: str) -> float:
-        """The rate for an element type such as ``f4`` or ``u1``."""
+        """The rate for an element type such as ``f4`` or ``u1``; wider ones count as the widest."""
         kind, size = element[0], int(element[1:])
         if kind in "fc":
-            return float(getattr(self, f"f{max(size, 4)}" if kind == "f" else element))
+            least, most = (4, 8) if kind == "f" else (8, 16)
+            return float(getattr(self, f"{kind}{min(max(size, least), most)}"))
         return float(getattr(self, f"i{max(size, 2)}"))
 
 

@@ -10,10 +10,13 @@ window of three around row `y`; what is outside of the image is zero. The script
   columns and rows take less than the window,
 - answers at which angle the picture has stripes, with a bank of Gabor filters,
 - takes a convolution layer forward, with stride and padding, and its two gradients: those of the
-  weights and of the image are einsums of the same axes, in other places.
+  weights and of the image are einsums of the same axes, in other places,
+- takes a small network of two layers forward and back in one compiled function, which is NumPy as
+  one would write it: padding, sliding windows, and einsums over them.
 
-It compares the layer with loops over all positions, and the blur with one of the whole window,
-draws what the filters see, and exits with 1 if a comparison fails.
+It compares the layer with loops over all positions, the blur with one of the whole window, and the
+network with what NumPy makes of the same function, draws what the filters see, and exits with 1 if
+a comparison fails.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from typing import Any
 
 import numpy as np
 from einsumc import compile_einsum, einsum
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -73,6 +77,32 @@ def image_gradient(gradients: Array, weights: Array, height: int, width: int) ->
     lengths = {"2*y+k-1": height, "2*x+l-1": width}
     gradient: Array = einsum(equation, gradients, weights, sizes=lengths)
     return gradient
+
+
+def windows(images: Array) -> Array:
+    """Around every pixel its window of 3x3: images, channels, taps (two axes), pixels (two)."""
+    padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    return sliding_window_view(padded, (3, 3), (2, 3)).transpose(0, 1, 4, 5, 2, 3)
+
+
+@compile_einsum
+def network(images, first, second, wanted):
+    """Two layers of 3x3 with a ReLU between them, and half their squared distance from `wanted`.
+
+    Returns the distance, and its gradients: what a step of training needs. NumPy computes the same
+    (`network.__wrapped__`), but copies the windows.
+    """
+    sums = np.einsum("ncklyx,ockl->noyx", windows(images), first)
+    hidden = np.maximum(sums, 0)
+    errors = np.einsum("ncklyx,ockl->noyx", windows(hidden), second) - wanted
+    back = np.einsum("noklyx,ockl->ncyx", windows(errors), second[:, :, ::-1, ::-1])
+    back = np.where(sums > 0, back, 0)
+    return {
+        "distance": (errors * errors).sum() / 2,
+        "first": np.einsum("ncklyx,noyx->ockl", windows(images), back),
+        "second": np.einsum("ncklyx,noyx->ockl", windows(hidden), errors),
+        "images": np.einsum("noklyx,ockl->ncyx", windows(back), first[:, :, ::-1, ::-1]),
+    }
 
 
 # --- Kernels --------------------------------------------------------------------------------------
@@ -148,7 +178,18 @@ def worst_errors(colours: Array) -> dict[str, float]:
             image_gradient(gradients, weights, *images.shape[2:]), expected[2]
         ),
         "blur": _error(blur(grey, taps, taps), blur_by_window(grey, np.outer(taps, taps))),
+        **network_errors(images),
     }
+
+
+def network_errors(images: Array) -> dict[str, float]:
+    """For each result of the network its largest relative error; NumPy has twice the digits."""
+    random = np.random.default_rng(1)
+    shapes = (6, 3, 3, 3), (4, 6, 3, 3), (1, 4, *images.shape[2:])
+    operands = [images, *(random.standard_normal(shape).astype("f4") for shape in shapes)]
+    found = network(*operands)
+    expected = network.__wrapped__(*(each.astype("f8") for each in operands))
+    return {f"network: {name}": _error(found[name], each) for name, each in expected.items()}
 
 
 def longest_steps(grey: Array, count: int = 2) -> list[str]:

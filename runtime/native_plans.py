@@ -53,6 +53,8 @@ class NativePlans(PlanCache):
 
     def _make_native(self, key: Any, operands: Sequence[Array], out: Array | None) -> None:
         """Hand a plan that is used again to the native entry, if there is one."""
+        if out is not None and type(out) is not np.ndarray:
+            return  # which it would not find again, but may for an array
         direct, owner = self._direct.pop(key, None), self._entered
         if direct is None or owner is None:
             return

@@ -1,4 +1,4 @@
-"""examples/edge_filters.py: filters, and a layer's gradients by loops."""
+"""examples/edge_filters.py: filters, a layer's gradients by loops, a network's by slopes."""
 
 import importlib.util
 from pathlib import Path
@@ -25,10 +25,27 @@ def noise():
     return np.random.default_rng(0).random((3, 140, 250), "f4")
 
 
-def test_the_layer_and_the_blur_are_what_loops_make_of_them(example, noise):
+def test_results_are_what_loops_and_numpy_make_of_them(example, noise):
     errors = example.worst_errors(noise)
-    assert len(errors) == 4
+    assert len(errors) == 8
     assert max(errors.values()) < 1e-5
+
+
+def test_the_networks_gradients_are_slopes(example):
+    """What NumPy computes from the same text says nothing of the text: so the slope is measured."""
+    random = np.random.default_rng(2)
+    shapes = {"images": (2, 3, 7, 6), "first": (5, 3, 3, 3), "second": (4, 5, 3, 3)}
+    operands = {name: random.standard_normal(shape) for name, shape in shapes.items()}
+    wanted = random.standard_normal((2, 4, 7, 6))
+    gradients = example.network(**operands, wanted=wanted)
+    for name, values in operands.items():
+        way = random.standard_normal(values.shape)
+        ahead, behind = (
+            example.network(**operands | {name: values + step * way}, wanted=wanted)["distance"]
+            for step in (1e-6, -1e-6)
+        )
+        slope = (ahead - behind) / 2e-6
+        np.testing.assert_allclose((gradients[name] * way).sum(), slope, rtol=1e-5)
 
 
 def test_the_blur_is_done_in_two_passes(example, noise):

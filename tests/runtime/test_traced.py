@@ -108,6 +108,20 @@ def test_unaligned_and_swapped_operands():
         np.testing.assert_array_equal(product(x, y), np.arange(4.0).reshape(2, 2) @ y)
 
 
+@pytest.mark.parametrize("dtype", [np.longdouble, np.clongdouble])
+def test_dtypes_wider_than_any_kernel(dtype):
+    def body(a, b):
+        product = a @ b
+        return product, np.exp(a) * 2.5, (product * product).sum(axis=1) + np.einsum("ij->i", b)
+
+    wide, narrow = np.random.rand(2, 4, 4).astype(dtype) / 3, np.random.rand(4, 4)
+    for operands in [(wide[0], wide[1]), (wide[0], narrow), (narrow.astype("f4"), wide[1].T)]:
+        for found, expected in zip(compile_einsum(body)(*operands), body(*operands), strict=True):
+            assert found.dtype == expected.dtype
+            tolerance = 1e-6 if "float32" in str(expected.dtype) else 1e-15
+            np.testing.assert_allclose(found, expected, rtol=tolerance)
+
+
 def test_constants_are_read_when_the_function_is_called():
     table = np.ones(3)
 
@@ -435,6 +449,17 @@ def test_a_function_of_arrays_is_native_from_the_third_call_on():
     np.testing.assert_allclose(function(x[::2], y.T), np.exp(x[::2] @ y.T) * table)
     with pytest.raises(TypeError, match="too many positional arguments"):
         function(x, y, x)
+
+
+def test_an_out_of_a_subclass_is_no_reason_to_stay_in_python():
+    compiled = compile_einsum(lambda a, b: a @ b)
+    a, b, out = np.random.rand(4, 3), np.random.rand(3, 5), np.empty((4, 5))
+    for _ in range(3):
+        assert type(compiled(a, b, out=out.view(np.matrix))) is np.matrix
+    np.testing.assert_allclose(out, a @ b)
+    compiled(a, b, out=out)
+    if entry._is_supported():
+        assert len(compiled._native_plans[0]) == 1
 
 
 def test_several_results_share_a_workspace():
