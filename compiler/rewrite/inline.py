@@ -11,6 +11,8 @@ After inlining `t0`, with a name of its own for the summed index of every copy:
 
 Of a sum of squares what is left when it is inlined, such as a sum over pairs, may come out slightly
 below zero by rounding. So its statement says that it is not, by an epilogue: `maximum(sum, 0)`.
+Factors beside the squares that have no summed index are weights, and go to the epilogue as well:
+`maximum(sum, 0) * w[n]`, since of what sign these are nobody knows.
 
 Then the factorizer has all ways of contracting these factors to choose from, that of the program
 before among them. It is done for statements without an epilogue, whose target is no result.
@@ -19,12 +21,12 @@ before among them. It is done for statements without an epilogue, whose target i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import count
 
 from ..access import Access
 from ..affine import Affine
-from ..formula import CONTRACTED, Apply, Constant, replaced
+from ..formula import CONTRACTED, Apply, Constant, Read, Value, replaced
 from ..program import Epilogue, Program, Statement
 from ..records import replace
 from .common import without_unused
@@ -78,7 +80,7 @@ def inlined(program: Program, names: Collection[str], real: bool = False) -> Pro
     out[i,l] = sum_{j,k} a[i,j] * b[j,k] * c[k,l]
     """
     bodies: dict[str, Statement] = {}
-    not_negative: set[str] = set()  # of what was inlined, sums of squares
+    squares: dict[str, tuple[Access, ...]] = {}  # of what was inlined, sums of squares: weights
     extents = program.sizes
     statements = []
     for statement in program.statements:
@@ -89,14 +91,19 @@ def inlined(program: Program, names: Collection[str], real: bool = False) -> Pro
                 factors += _copy(bodies[factor.tensor], factor, taken, extents)
             else:
                 factors.append(factor)
-        known = [factor.tensor for factor in statement.factors]
-        squares = real and _is_of_squares(statement) and len(factors) > len(known)
-        squares = squares or (len(known) == 1 and known[0] in not_negative)
+        weights: tuple[Access, ...] | None = None
+        if len(statement.factors) == 1 and statement.factors[0].tensor in squares:
+            (factor,) = statement.factors
+            axes = dict(zip(bodies[factor.tensor].kept, factor.subscripts, strict=True))
+            weights = tuple(each.replaced(axes) for each in squares[factor.tensor])
+        elif real and len(factors) > len(statement.factors):
+            weights = _beside_squares(statement, bodies)
         statement = replace(statement, factors=tuple(factors))
-        if squares and statement.epilogue is None and statement.target.tensor in names:
-            not_negative.add(statement.target.tensor)
-        elif squares:
-            statement = _guarded(statement)
+        if weights is not None and _are_apart(weights, statement):
+            if statement.epilogue is None and statement.target.tensor in names:
+                squares[statement.target.tensor] = weights
+            else:
+                statement = _guarded(statement, weights)
         if statement.target.tensor in names:
             bodies[statement.target.tensor] = statement
         else:
@@ -105,23 +112,42 @@ def inlined(program: Program, names: Collection[str], real: bool = False) -> Pro
     return without_unused(program.with_statements(statements))
 
 
-_NOT_NEGATIVE = Apply("maximum", (CONTRACTED, Constant(0)))
+_NOT_NEGATIVE: Value = Apply("maximum", (CONTRACTED, Constant(0)))
 
 
-def _guarded(statement: Statement) -> Statement:
-    """The statement with a sum of products that is not negative, whatever becomes of it."""
+def _guarded(statement: Statement, weights: Sequence[Access]) -> Statement:
+    """The statement with a sum of products that is not negative, times weights of any sign."""
+    factors = [*statement.factors]
+    value = _NOT_NEGATIVE
+    for weight in weights:
+        factors.remove(weight)
+        value = Apply("multiply", (value, Read(weight)))
     epilogue = statement.epilogue or Epilogue(CONTRACTED)
-    value = replaced(epilogue.value, lambda leaf: _NOT_NEGATIVE if leaf == CONTRACTED else leaf)
-    return replace(statement, epilogue=replace(epilogue, value=value))
+    whole = replaced(epilogue.value, lambda leaf: value if leaf == CONTRACTED else leaf)
+    return replace(statement, factors=tuple(factors), epilogue=replace(epilogue, value=whole))
 
 
-def _is_of_squares(statement: Statement) -> bool:
-    """Whether a statement is a sum of squares as it is written, and of nothing else."""
-    pairs = Counter(statement.factors).values()
-    return (
-        statement.epilogue is None
-        and statement.target.is_plain
-        and all(number % 2 == 0 for number in pairs)
+def _beside_squares(
+    statement: Statement, bodies: Mapping[str, Statement]
+) -> tuple[Access, ...] | None:
+    """What a sum of squares is multiplied by, as it is written; None if it is no such sum."""
+    pairs = Counter(statement.factors)
+    odd = tuple(factor for factor, number in pairs.items() if number % 2)
+    if statement.epilogue is not None or not statement.target.is_plain:
+        return None
+    if len(odd) == len(pairs) or any(factor.tensor in bodies for factor in odd):
+        return None
+    return odd
+
+
+def _are_apart(weights: Sequence[Access], statement: Statement) -> bool:
+    """Whether nothing is summed over an index of a weight, and no index is a weight's alone."""
+    if not weights:
+        return True
+    rest = Counter(statement.factors) - Counter(weights)
+    named = {name for factor in rest for name in factor.names}
+    return {*statement.kept} <= named and all(
+        {*weight.names} <= {*statement.kept} for weight in weights
     )
 
 

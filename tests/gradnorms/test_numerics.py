@@ -78,6 +78,47 @@ def test_what_is_written_as_a_sum_of_squares_is_not_negative(shape):
         assert (found**2 <= bound(x, g)).all()
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("beside", [False, True])
+def test_weights_of_a_sum_of_squares_have_its_sign(shape, beside):
+    @compile_einsum
+    def weighted(x, g, w):
+        gradient = np.einsum("nto,nti->noi", g, x)
+        if beside:
+            return (gradient * gradient * w[:, None, None]).sum(axis=(1, 2))
+        return np.einsum("noi,n,noi->n", gradient, w, gradient)
+
+    w = np.array([2, -2, 0, 1], "f4")
+    for seed in range(5):
+        x, g = cancelling(seed, *shape, left=1e-7)
+        found = weighted(x, g, w)
+        assert (found * w >= 0).all()
+        assert (np.abs(found) <= 2 * bound(x, g)).all()
+        x, g = cancelling(seed, *shape, left=1.0)
+        squares = (exact(x, g) ** 2).sum(axis=(1, 2))
+        assert (np.abs(weighted(x, g, w) - squares * w) <= 2 * bound(x, g)).all()
+
+
+def test_weights_that_are_no_weights_of_whole_sums():
+    """They stay where they are: summed over, of an index of their own, or products themselves."""
+
+    def body(x, g, w, v):
+        gradient = np.einsum("nto,nti->noi", g, x)
+        return (
+            np.einsum("noi,noi,n->", gradient, gradient, w),
+            np.einsum("noi,noi,i->n", gradient, gradient, v),
+            np.einsum("noi,noi,k->nk", gradient, gradient, v),
+            np.einsum("noi,noi,n,n,n->n", gradient, gradient, w, w, w),
+            np.einsum("noi,noi,nk,k->n", gradient, gradient, w[:, None] * v, v),
+        )
+
+    random = np.random.default_rng(0)
+    shapes = (3, 4, 6), (3, 4, 5), (3,), (6,)
+    operands = [random.integers(-3, 4, shape).astype("f8") for shape in shapes]
+    for found, expected in zip(compile_einsum(body)(*operands), body(*operands), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_other_products_keep_their_sign():
     function = compile_einsum(lambda a, b, c: np.einsum("ij,ij->", a @ b, c))
     a, b = -np.ones((3, 4), "f4"), np.ones((4, 5), "f4")
