@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from ..runtime.decorator import einsum
-from .layer import Array, Layer, flat, takes_tensors
+from .layer import Array, Layer, flat, merged, takes_tensors
 
 __all__ = ["Embedding", "TiedEmbedding", "tied"]
 
@@ -131,10 +131,10 @@ def tied(ids: Array, outputs: Array, inputs: Array, logits: Array) -> TiedEmbedd
 
 def _places(ids: Array, outputs: Array) -> tuple[Array, Array]:
     """The same with one axis of places, `[n, t]` and `[n, t, d]`."""
-    return ids.reshape(ids.shape[0], -1), flat(outputs)
+    return merged(ids, 1, ids.ndim), flat(outputs)
 
 
 def _add_rows(table: Array, ids: Array, vectors: Array) -> Array:
     """Add each vector to the row of its number, in place."""
-    np.add.at(table, ids.reshape(-1), vectors.reshape(-1, vectors.shape[-1]))
+    np.add.at(table, ids.reshape(-1), merged(vectors, 0, vectors.ndim - 1))
     return table

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import reduce, wraps
+from math import prod
 from operator import add
 from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..runtime.tensors import mapped, tensors_among
 
-__all__ = ["Array", "Layer", "flat", "takes_tensors", "total"]
+__all__ = ["Array", "Layer", "flat", "merged", "takes_tensors", "total"]
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -166,4 +167,10 @@ def flat(array: Array, axes: int = 1) -> Array:
         return array
     if between == 0:
         return array[:, None]
-    return array.reshape(array.shape[0], -1, *array.shape[array.ndim - axes :])
+    return merged(array, 1, 1 + between)
+
+
+def merged(array: Array, begin: int, end: int) -> Array:
+    """The same with one axis in place of some, also where there are no elements to count."""
+    shape = array.shape
+    return array.reshape(*shape[:begin], prod(shape[begin:end]), *shape[end:])

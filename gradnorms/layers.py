@@ -7,6 +7,7 @@ tokens, pixels, or nothing), `x` is a layer's input and `g` the gradient of the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar
 
 import numpy as np
@@ -256,11 +257,12 @@ class GroupNorm(Layer):
         """The gradients of `weight` and `bias`, `[n, c]`."""
         examples, channels = self.inputs.shape[:2]
         groups = channels if self.groups is None else self.groups
-        grouped = self.inputs.reshape(examples, groups, channels // groups, -1)
+        shape = (examples, groups, channels // groups, prod(self.inputs.shape[2:]))
+        grouped = self.inputs.reshape(shape)
         centred = grouped - grouped.mean((2, 3), keepdims=True)
         variance = (centred * centred).mean((2, 3), keepdims=True)
         normalized = centred / np.sqrt(variance + self.eps)
-        outputs = self.outputs.reshape(examples, groups, channels // groups, -1)
+        outputs = self.outputs.reshape(shape)
         found = {"weight": np.einsum("ngct,ngct->ngc", outputs, normalized)}
         if self.bias:
             found["bias"] = np.einsum("ngct->ngc", outputs)

@@ -282,6 +282,27 @@ def test_arrays_of_different_batches():
         gradnorms.norms({"fc": layer})
 
 
+EMPTY = {
+    "linear": lambda n: gradnorms.Linear(np.ones((n, 2, 3, 4)), np.ones((n, 2, 3, 5))),
+    "group norm": lambda n: gradnorms.GroupNorm(np.ones((n, 4, 3)), np.ones((n, 4, 3)), 2),
+    "layer norm": lambda n: gradnorms.LayerNorm(np.ones((n, 2, 3, 4)), np.ones((n, 2, 3, 4))),
+    "embedding": lambda n: gradnorms.Embedding(np.ones((n, 2, 3), int), np.ones((n, 2, 3, 4)), 5),
+    "convolution": lambda n: gradnorms.Convolution(np.ones((n, 2, 3)), np.ones((n, 2, 5)), 3),
+}
+
+
+@pytest.mark.parametrize("kind", EMPTY)
+def test_a_batch_of_no_examples(kind):
+    """Batches that are drawn example by example are empty now and then."""
+    layer, one = EMPTY[kind](0), EMPTY[kind](1)
+    assert gradnorms.norms(layer).shape == (0,)
+    assert gradnorms.dot_products(layer).shape == (0, 0)
+    expected = gradnorms.clipped_sums(one, 1.0)
+    for name, found in gradnorms.clipped_sums(layer, 1.0).items():
+        assert found.shape == expected[name].shape
+        assert not found.any()
+
+
 def test_no_layers():
     with pytest.raises(ValueError, match="there are no layers"):
         gradnorms.norms({})
