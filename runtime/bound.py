@@ -9,20 +9,15 @@ from typing import Any
 import numpy as np
 
 from . import threads
-from .buffers import Kept
 from .entry import Call
-from .memory import available_memory
 from .step import Step
 
-__all__ = ["ZERO_AT", "Bound", "bind_steps", "check_room", "kept"]
+__all__ = ["ZERO_AT", "Bound", "bind_steps"]
 
 Array = np.ndarray[Any, Any]
 
 _FEW = 16
 """So few addresses are filled in faster by a loop than by NumPy."""
-
-kept = Kept("intermediates")
-"""Each thread's workspace of its last call."""
 
 _zero = np.zeros(1, "c16")
 """What is read where a statement sets elements to zero."""
@@ -112,19 +107,3 @@ def bind_steps(
         calls=tuple(calls),
         levels=tuple(levels),
     )
-
-
-_CHECK_FROM = 1 << 26
-"""Workspaces of so many bytes are compared with the memory that is there, which takes 0.1 ms."""
-
-
-def check_room(size: int) -> None:
-    """Raise MemoryError if there is no room for intermediates of so many bytes."""
-    if size < _CHECK_FROM:
-        return
-    there = available_memory()
-    if there is not None and size > there:
-        raise MemoryError(
-            f"the intermediates take {size:,} bytes, but {there:,} are available; memory_limit= "
-            "makes them take less"
-        )

@@ -18,6 +18,7 @@ from ..compiler.arguments import from_call
 from ..compiler.errors import EinsumError, EinsumTypeError
 from ..compiler.subscripts import Subscripts, parse
 from ..compiler.windows import Given, given_sizes
+from .declared import Declared
 from .dispatch import Dispatcher, prepare_all
 from .memory import parse_bytes
 from .operands import Array, as_arrays, choose_dtypes
@@ -27,8 +28,7 @@ from .signatures import Signature, parse_signature
 if TYPE_CHECKING:
     from .explain import Explanation
     from .manifest import Request
-    from .precompile import Precompiled
-    from .store import Store
+    from .precompile import Job
     from .traced import CompiledFunction
 
 __all__ = ["CompiledEinsum", "compile_einsum", "einsum"]
@@ -236,7 +236,7 @@ def compile_einsum(
     return lambda function: CompiledFunction(function, parsed, normalize_optimize(optimize))
 
 
-class CompiledEinsum(Dispatcher):
+class CompiledEinsum(Declared, Dispatcher):
     """One equation, callable on arrays; made by `compile_einsum`.
 
     Attributes:
@@ -313,26 +313,10 @@ class CompiledEinsum(Dispatcher):
         prepared = prepare_all(arrays, compute)
         return explain(expression, prepared, self.optimize, self.names, self.memory_limit)
 
-    def precompile(self, *, store: "Store | None" = None, jobs: int = 1) -> "list[Precompiled]":
-        """Compile every kernel that calls of the declared signatures need.
-
-        Args:
-            store: where the kernels go; by default where einsumc looks for them.
-            jobs: processes to compile in; see `runtime.precompile.precompile`.
-
-        Returns:
-            The kernels, whether they were compiled now or before.
-
-        Raises:
-            EinsumError: (a ValueError) no signatures were declared.
-            OSError: the store cannot be written.
-        """
-        from .precompile import build
+    def _jobs(self) -> "list[Job]":
         from .wanted import jobs_of
 
-        if not self.signatures:
-            raise EinsumError(f"{self!r} has no signatures that say what to compile it for")
-        return build(jobs_of(self.request()), store=store, jobs=jobs)
+        return jobs_of(self.request())
 
     def request(self) -> "Request":
         """What it was declared for, as an entry of a manifest is read."""

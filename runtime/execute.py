@@ -29,9 +29,8 @@ from ..compiler.relayout import relayout
 from ..compiler.schedule import Schedule
 from ..compiler.slices import TOTAL, Element, Sliced, arrange, fit, with_extents
 from ..compiler.subscripts import Expression
-from . import settings, threads
-from .bound import ZERO_AT, Bound, bind_steps, check_room
-from .bound import kept as _kept
+from . import settings, threads, workspaces
+from .bound import ZERO_AT, Bound, bind_steps
 from .buffers import Buffer
 from .entry import Work
 from .kernels import Kernel, KernelMissing, kernel
@@ -83,8 +82,7 @@ class Execution:
         if not placed.size:
             addresses.append(ZERO_AT)
             return self.bound[()].run(addresses)
-        check_room(placed.size)
-        buffer = _kept.take(placed.size)
+        buffer = workspaces.take(placed.size)
         addresses += [buffer.address + offset for offset in placed.offsets.values()]
         addresses.append(ZERO_AT)
         if self.sliced.slices:
@@ -93,7 +91,7 @@ class Execution:
         else:
             self.bound[()].run(addresses)
         # An exception leaves this out: then the memory is freed.
-        _kept.give_back(buffer)
+        workspaces.give_back(buffer)
         return None
 
     def _run_slices(self, addresses: Array, out: Array, buffer: Buffer) -> None:

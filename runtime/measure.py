@@ -33,7 +33,8 @@ def measured_seconds(step: Step, rounds: int = 5) -> float:
         KernelMissing: the kernel is in no store and compiling is forbidden.
         MemoryError: there is no room for the tensors.
     """
-    step = replace(step, kernel=kernel(step.choice.schedule, machine().target))
+    code = kernel(step.choice.schedule, machine().target)
+    step = replace(step, kernel=code, offsets=(0,) * len(step.offsets))
     places = (*step.choice.operands, len(step.geometry.strides) - 1)
     tensors: dict[str, list[int]] = {}
     for name, place in zip(step.operands, places, strict=True):

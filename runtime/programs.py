@@ -23,7 +23,8 @@ from ..compiler.relayout import relayout
 from ..compiler.schedule import Schedule
 from ..compiler.steps import Stepped, elements_of, steps, with_elements
 from ..compiler.workspace import Workspace, ordered
-from .bound import ZERO_AT, Bound, bind_steps, check_room, kept
+from . import workspaces
+from .bound import ZERO_AT, Bound, bind_steps
 from .buffers import Buffer
 from .entry import Work
 from .kernels import Kernel, kernel
@@ -62,8 +63,7 @@ class ProgramExecution:
         addresses = [array.__array_interface__["data"][0] for array in (*operands, *results)]
         size, buffer = self.workspace.size, None
         if size:
-            check_room(size)
-            buffer = kept.take(size)
+            buffer = workspaces.take(size)
             addresses += [buffer.address + offset for offset in self.workspace.offsets.values()]
         addresses.append(ZERO_AT)
         for stage in self.stages:
@@ -72,7 +72,7 @@ class ProgramExecution:
             else:
                 self._by_numpy(stage, operands, results, buffer)
         if buffer is not None:
-            kept.give_back(buffer)
+            workspaces.give_back(buffer)
 
     def _by_numpy(
         self,
@@ -178,8 +178,9 @@ def prepare_program(
         dtype = dtypes[statement.factors[0].tensor]
         maker = makers[_wide(dtype)]
         known[ZERO] = (), dtype
-        for box in boxes(statement, shapes, sizes):
-            made.append(maker.make(box.statement, box.extents, known))
+        whole = partial(maker.windows, shapes, known)
+        for box in boxes(statement, shapes, sizes, whole=whole):
+            made.append(maker.make(box.statement, box.extents, known, box.windows))
     bind(since)
     return ProgramExecution(program, stepped, tuple(made), dtypes, placed, tuple(stages))
 

@@ -22,8 +22,7 @@ import numpy as np
 
 from ..compiler.sources import sources
 from ..compiler.subscripts import Expression
-from . import kernels, settings, target, threads
-from .buffers import Kept
+from . import kernels, settings, target, threads, workspaces
 from .digests import sha256
 from .entry import Call, Work
 from .key import kernel_key
@@ -40,10 +39,16 @@ MOST = 64
 
 _FILES = (".", "choose", "passes", "rewrite", "simd")
 _RUNTIME = (
-    *("bind", "bound", "entry", "execute", "kernels", "load", "step", "stored_plan", "threads"),
+    "bind",
+    "bound",
+    "entry",
+    "execute",
+    "kernels",
+    "load",
+    "step",
+    "stored_plan",
+    "threads",
 )
-
-_workspaces = Kept("intermediates")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ class StoredPlan:
         addresses = [array.__array_interface__["data"][0] for array in (*operands, out)]
         buffer = None
         if work.workspace:
-            buffer = _workspaces.take(work.workspace)
+            buffer = workspaces.take(work.workspace)
             addresses.append(buffer.address)
         arguments = work.arguments.copy()
         for place, tensor, offset in work.fills:
@@ -69,7 +74,7 @@ class StoredPlan:
                 call.address, begin + call.begin, call.tiles, call.scratch_bytes, most=call.threads
             )
         if buffer is not None:
-            _workspaces.give_back(buffer)
+            workspaces.give_back(buffer)
 
     def work(self) -> Work:
         """The same for the native entry."""

@@ -18,6 +18,7 @@ import numpy as np
 from ..compiler.errors import EinsumError, EinsumTypeError
 from ..compiler.trace import Place, Symbol, Trace, filled, flattened, trace
 from . import settings
+from .declared import Declared
 from .dispatch import layout_of, out_layout
 from .function_plan import FunctionPlan, Made, make, prepared
 from .native_plans import NativePlans
@@ -30,9 +31,8 @@ if TYPE_CHECKING:
     from ..compiler.program import Program
     from .explain import Explanation
     from .manifest import FunctionRequest
-    from .precompile import Precompiled
+    from .precompile import Job
     from .programs import ProgramExecution
-    from .store import Store
 
 __all__ = ["CompiledFunction"]
 
@@ -62,7 +62,7 @@ class _Call:
         return [leaf for leaf in self.leaves if type(leaf) is float]
 
 
-class CompiledFunction(NativePlans):
+class CompiledFunction(Declared, NativePlans):
     """A function made of NumPy's operations, compiled; made by `compile_einsum`.
 
     Attributes:
@@ -304,26 +304,10 @@ class CompiledFunction(NativePlans):
 
         return explain_program(self._name, *self.planned(*args, **named))
 
-    def precompile(self, *, store: Store | None = None, jobs: int = 1) -> list[Precompiled]:
-        """Compile every kernel that calls of the declared signatures need.
+    def _jobs(self) -> list[Job]:
+        from .precompile import jobs_for_function
 
-        Args:
-            store: where the kernels go; by default where einsumc looks for them.
-            jobs: processes to compile in; see `runtime.precompile.precompile`.
-
-        Returns:
-            The kernels, whether they were compiled now or before.
-
-        Raises:
-            EinsumError: (a ValueError) no signatures were declared.
-            OSError: the store cannot be written.
-        """
-        from .precompile import build, jobs_for_function
-
-        if not self.signatures:
-            raise EinsumError(f"{self!r} has no signatures that say what to compile it for")
-        wanted = jobs_for_function(self, self.signatures)
-        return build(wanted, store=store, jobs=jobs)
+        return jobs_for_function(self, self.signatures)
 
     def request(self) -> FunctionRequest:
         """What it was declared for, as an entry of a manifest is read."""

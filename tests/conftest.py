@@ -17,8 +17,12 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))
 
+import sweeps
+
 
 def pytest_configure(config):
+    if config.option.markexpr.startswith("slow"):
+        sweeps.factor = 10
     os.fsync = lambda file: None
     if hasattr(config, "workerinput"):  # a worker of pytest-xdist: it inherits the rest
         return

@@ -26,7 +26,7 @@ from string import ascii_lowercase
 
 from ..access import Access
 from ..affine import Affine
-from ..formula import CONTRACTED, Apply, Constant
+from ..formula import CONTRACTED, Apply, Constant, replaced
 from ..program import Epilogue, Program, Statement
 from .common import without_unused
 
@@ -77,6 +77,7 @@ def inlined(program: Program, names: Collection[str], real: bool = False) -> Pro
     out[i,l] = sum_{j,k} a[i,j] * b[j,k] * c[k,l]
     """
     bodies: dict[str, Statement] = {}
+    not_negative: set[str] = set()  # of what was inlined, sums of squares
     extents = program.sizes
     statements = []
     for statement in program.statements:
@@ -87,10 +88,14 @@ def inlined(program: Program, names: Collection[str], real: bool = False) -> Pro
                 factors += _copy(bodies[factor.tensor], factor, taken, extents)
             else:
                 factors.append(factor)
-        squares = real and _is_of_squares(statement) and len(factors) > len(statement.factors)
+        known = [factor.tensor for factor in statement.factors]
+        squares = real and _is_of_squares(statement) and len(factors) > len(known)
+        squares = squares or (len(known) == 1 and known[0] in not_negative)
         statement = replace(statement, factors=tuple(factors))
-        if squares and statement.target.tensor not in names:
-            statement = replace(statement, epilogue=_NOT_NEGATIVE)
+        if squares and statement.epilogue is None and statement.target.tensor in names:
+            not_negative.add(statement.target.tensor)
+        elif squares:
+            statement = _guarded(statement)
         if statement.target.tensor in names:
             bodies[statement.target.tensor] = statement
         else:
@@ -99,7 +104,14 @@ def inlined(program: Program, names: Collection[str], real: bool = False) -> Pro
     return without_unused(program.with_statements(statements))
 
 
-_NOT_NEGATIVE = Epilogue(Apply("maximum", (CONTRACTED, Constant(0))))
+_NOT_NEGATIVE = Apply("maximum", (CONTRACTED, Constant(0)))
+
+
+def _guarded(statement: Statement) -> Statement:
+    """The statement with a sum of products that is not negative, whatever becomes of it."""
+    epilogue = statement.epilogue or Epilogue(CONTRACTED)
+    value = replaced(epilogue.value, lambda leaf: _NOT_NEGATIVE if leaf == CONTRACTED else leaf)
+    return replace(statement, epilogue=replace(epilogue, value=value))
 
 
 def _is_of_squares(statement: Statement) -> bool:

@@ -209,24 +209,39 @@ def _fill(e: Emitter, image: Pointer, width: int, values: Sequence[Any]) -> None
 def _write(e: Emitter, out: Pointer, width: int, values: Sequence[Any]) -> None:
     args_, frame_, stage_, pitch_, out_, step_, rows_, start_, stop_ = values
     b, d = e.builder, _Description(e, args_, frame_)
-    with for_range(b, rows_, intp=I64) as number:
-        begin = b.mul(number.index, step_)
-        held = b.gep(stage_, [b.sub(b.mul(number.index, pitch_), start_)])
 
-        def plane(digits: Sequence[Any], begin: Any = begin) -> tuple[Any, Any]:
-            inside = ir.Constant(ir.IntType(1), 1)
-            for digit, extent, step in zip(digits, d.extents, d.outs, strict=False):
-                inside = b.and_(inside, b.icmp_signed("<", digit, extent))
-                begin = b.add(begin, b.mul(digit, step))
-            return inside, begin
+    def plane(digits: Sequence[Any]) -> tuple[Any, Any]:
+        inside, begin = ir.Constant(ir.IntType(1), 1), e.integer(0)
+        for digit, extent, step in zip(digits, d.extents, d.outs, strict=False):
+            inside = b.and_(inside, b.icmp_signed("<", digit, extent))
+            begin = b.add(begin, b.mul(digit, step))
+        return inside, begin
 
+    @contextmanager
+    def pieces() -> Iterator[tuple[Any, ...]]:
+        """Where each row begins in scratch and in the output, and its first and last digits."""
         with _rows(e, d, start_, stop_, plane) as (inside, row, y, origin, x, stop):
             end = _most(b, _least(b, d.extents[-1], stop), x)
             inside = b.and_(inside, b.icmp_signed("<", y, d.extents[-2]))
-            end = b.select(inside, end, x)
-            into = b.gep(out_, [b.add(row, b.mul(y, d.outs[-2]))])
-            from_ = b.gep(held, [origin])
-            _scatter(e, out.element, from_, into, d.outs[-1], x, end, width)
+            into = b.add(row, b.mul(y, d.outs[-2]))
+            yield b.sub(origin, start_), into, x, b.select(inside, end, x)
+
+    apart = b.icmp_signed("!=", d.outs[-1], e.integer(1))
+    beside = b.and_(apart, b.icmp_signed("==", step_, e.integer(1)))
+    with b.if_else(beside) as (turned, straight):
+        with turned, pieces() as (origin, into, x, end), _steps(e, x, end, 1) as at:
+            # The output has its neighbours along what are rows in scratch.
+            from_ = b.gep(stage_, [b.add(origin, at)])
+            to = b.gep(out_, [b.add(into, b.mul(at, d.outs[-1]))])
+            with _steps(e, e.integer(0), rows_, 1) as number:
+                found = e.load(out.element, b.gep(from_, [b.mul(number, pitch_)]), 1, None)
+                e.store(out.element, b.gep(to, [number]), found, 1, None)
+        with straight, for_range(b, rows_, intp=I64) as number:
+            held = b.gep(stage_, [b.mul(number.index, pitch_)])
+            rows = b.gep(out_, [b.mul(number.index, step_)])
+            with pieces() as (origin, into, x, end):
+                from_, to = b.gep(held, [origin]), b.gep(rows, [into])
+                _scatter(e, out.element, from_, to, d.outs[-1], x, end, width)
 
 
 # --- pieces of rows -------------------------------------------------------------------------------

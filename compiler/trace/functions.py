@@ -16,7 +16,7 @@ from ..errors import EinsumError
 from ..subscripts import Subscripts
 from ..windows import Given
 from .graph import Diagonal, Index, Node, Size, Slice
-from .linear import dot, inner, outer, sliding_windows, tensordot, vdot
+from .linear import dot, inner, outer, pad, sliding_windows, tensordot, vdot
 from .location import TraceError, here
 from .number import Number, is_integer
 from .record import Recorder
@@ -465,6 +465,7 @@ _FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     np.count_nonzero: _count_nonzero,
     np.trace: _trace,
     np.lib.stride_tricks.sliding_window_view: sliding_windows,
+    np.pad: pad,
     np.where: _where,
     np.clip: _clip,
     np.transpose: _transpose,

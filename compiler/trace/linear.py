@@ -15,7 +15,17 @@ from .graph import Node
 from .location import TraceError, here
 from .record import Recorder
 
-__all__ = ["LINEAR", "dot", "einsum_of", "inner", "outer", "sliding_windows", "tensordot", "vdot"]
+__all__ = [
+    "LINEAR",
+    "dot",
+    "einsum_of",
+    "inner",
+    "outer",
+    "pad",
+    "sliding_windows",
+    "tensordot",
+    "vdot",
+]
 
 _LETTERS = "ijklmnpqrstuvwxyzabcdefghIJKLMNPQRSTUVWXYZABCDEFGH"
 
@@ -151,3 +161,30 @@ def sliding_windows(
     subscripts = compose([term], [*kept, *map(Affine.index, taps.values())])
     sizes = {name: int(extent) for name, extent in zip(taps.values(), extents, strict=True)}
     return recorder.contract(subscripts, [node], sizes=given_sizes(sizes))
+
+
+def pad(
+    recorder: Recorder,
+    array: Any,
+    pad_width: Any,
+    mode: str = "constant",
+    *,
+    constant_values: float = 0,
+) -> Node:
+    """`np.pad` with zeros: an array that is read outside of itself, where it is zero."""
+    node = recorder.node(array)
+    if mode != "constant" or constant_values != 0:
+        raise TraceError("np.pad is traced for zeros alone", here())
+    widths = np.broadcast_to(np.asarray(pad_width, int), (node.rank, 2)).tolist()
+    places = [Affine.index(f"y{n}") for n in range(node.rank)]
+    term = [sub.plus(-before) for sub, (before, _) in zip(places, widths, strict=True)]
+    for n, (before, after) in enumerate(widths):
+        if after and not before:  # a plain index would have the extent of its axis
+            term[n] = plus(term[n], Affine.index("o"))
+    extents = recorder.shape(node)
+    sizes = {f"y{n}": int(extents[n]) + sum(width) for n, width in enumerate(widths) if any(width)}
+    if not sizes:
+        return node
+    if any("o" in axis.names for axis in term):
+        sizes["o"] = 1
+    return recorder.contract(compose([term], places), [node], sizes=given_sizes(sizes))

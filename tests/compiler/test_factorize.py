@@ -16,11 +16,12 @@ from einsumc.compiler.machine import TARGETS, Machine
 from einsumc.compiler.program import Program, evaluate, from_expression, verify_program
 from einsumc.compiler.resolve import resolve
 from einsumc.compiler.subscripts import parse
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from opt_einsum.testing import rand_equation
 from strategies import Drawn, draw_equation
 from strategies import evaluate as reference
+from sweeps import examples
 
 MACHINE = Machine(TARGETS["x86-64-v3"])
 EAGER = Machine(TARGETS["x86-64-v3"], speeds=replace(MACHINE.speeds, call=1e-30))
@@ -74,7 +75,7 @@ NAMED = [
 ]
 
 
-@settings(max_examples=250, deadline=None)
+@examples(100)
 @given(st.data())
 def test_every_choice_gives_the_value_of_the_equation(data):
     equation = draw_equation(Drawn(data.draw), repeated_output=False)
@@ -94,7 +95,7 @@ def test_every_choice_gives_the_value_of_the_equation(data):
     np.testing.assert_array_equal(evaluate(result.program, named), reference(equation, arrays))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(30)
 @given(st.integers(0, 10**6), st.integers(3, 5))
 def test_networks_give_the_value_of_the_equation(seed, operands):
     text, shapes = rand_equation(operands, 3, 1, d_max=4, seed=seed)[:2]

@@ -9,9 +9,10 @@ from einsumc.compiler.formula import CONTRACTED, Apply, Constant, Read
 from einsumc.compiler.machine import Machine
 from einsumc.compiler.program import Epilogue, Program, Statement, Tensor, evaluate
 from einsumc.runtime.target import LEVELS, can_run
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from steps import V3, run_statement
+from sweeps import examples
 
 pytestmark = pytest.mark.skipif(
     not can_run(LEVELS["x86-64-v3"]), reason="the kernels are for x86-64-v3"
@@ -66,7 +67,7 @@ def values(rng, shape, element, stride):
     return found[(..., *(slice(None, None, stride) for _ in shape))]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(20)
 @given(st.data())
 def test_random_statements(data):
     draw = data.draw

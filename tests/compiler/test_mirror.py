@@ -7,8 +7,9 @@ from einsumc.compiler.choose import choose
 from einsumc.compiler.geometry import Geometry, canonical
 from einsumc.compiler.machine import TARGETS, Machine
 from einsumc.runtime.threads import get_num_threads, set_num_threads
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from sweeps import examples
 
 MACHINE = Machine(TARGETS["x86-64-v3"])
 
@@ -46,7 +47,7 @@ def test_what_is_not_symmetric_is_not(step):
     assert not is_mirrored(step)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(20)
 @given(
     st.sampled_from(["nti,nsi->nts", "nit,nis->tsn", "tni,sni->nst", "ti,si->ts"]),
     st.sampled_from(["f4", "f8", "f2", "i4"]),

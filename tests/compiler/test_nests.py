@@ -12,8 +12,9 @@ from einsumc.compiler.loopnest import Nest, Tiles
 from einsumc.compiler.machine import TARGETS, Machine
 from einsumc.compiler.pipeline import stages, stages_of
 from einsumc.runtime.bind import argument_values
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from sweeps import examples
 
 # Caches so small that a few elements already make several blocks.
 SMALL = Machine(TARGETS["x86-64-v3"], cores=2, l1_bytes=1 << 10, l2_bytes=1 << 12, partial_sum=3)
@@ -162,7 +163,7 @@ def test_mirrored_products_are_right_after_every_pass(extent, equation):
         np.testing.assert_array_equal(out, expected, err_msg=f"after {name}")
 
 
-@settings(max_examples=40, deadline=None)
+@examples(20)
 @given(st.data())
 def test_random_steps_are_right_after_every_pass(data):
     indices = "abcde"

@@ -20,10 +20,11 @@ from einsumc.compiler.program import (
 )
 from einsumc.compiler.resolve import resolve
 from einsumc.compiler.subscripts import parse
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from strategies import Drawn, draw_equation
 from strategies import evaluate as reference
+from sweeps import examples
 
 I, J, K = map(Affine.index, "ijk")
 
@@ -140,7 +141,7 @@ def test_a_factor_may_be_left_and_a_target_too():
 # --- what it means --------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
+@examples(100)
 @given(st.data())
 def test_evaluate_gives_what_numpy_gives(data):
     equation = draw_equation(Drawn(data.draw), repeated_output=False)

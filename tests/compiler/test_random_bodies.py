@@ -5,9 +5,10 @@ from math import prod
 import numpy as np
 from einsumc.compiler.program import evaluate_all, verify_program
 from einsumc.compiler.trace import Place, filled, trace, unfold
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from strategies import Drawn
+from sweeps import examples
 from traced_bodies import check
 
 _DTYPES = ("f4", "f8", "i4", "?", "c16")
@@ -103,7 +104,7 @@ def bodies(draw):
     return Body(steps or [(lambda x: x * 1, [0])]), operands
 
 
-@settings(max_examples=150, deadline=None)
+@examples(80)
 @given(bodies())
 def test_a_random_body_is_what_numpy_computes(drawn):
     body, operands = drawn

@@ -22,8 +22,9 @@ from einsumc.compiler.regions import ZERO, Box, NotBoxes, boxes, leaves
 from einsumc.compiler.resolve import resolve
 from einsumc.compiler.subscripts import parse, parse_axis
 from einsumc.compiler.windows import given_sizes
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from sweeps import examples
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -263,13 +264,13 @@ def programs(draw: st.DrawFn, *, affine_output: bool) -> Program:
     return from_expression(resolve(parse(text), shapes, given_sizes(asked)))
 
 
-@settings(max_examples=100, deadline=None)
+@examples(50)
 @given(programs(affine_output=False))
 def test_any_program(program):
     check(program)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(50)
 @given(programs(affine_output=True))
 def test_any_target(program):
     try:

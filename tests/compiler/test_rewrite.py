@@ -27,8 +27,9 @@ from einsumc.compiler.rewrite.renaming import is_symmetric, renamings
 from einsumc.compiler.shared import shared_paths
 from einsumc.compiler.subscripts import parse
 from einsumc.compiler.symmetry import gram_swap
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from sweeps import examples
 
 MACHINE = Machine(TARGETS["x86-64-v3"])
 EAGER = Machine(TARGETS["x86-64-v3"], speeds=replace(MACHINE.speeds, call=1e-30))
@@ -373,7 +374,7 @@ def repeated_operands(draw):
     return program_of(f"{','.join(terms)}->{output}", operands, **extents)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(100)
 @given(repeated_operands(), st.sampled_from([MACHINE, EAGER]))
 def test_every_candidate_has_the_value_of_the_equation(equation, machine):
     found = factorize(equation, True, machine, "f8")
@@ -381,7 +382,7 @@ def test_every_candidate_has_the_value_of_the_equation(equation, machine):
         same_value(equation, candidate)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(70)
 @given(repeated_operands())
 def test_computing_once_never_costs_more(equation):
     for path in shared_paths(equation.statements[0], equation.sizes, "f8", EAGER):
@@ -393,7 +394,7 @@ def test_computing_once_never_costs_more(equation):
         assert len(once_more) == len(once.statements)  # each is equal to itself
 
 
-@settings(max_examples=200, deadline=None)
+@examples(70)
 @given(st.data())
 def test_inlining_and_splitting_again_keep_the_value(data):
     equation = data.draw(repeated_operands())

@@ -10,9 +10,10 @@ from einsumc.compiler.program import Program, evaluate, from_expression, verify_
 from einsumc.compiler.resolve import resolve
 from einsumc.compiler.rewrite import simplify
 from einsumc.compiler.subscripts import parse
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from strategies import Drawn, draw_equation
+from sweeps import examples
 
 MACHINE = Machine(TARGETS["x86-64-v3"])
 EAGER = Machine(TARGETS["x86-64-v3"], speeds=replace(MACHINE.speeds, call=1e-30))
@@ -50,7 +51,7 @@ def test_nothing_is_summed_first_that_costs_more_to_start_than_it_saves():
     assert simplify(program, MACHINE, "f4") == program
 
 
-@settings(max_examples=100, deadline=None)
+@examples(60)
 @given(st.data(), st.sampled_from([MACHINE, EAGER]))
 def test_the_values_stay_and_the_cost_does_not_rise(data, machine):
     equation = draw_equation(Drawn(data.draw), repeated_output=False)

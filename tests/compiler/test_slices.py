@@ -9,9 +9,10 @@ from einsumc.compiler.program import Program, evaluate, from_expression, verify_
 from einsumc.compiler.resolve import resolve
 from einsumc.compiler.slices import Element, Sliced, arrange, fit
 from einsumc.compiler.subscripts import parse
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from strategies import Drawn, draw_equation
+from sweeps import examples
 
 MACHINE = Machine(TARGETS["x86-64-v3"])
 EIGHT = Element("f8", "f8")
@@ -59,7 +60,7 @@ def in_pieces(sliced: Sliced, whole: Program, arrays: dict[str, np.ndarray]) -> 
     return out
 
 
-@settings(max_examples=150, deadline=None)
+@examples(60)
 @given(st.data())
 def test_pieces_add_up_to_the_whole(data):
     equation = draw_equation(Drawn(data.draw), repeated_output=False)

@@ -9,8 +9,9 @@ from einsumc.compiler.affine import Affine
 from einsumc.compiler.errors import EinsumError
 from einsumc.compiler.resolve import resolve
 from einsumc.compiler.subscripts import Expression, Subscripts, parse
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from sweeps import examples
 
 Shapes = list[tuple[int, ...]]
 
@@ -108,7 +109,7 @@ def equations(draw: st.DrawFn) -> tuple[str, Shapes]:
 
 
 @given(equations())
-@settings(max_examples=600, deadline=None)
+@examples(250)
 def test_equations_agree_with_numpy(case: tuple[str, Shapes]) -> None:
     agrees_with_numpy(*case)
 
@@ -119,7 +120,7 @@ def test_equations_agree_with_numpy(case: tuple[str, Shapes]) -> None:
 )
 @example("- >", [()])
 @example(". ..", [(2, 1)])
-@settings(max_examples=600, deadline=None)
+@examples(250)
 def test_any_text_agrees_with_numpy(text: str, shapes: Shapes) -> None:
     if text.isascii():
         agrees_with_numpy(text, shapes)
@@ -283,7 +284,7 @@ def test_with_an_ellipsis_numpy_decides_where_both_readings_fit() -> None:
 
 
 @given(equations())
-@settings(max_examples=200, deadline=None)
+@examples(100)
 def test_names_mean_what_letters_do(case: tuple[str, Shapes]) -> None:
     """Each letter written as a name, beside a spaced term to say so."""
     text, shapes = "xy," + case[0].replace(" ", ""), [(2, 3), *case[1]]

@@ -5,8 +5,9 @@ from itertools import permutations, product
 import pytest
 from einsumc.compiler.program import Access, Statement
 from einsumc.compiler.workspace import ALIGNMENT, depth_first, most_alive, workspace
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from sweeps import examples
 
 
 def step(target: str, *factors: str) -> Statement:
@@ -51,7 +52,7 @@ def run(steps, offsets, sizes, levels=None, rounds=1):
                     assert all(owner[byte] == factor for byte in place)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(100)
 @given(trees())
 def test_nothing_is_overwritten_before_it_is_read(tree):
     steps, sizes = tree
@@ -64,7 +65,7 @@ def test_nothing_is_overwritten_before_it_is_read(tree):
     assert least <= found.size <= 2 * least
 
 
-@settings(max_examples=200, deadline=None)
+@examples(100)
 @given(trees(), st.data())
 def test_what_outer_loops_leave_outlasts_the_inner_ones(tree, data):
     steps, sizes = tree
@@ -110,7 +111,7 @@ def peak(steps, sizes):
     return most_alive(steps, sizes)[0]
 
 
-@settings(max_examples=100, deadline=None)
+@examples(60)
 @given(trees(most=6))
 def test_depth_first_is_the_best_of_its_kind(tree):
     """Compared with all orders of the steps in which each branch is finished once begun."""

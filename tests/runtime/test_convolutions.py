@@ -10,6 +10,7 @@ from einsumc.compiler.program import evaluate, from_expression
 from einsumc.compiler.resolve import resolve
 from einsumc.compiler.subscripts import parse
 from einsumc.compiler.windows import given_sizes
+from einsumc.runtime.step import Step
 
 
 def reference(text, *operands, sizes=None):
@@ -240,3 +241,19 @@ def test_an_axis_that_is_read_with_gaps_is_cut_to_what_is_read():
 )
 def test_products_around_windows(text, shapes):
     check(text, *shapes)
+
+
+def test_parts_are_measured_where_their_memory_begins(monkeypatch):
+    """A part of a tensor begins somewhere in it; what is measured has no more than that part."""
+    offsets = []
+    run = Step.run
+
+    def watched(step, arrays):
+        offsets.append(step.offsets)
+        run(step, arrays)
+
+    plan = compile_einsum(CONVOLUTION).explain(np.ones((2, 3, 7, 9)), np.ones((4, 3, 3, 3)))
+    monkeypatch.setattr(Step, "run", watched)
+    plan.measure(rounds=1)
+    assert offsets
+    assert not any(map(any, offsets))

@@ -173,3 +173,50 @@ def test_windows_along_one_axis():
         compile_einsum(lambda x: sliding_window_view(x, (3, 2), axis=(0, 0)))(integers(9))
     with pytest.raises(EinsumError, match="do not fit the array's axes"):
         compile_einsum(lambda x: sliding_window_view(x, (3, 2)))(integers(9))
+
+
+# --- a layer in NumPy -----------------------------------------------------------------------------
+
+
+def numpy_layer(images, weight, errors):
+    """A convolution layer as it is written in NumPy: its result and both of its gradients."""
+    windows = sliding_window_view(np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1))), (3, 3), (2, 3))
+    windows = windows.transpose(0, 1, 4, 5, 2, 3)  # the taps, then the positions
+    around = sliding_window_view(np.pad(errors, ((0, 0), (0, 0), (1, 1), (1, 1))), (3, 3), (2, 3))
+    return {
+        "forward": np.maximum(np.einsum("nijkde,oijk->node", windows, weight), 0),
+        "weight": np.einsum("nijkde,node->oijk", windows, errors),
+        "images": np.einsum("nodejk,oijk->nide", around, weight[:, :, ::-1, ::-1]),
+    }
+
+
+def test_a_layer_written_in_numpy():
+    layer = compile_einsum(numpy_layer)
+    for seed, extents in enumerate([(7, 8), (5, 5), (1, 3)]):
+        operands = (
+            integers(2, 3, *extents),
+            integers(4, 3, 3, 3, seed=seed),
+            integers(2, 4, *extents),
+        )
+        found, expected = layer(*operands), numpy_layer(*operands)
+        assert found.keys() == expected.keys()
+        for name, each in expected.items():
+            np.testing.assert_array_equal(found[name], each, err_msg=name)
+    # The images' gradient is what the images have to do with the result.
+    moved = integers(2, 3, 1, 3, seed=9)
+    linear = np.einsum("nijkde,oijk->node", _windows(moved), operands[1])
+    assert np.sum(linear * operands[2]) == np.sum(moved * found["images"])
+
+
+def _windows(images):
+    padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    return sliding_window_view(padded, (3, 3), (2, 3)).transpose(0, 1, 4, 5, 2, 3)
+
+
+def test_padding_with_zeros():
+    check(lambda x: np.pad(x, 2) * 3, integers(2, 3))
+    check(lambda x: np.pad(np.exp(x), ((0, 1), (2, 0))), integers(2, 3))
+    check(lambda x: np.pad(x, 0), integers(2, 3))
+    check(lambda x: np.pad(x[1:], ((1, 1), (0, 0))), integers(3, 1))
+    with pytest.raises(EinsumError, match="zeros alone"):
+        compile_einsum(lambda x: np.pad(x, 1, mode="edge"))(integers(3))

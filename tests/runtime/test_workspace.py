@@ -11,7 +11,7 @@ import time
 import einsumc
 import numpy as np
 import pytest
-from einsumc.runtime import execute
+from einsumc.runtime import workspaces
 from einsumc.runtime.buffers import KEEP_BYTES, Kept
 from einsumc.runtime.decorator import compile_einsum
 
@@ -40,7 +40,7 @@ def test_intermediates_share_memory():
 def test_the_result_is_not_in_the_workspace():
     operands = matrices(1)
     results = [chain(*operands) for _ in range(4)]
-    kept = execute._kept.buffer
+    kept = workspaces.kept.buffer
     assert kept.size >= chain.explain(*operands).peak_memory
     for result in results:
         begin = result.ctypes.data
@@ -56,7 +56,7 @@ def test_what_lies_in_the_workspace_does_not_matter():
     operands = matrices(3)
     first = chain(*operands)
     for byte in (0xFF, 0x7F):
-        kept = execute._kept.buffer
+        kept = workspaces.kept.buffer
         ctypes.memset(kept.address, byte, kept.size)
         np.testing.assert_array_equal(chain(*operands), first)
 
@@ -138,7 +138,7 @@ def test_later_calls_do_not_fault_pages_in_anew():
 
 
 def test_too_large_a_workspace_is_a_memory_error(monkeypatch):
-    monkeypatch.setattr(execute, "available_memory", lambda: 100 << 20)
+    monkeypatch.setattr(workspaces, "available_memory", lambda: 100 << 20)
     n = 4096
     operands = [rng.random((n, 2)), rng.random((2, n)), rng.random((n, 2))]
     compiled = compile_einsum("ij,jk,kl->il", optimize=[(0, 1), (0, 1)])
