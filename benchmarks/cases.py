@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import opt_einsum
 from layers import LAYERS
+from norm_layers import NORM_LAYERS
 
 __all__ = [
     "GENERATED",
@@ -641,9 +642,38 @@ SUITES = tuple(_READERS)
 GENERATED: dict[str, tuple[str, ...]] = {
     "products": ("nn",),
     "transposed_products": ("nt", "tn", "tt"),
+    "norms": ("norm_cases",),
+    "other_norms": ("norm_layers",),
     "conv_layers": (),
 }
-"""Suites that need no file, with their forms; `load` takes these names too."""
+"""Suites that need no file, with their forms or where they are from; `load` takes them too."""
+
+
+def _norms_of(files: tuple[str, ...], dtype: str | None) -> Iterator[Case]:
+    """Norms without convolutions: those of files, or those of `norm_layers`."""
+    for file in files:
+        if file != "norm_layers":
+            yield from (case for case in load(file, dtype) if case.kind == "norm")
+            continue
+        for layer in NORM_LAYERS:
+            terms = Expression.parse(layer.equation).inputs
+            names = tuple(layer.operands)
+            yield Case(
+                name=layer.name,
+                suite="other_norms",
+                kind="norm",
+                equation=layer.equation,
+                operands=names,
+                shapes=tuple(tuple(a.span(layer.extents) for a in term) for term in terms),
+                extents=layer.extents,
+                dtype=dtype or "float32",
+                source="layers of the same kinds",
+                arrays={"1": (layer.extents["t"],)} if "1" in str(layer.programs) else None,
+                programs=tuple(
+                    Program(name, tuple((r, e, tuple(o)) for r, e, o in steps))
+                    for name, steps in layer.programs.items()
+                ),
+            )
 
 
 def load(suite: str, dtype: str | None = None) -> list[Case]:
@@ -653,6 +683,8 @@ def load(suite: str, dtype: str | None = None) -> list[Case]:
         suite: one of `SUITES` or `GENERATED`.
         dtype: "float32" or "float64" for all of them; by default what each was reported with.
     """
+    if suite in ("norms", "other_norms"):
+        return list(_norms_of(GENERATED[suite], dtype))
     if suite in GENERATED:
         make = _products if GENERATED[suite] else _layers
         return list(make(suite, GENERATED[suite], dtype))

@@ -37,6 +37,10 @@ def _cases(suite: str, *options: str, peers: str = "") -> tuple[str, ...]:
     return ("run.py", "--cases", suite, *options, *chosen)
 
 
+def _norms(suite: str, peers: str) -> tuple[str, ...]:
+    return _cases(suite, "--max-gflop", "60", "--max-mib", "1024", peers=peers)
+
+
 GROUPS = {
     group.name: group
     for group in (
@@ -87,6 +91,30 @@ GROUPS = {
             "geomean 1.2",
             _cases("einsum_instances"),
             geomean=1.2,
+        ),
+        Group(
+            "norms",
+            "norms of gradients, f4, against the fastest program in numpy or torch",
+            "geomean 1.5, none below 0.95",
+            _norms("norms", "numpy_expert,torch_expert,torch_einsum"),
+            against=("numpy_expert", "torch_expert"),
+            geomean=1.5,
+            least=0.95,
+        ),
+        Group(
+            "other-norms",
+            "norms of gradients of other layers",
+            "",
+            _norms("other_norms", "numpy_expert,torch_expert,torch_einsum"),
+            against=("numpy_expert", "torch_expert"),
+        ),
+        Group(
+            "norms-one-shot",
+            "the same norms against `torch.einsum` of the equation",
+            "geomean 5",
+            _norms("norms", "torch_einsum"),
+            against=("torch_einsum",),
+            geomean=5.0,
         ),
         Group(
             "threads",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from cases import Access, Case, Expression, Path_, Program
 
-__all__ = ["PEERS", "Peer", "Unsupported", "available", "limit_threads"]
+__all__ = ["PEERS", "SPECIAL", "Peer", "Unsupported", "available", "limit_threads"]
 
 TOO_MANY_FLOPS = 50  # times those of the path that the others are given
 
@@ -415,6 +415,46 @@ class Torch(Peer):
         return lambda *operands: einsum(equation, *operands)
 
 
+class TorchEinsum(Torch):
+    """torch.einsum of the equation as it stands, and nothing else."""
+
+    name, runs_programs = "torch_einsum", False
+
+
+class Expert(Peer):
+    """The competing programs of a case as an expert writes them: see `experts`."""
+
+    def variants(
+        self, case: Case, arrays: Mapping[str, np.ndarray], programs: Sequence[Program]
+    ) -> Iterator[tuple[str, Callable[[], Array]]]:
+        """Every program, each step by the fastest call."""
+        import experts
+
+        if not programs or not case.expression.is_plain:
+            raise Unsupported("no programs of plain einsums")
+        names = set().union(case.operands, *(program.reads for program in programs))
+        placed = {name: self.put(arrays[name]) for name in names}
+        calls = getattr(experts, f"{self.module}_calls")(self.library)
+        for label, call in experts.variants(calls, programs, placed):
+            yield label, partial(self.finished, call)
+
+    def finished(self, call: Callable[[], Array]) -> Array:
+        """A call's result, contiguous."""
+        return self.finish(call())
+
+
+class NumpyExpert(Expert, Numpy):
+    """numpy by hand."""
+
+    name = "numpy_expert"
+
+
+class TorchExpert(Expert, Torch):
+    """torch by hand."""
+
+    name = "torch_expert"
+
+
 class Jax(Peer):
     """jnp.einsum under jit on the CPU, the whole program in one compilation."""
 
@@ -552,9 +592,15 @@ class Einsumc(Peer):
 
 PEERS: dict[str, type[Peer]] = {
     peer.name: peer
-    for peer in (Einsumc, Numpy, Blas, OptEinsum, Torch, Jax, Cotengra, Tblis, Sesum)
+    for peer in (
+        *(Einsumc, Numpy, NumpyExpert, Blas, OptEinsum),
+        *(Torch, TorchEinsum, TorchExpert, Jax, Cotengra, Tblis, Sesum),
+    )
 }
 """Every contender by name, in the order in which they take their turns."""
+
+SPECIAL = ("blas", "numpy_expert", "torch_expert", "torch_einsum")
+"""Those that compute some kinds of cases only, or that others cover."""
 
 
 def available(names: Sequence[str], threads: int) -> tuple[dict[str, Peer], dict[str, str]]:

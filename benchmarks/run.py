@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from options import case_parser
-from peers import PEERS, Peer, Unsupported, available, limit_threads
+from peers import PEERS, SPECIAL, Peer, Unsupported, available, limit_threads
 from torch_convolutions import TorchConvolutions
 
 if TYPE_CHECKING:  # numpy, and what imports it, has to wait for limit_threads
@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # numpy, and what imports it, has to wait for limit_threads
     from roofline import Roofline
 
 OURS = "einsumc"
-USUAL = [name for name in PEERS if name != "blas"]  # who computes every kind of case
+USUAL = [name for name in PEERS if name not in SPECIAL]  # who computes every kind of case
 PEERS[TorchConvolutions.name] = TorchConvolutions
 HOPELESS = 8.0  # a variant that took so many times longer than the best gets no more turns
 SHORTEST_SAMPLE = 1e-3  # seconds; shorter calls are repeated until a sample lasts so long
@@ -135,8 +135,9 @@ def worthwhile(case: Case, max_bytes: float) -> list[Program]:
 
     item = np.dtype(case.dtype).itemsize
     costs = [(*case.program_cost(program), program) for program in case.programs]
-    fit = [each for each in costs if each[1] * item <= max_bytes and each[0] <= 4 * case.cost.flops]
-    fit.sort(key=lambda each: each[0])
+    costs.sort(key=lambda each: each[0])
+    most = 4 * max(case.cost.flops, costs[0][0] if costs else 0)
+    fit = [each for each in costs if each[1] * item <= max_bytes and each[0] <= most]
     return [program for _, _, program in fit[:2]]
 
 

@@ -1,9 +1,11 @@
 """Where a statement reads or writes a tensor."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from .affine import Affine
+from .records import dataclass, field
 
 __all__ = ["Access"]
 
@@ -37,7 +39,7 @@ class Access:
         distinct = len(self.names) == len(self.subscripts)
         return distinct and all(axis.is_index for axis in self.subscripts)
 
-    def replaced(self, values: Mapping[str, Affine]) -> "Access":
+    def replaced(self, values: Mapping[str, Affine]) -> Access:
         """The same with other expressions in place of some indices.
 
         >>> i, j, k = map(Affine.index, "ijk")

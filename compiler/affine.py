@@ -1,7 +1,10 @@
 """Integer-affine expressions of index names: what one axis of a tensor is read at."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from .records import dataclass, field
 
 __all__ = ["Affine"]
 
@@ -36,7 +39,7 @@ class Affine:
         object.__setattr__(self, "names", tuple([name for name, _ in terms]))
 
     @classmethod
-    def index(cls, name: str) -> "Affine":
+    def index(cls, name: str) -> Affine:
         """The plain index `name`.
 
         >>> Affine.index("i")
@@ -61,7 +64,7 @@ class Affine:
         """
         return self.constant + sum(c * values[name] for name, c in self.terms)
 
-    def plus(self, constant: int) -> "Affine":
+    def plus(self, constant: int) -> Affine:
         """The same with a number added.
 
         >>> print(Affine.index("y").plus(-1))
@@ -69,7 +72,7 @@ class Affine:
         """
         return Affine(self.terms, self.constant + constant)
 
-    def replaced(self, values: Mapping[str, "Affine"]) -> "Affine":
+    def replaced(self, values: Mapping[str, Affine]) -> Affine:
         """The same with other expressions in place of some indices.
 
         >>> print(Affine((("y", 2), ("k", 1)), -1).replaced({"y": Affine((("y", 1),), 3)}))

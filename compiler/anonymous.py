@@ -7,7 +7,6 @@ schedule takes longer than most of them take to run.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from .choose import Choice, choose
@@ -15,6 +14,7 @@ from .finish import Finish
 from .frames import Windows
 from .geometry import Geometry, canonical
 from .machine import Machine
+from .records import dataclass, replace
 from .split import in_lines
 
 __all__ = ["Form", "form_of"]

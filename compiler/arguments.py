@@ -1,5 +1,7 @@
 """From the arguments of a call, in any form of NumPy, opt_einsum or torch, to subscripts."""
 
+from __future__ import annotations
+
 import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -8,7 +10,7 @@ from .affine import Affine
 from .errors import EinsumError, EinsumTypeError, Span
 from .subscripts import Subscripts, checked, compose, parse
 
-__all__ = ["from_call", "from_interleaved"]
+__all__ = ["from_call", "from_interleaved", "symbol"]
 
 
 def from_call(args: Sequence[Any]) -> tuple[Subscripts, tuple[Any, ...]]:
@@ -92,11 +94,11 @@ def _label_names(lists: Sequence[Sequence[Any]], operands: int) -> dict[Any, str
             labels.add(label)
     labels.discard(...)
     if all(_is_integer(label) for label in labels):
-        return {label: _symbol(label) for label in labels}
+        return {label: symbol(label) for label in labels}
     if all(isinstance(label, str) and label.isidentifier() for label in labels):
         return {label: label for label in labels}
     try:
-        return {label: _symbol(place) for place, label in enumerate(sorted(labels))}
+        return {label: symbol(place) for place, label in enumerate(sorted(labels))}
     except TypeError:
         kinds = " and ".join(sorted({type(label).__name__ for label in labels}))
         raise EinsumTypeError(f"the indices cannot be sorted: they are of types {kinds}") from None
@@ -110,7 +112,7 @@ def _is_integer(label: Any) -> bool:
     return True
 
 
-def _symbol(number: int) -> str:
+def symbol(number: int) -> str:
     """The letters in ASCII order, as NumPy numbers them, then opt_einsum's symbols."""
     if number < 52:
         return chr(number + (65 if number < 26 else 71))

@@ -19,15 +19,17 @@ share what all cores have together.
 What it knows of layouts are the axes as a statement lists them: tensors count as C-ordered.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from math import ceil, prod
 
 from .choose.packed import THIN, register_tile
 from .formula import Apply, Value
 from .machine import Levels, Machine
 from .program import Access, Program, Statement, bounds
+from .records import dataclass
 from .schedule import vector_lanes
 from .symmetry import gram_swap
 
@@ -74,7 +76,7 @@ class Cost:
     seconds: float = 0.0
     least: float = 0.0
 
-    def __add__(self, other: "Cost") -> "Cost":
+    def __add__(self, other: Cost) -> Cost:
         return Cost(
             self.flops + other.flops,
             self.bytes + other.bytes,
@@ -124,7 +126,7 @@ def statement_cost(
     least = max(min(flops, _MOST) / (speeds.flops.of(element) * threads), reading + writing)
     groups = _groups(form)
     if groups is not None and _is_packed(groups, element, machine):
-        busy = _packed(groups, element, machine, _is_mirrored(statement, groups, element, machine))
+        busy = _packed(groups, element, machine, _is_mirrored(statement, groups, element))
         if statement.epilogue is not None:
             busy += _long_panels(groups, element, machine)
         gathered = sum(n for f, n in zip(form.factors, read, strict=False) if _is_gathered(f, form))
@@ -220,8 +222,6 @@ def _groups(form: _Form) -> _Groups | None:
     if form.count != 2:
         return None
     left, right = form.names[0], form.names[-1]
-    if any((name in left) == (name in right) for name in form.over):
-        return None
     if any(name in left and name not in right for name in form.target_last):
         left, right = right, left
     volumes = {"b": 1, "m": 1, "n": 1}
@@ -239,12 +239,12 @@ def _is_packed(groups: _Groups, element: str, machine: Machine) -> bool:
     return long and m * n * k >= machine.worth_packing
 
 
-def _is_mirrored(statement: Statement, groups: _Groups, element: str, machine: Machine) -> bool:
+def _is_mirrored(statement: Statement, groups: _Groups, element: str) -> bool:
     """Whether only half of the tiles are computed: see :mod:`.passes.mirror`."""
     swap = gram_swap(statement)
-    alike = swap is not None and statement.epilogue is None and len(swap) == 1
-    alike = alike and groups.m == groups.n
-    return alike and groups.k <= machine.partial_sum and element[0] != "c"
+    alike = swap is not None and len(swap) == 1 and groups.m == groups.n
+    alike = alike and (statement.epilogue is None or statement.epilogue.symmetric)
+    return alike and element[0] != "c"
 
 
 def _packed(groups: _Groups, element: str, machine: Machine, mirrored: bool = False) -> float:

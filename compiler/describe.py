@@ -1,16 +1,32 @@
-"""Schedules as text and back: what a kernel's key is made from, and what its file says of it."""
+"""What a kernel's key is made from: its schedule as text, and the version of the generator."""
 
 from __future__ import annotations
 
 import ast
-from dataclasses import fields, is_dataclass
 from typing import Any
 
 from . import formula, loopnest
 from . import schedule as schedules
+from .records import fields, is_dataclass
 from .schedule import Schedule
+from .sources import sources
 
-__all__ = ["describe", "read"]
+__all__ = ["describe", "generator", "read"]
+
+_FILES = (
+    *("affine", "build", "describe", "emit", "express", "finish", "formula", "frames", "image"),
+    *("loopnest", "lower", "machine", "pipeline", "records", "schedule", "passes", "simd"),
+    "tile_source",
+)
+
+
+def generator() -> str:
+    """The version of everything between a schedule and its machine code. Part of every key.
+
+    It is a digest of the sources that do the work, so no change to them can be forgotten, and two
+    einsumc versions share kernels exactly where they would make the same ones.
+    """
+    return sources(_FILES)
 
 
 def describe(schedule: Schedule) -> str:

@@ -12,7 +12,6 @@ What an exported function is called with, and what it answers, is in the header 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 
 from .choose import Choice, block_sizes
@@ -20,6 +19,7 @@ from .geometry import Geometry
 from .machine import Machine
 from .pipeline import Signature, signature
 from .program import Access, Program, Statement
+from .records import dataclass
 from .workspace import ALIGNMENT
 
 __all__ = ["ExportedKernel", "Layout", "driver", "wanted_kernels"]

@@ -9,7 +9,6 @@ tile is the business of :mod:`.tile_source`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from .affine import Affine
 from .loopnest import (
@@ -28,6 +27,7 @@ from .loopnest import (
     scratch_buffers,
     walk,
 )
+from .records import dataclass
 from .schedule import Schedule, vector_lanes
 from .tile_source import Axis, TileSource, moved_to, tile_of
 

@@ -8,7 +8,8 @@ Operands and axes are counted from 0, as NumPy does. The types are those NumPy r
 `EinsumError` is a ValueError, `EinsumTypeError` a TypeError.
 """
 
-import unicodedata
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 __all__ = [
@@ -121,6 +122,8 @@ def _diagram(text: str, span: Span) -> str:
 
 def _columns(text: str) -> int:
     """How many terminal columns a text takes."""
+    import unicodedata  # here, since only errors need it
+
     return sum(
         0
         if unicodedata.category(char) in ("Mn", "Me", "Cf")

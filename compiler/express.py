@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from .finish import element_name, is_simple, sample
 from .formula import Apply, Constant, Input, Parameter, Value
+from .records import dataclass, field
 
 __all__ = ["Expression"]
 

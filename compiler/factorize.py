@@ -13,8 +13,9 @@ program of several statements, intermediates that are products may be inlined
 keeping them competes with that.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from typing import Any
 
@@ -22,8 +23,9 @@ from .affine import Affine
 from .cost import Cost, program_cost
 from .follow import follow
 from .machine import Machine
-from .paths import MOST_FACTORS, SHARED, SMALL, Path, exact_path, propose, propose_small
+from .paths import MOST_FACTORS, SEARCHED, SMALL, Path, exact_path, propose, propose_small
 from .program import Program, Statement
+from .records import dataclass, field, replace
 from .rewrite import compute_once, finish, simplify
 from .rewrite.describe import describe
 from .rewrite.distribute import distributed
@@ -97,7 +99,7 @@ def factorize(
     t0[j,l] = sum_k b[j,k] * c[k,l]
     out[i,l] = sum_j a[i,j] * t0[j,l]
     >>> [name for name, _ in chain.candidates], chain.chosen
-    (['unsplit', 'left to right', 'opt_einsum greedy', 'opt_einsum auto'], 'opt_einsum auto')
+    (['unsplit', 'searched', 'searched 2', 'searched 3', 'left to right'], 'searched')
     """
     if len(program.statements) > 1:
         return _whole(program, optimize, machine, element, largest)
@@ -124,8 +126,8 @@ def factorize(
             made[path] = split, program_cost(split, element, machine)
         if exact is None and repeats and len(path) > 1:
             kind = describe(made[path][0])
-            name = _unused(kind, candidates) if name == SHARED else f"{name} ({kind})"
-        candidates[name] = made[path]
+            name = kind if name == SEARCHED else f"{name} ({kind})"
+        candidates[_unused(name, candidates)] = made[path]
     return _chosen(candidates)
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache, reduce
 from typing import Any
 
@@ -33,6 +32,7 @@ from .formula import (
     replaced,
 )
 from .program import Statement
+from .records import dataclass
 
 __all__ = [
     "Finish",

@@ -11,15 +11,17 @@ A path is a list of contractions, each the positions of the factors that it take
 those that are left; its result goes to the end of that list.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from math import prod
 
 from .affine import Affine
 from .errors import EinsumError
 from .paths import Path
 from .program import Access, Program, Statement
+from .records import dataclass, replace
 
 __all__ = ["follow"]
 

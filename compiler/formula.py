@@ -10,12 +10,12 @@ kernel is made, nothing has a name: a formula's leaves are `Input` and `Paramete
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .access import Access
+from .records import dataclass
 
 __all__ = [
     "CONTRACTED",

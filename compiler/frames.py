@@ -22,9 +22,10 @@ paddings: they are told by a description in their arguments (:class:`Layout`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
+
+from .records import dataclass, replace
 
 if TYPE_CHECKING:
     from .access import Access

@@ -21,11 +21,11 @@ products come first and the sums then:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from .access import Access
 from .affine import Affine
 from .program import Statement, bounds
+from .records import dataclass
 
 __all__ = ["Cut", "cut"]
 

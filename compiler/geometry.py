@@ -8,10 +8,10 @@ loop), and names are gone. What is left decides the schedule, and with it the ke
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 
 from .finish import Finish
 from .frames import Windows
+from .records import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,8 @@ class Geometry:
     epilogue reads; ``strides[t][i]`` is tensor t's
     stride along index i in elements, and the tensor does not depend on the index where it has no
     entry. An affine access needs nothing more: its address is linear in the indices.
-    ``twins``: the first two operands are one tensor, read at two places.
+    ``twins``: the first two operands are one tensor, read at two places, and to exchange these
+    changes nothing of what the epilogue reads.
     ``windows``: those of a step that reads beyond the ends of an operand; its indices stay as they
     are.
     ``merged[i]`` are the indices that ``i`` stands for, outermost first, where it is not one alone.

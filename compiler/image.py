@@ -17,8 +17,9 @@ chapters 4 and 5.
 """
 
 import struct
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from .records import dataclass
 
 __all__ = ["IMPORTS", "PAGE", "Image", "ImageError", "link"]
 

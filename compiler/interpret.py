@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial, reduce
 from math import prod
 from operator import mul
@@ -33,6 +32,7 @@ from .loopnest import (
     Tiles,
     Write,
 )
+from .records import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -236,6 +236,7 @@ class _Machine:
         ]
         write, before = self.write(statement.target), self.read(statement.target)
         formula, add = statement.formula, statement.add
+        right = None if statement.half is None else self.position(statement.half)
         loops = add.split(" + ") if isinstance(add, str) else []
 
         def run() -> None:
@@ -244,6 +245,9 @@ class _Machine:
                 value = finished(formula, values, self.binding.numbers)
             else:
                 value = reduce(mul, values) if values else 0
+            if right is not None:
+                there = right()
+                value = self.sum(value, value) if there > 0 else value if not there else 0 * value
             # From the second round on of any of the loops.
             if add is True or any(self.names[name] > 0 for name in loops):
                 value = self.sum(before(), value)

@@ -23,11 +23,11 @@ several indices have no single stride: a :class:`Tabulate` statement fills a tab
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from .affine import Affine
 from .formula import Value
+from .records import dataclass, replace
 
 
 class Kind(StrEnum):
@@ -108,6 +108,8 @@ class Assign:
     of several names, of loops that begin at zero.
     ``total`` sums the first factor's lanes (the register tile's columns) before all else. With a
     ``formula`` the value is that, its inputs being the factors, and not their product.
+    ``half`` is how far right of a symmetric matrix' diagonal the value belongs: above the diagonal
+    it counts twice, below it not at all.
     """
 
     target: Ref
@@ -115,6 +117,7 @@ class Assign:
     add: bool | str = False
     total: bool = False
     formula: Value | None = None
+    half: Affine | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,6 @@ for i in 0..n_i:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from .affine import Affine
 from .finish import of_product
@@ -41,6 +40,7 @@ from .loopnest import (
     at,
     nested,
 )
+from .records import replace
 from .schedule import Schedule
 
 

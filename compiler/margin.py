@@ -19,13 +19,13 @@ products of it with itself stay what they are.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 
 from .access import Access
 from .affine import Affine
 from .cost import statement_cost
 from .machine import Machine
 from .program import Program, Statement, Tensor, bounds
+from .records import dataclass, field, replace
 from .regions import NotBoxes, boxes, leaves
 
 __all__ = ["with_margins"]

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from functools import reduce
+from math import prod
 
 from .access import Access
 from .affine import Affine
@@ -27,8 +27,10 @@ from .cost import statement_cost
 from .formula import CONTRACTED, Apply, Contracted, Leaf, Read, Value, replaced
 from .machine import Machine
 from .program import Epilogue, Program, Statement, Tensor
+from .records import dataclass, replace
 from .regions import leaves
-from .spread import spread
+from .spread import PIECES, spread
+from .symmetry import gram_swap
 
 __all__ = ["in_registers", "merged"]
 
@@ -88,6 +90,11 @@ def _better(program: Program, element: str, machine: Machine) -> Program | None:
             for renamed, extents in _renamed(program, producer, consumer):
                 sizes = program.sizes | extents
                 one = _merged(renamed, consumer)
+                if one is not None and one.epilogue is not None:
+                    alike = _treats_alike(one, uses.makers)
+                    if alike and one.epilogue.over and _outputs(one, sizes) < PIECES // 2:
+                        continue  # half a matrix is not cut into partial sums: two steps then
+                    one = replace(one, epilogue=replace(one.epilogue, symmetric=alike))
                 if one is None or seconds(one) >= seconds(producer, consumer):
                     continue
                 rest = (s for s in program.statements if s is not producer)
@@ -209,6 +216,37 @@ def _merged(producer: Statement, consumer: Statement) -> Statement | None:
     if producer.contracted and not around <= {*producer.target.names}:
         return None  # the sum would be made again along an index that it does not depend on
     return Statement(consumer.target, producer.factors, Epilogue(_put(whole, name, made), over))
+
+
+def _outputs(statement: Statement, sizes: Mapping[str, int]) -> int:
+    """How many elements a statement makes."""
+    return prod(sizes[index] for index in statement.kept)
+
+
+def _treats_alike(statement: Statement, makers: Mapping[str, Statement]) -> bool:
+    """Whether a formula reads nothing that tells the two factors of a Gram matrix apart.
+
+    Tensors may, that have none of the indices which the factors exchange, or are Gram matrices
+    themselves.
+    """
+    swap = gram_swap(statement)
+    if swap is None or statement.epilogue is None:
+        return False
+    exchanged = swap | {other: one for one, other in swap.items()}
+    for read in statement.accesses[len(statement.factors) :]:
+        if exchanged.keys().isdisjoint(read.names):
+            continue
+        maker = makers.get(read.tensor)
+        own = gram_swap(maker) if maker is not None and maker.epilogue is None else None
+        if maker is None or own is None or not all(axis.is_index for axis in read.subscripts):
+            return False
+        names = dict(zip(maker.target.names, read.names, strict=True))
+        if {names[one]: names[other] for one, other in own.items()} not in (
+            swap,
+            {other: one for one, other in swap.items()},
+        ):
+            return False
+    return True
 
 
 def _put(value: Value, tensor: str, made: Value) -> Value:

@@ -14,14 +14,16 @@ tensor, or so many boxes that their calls would take longer than the copy. The c
 the tensor, and zeros around it. Sums into affine axes are cut in two first (:mod:`.gather`).
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
 from .access import Access
 from .affine import Affine
 from .errors import EinsumError
 from .gather import cut
 from .program import Program, Statement, Tensor
+from .records import dataclass, replace
 from .regions import NotBoxes, boxes
 
 __all__ = ["pad"]

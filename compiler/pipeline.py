@@ -28,20 +28,19 @@ schedule alone, is stored, and is done once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from .choose import Choice
-from .describe import describe
+from .describe import describe, generator
 from .emit import emit
 from .geometry import Geometry
 from .loopnest import Nest, Tiles, parameters, place_of, scratch_buffers
 from .lower import lower
 from .machine import Target
 from .passes import PASSES
+from .records import dataclass
 from .schedule import Schedule
-from .sources import sources
 from .verify import verify
 
 __all__ = [
@@ -55,20 +54,6 @@ __all__ = [
     "stages",
     "stages_of",
 ]
-
-_GENERATOR = (
-    *("affine", "build", "emit", "express", "finish", "formula", "frames", "image", "loopnest"),
-    *("lower", "machine", "pipeline", "schedule", "passes", "simd", "tile_source"),
-)
-
-
-def generator() -> str:
-    """The version of everything between a schedule and its machine code. Part of every key.
-
-    It is a digest of the sources that do the work, so no change to them can be forgotten, and two
-    einsumc versions share kernels exactly where they would make the same ones.
-    """
-    return sources(_GENERATOR)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,18 +12,19 @@ to the sum before it is written, while it is in registers:
 A map such as `out[i] = exp(a[i])` is the sum of one product of one factor with an epilogue.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import chain, count
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .access import Access
 from .affine import Affine
 from .formula import Value, accesses_of, value_of
+from .records import dataclass, field, replace
 from .subscripts import Expression
 
 __all__ = [
@@ -41,6 +42,8 @@ __all__ = [
     "scattered",
     "verify_program",
 ]
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +64,13 @@ class Epilogue:
 
     `value` is a formula of the sum, which is `CONTRACTED` in it, and of tensors at indices that
     are not summed in the contraction. It is summed over the indices `over`.
+    `symmetric`: the contraction is of a tensor with itself, and to exchange the indices that its
+    factors exchange changes nothing of what the formula reads.
     """
 
     value: Value
     over: tuple[str, ...] = ()
+    symmetric: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +193,7 @@ class Program:
         taken = self.shapes
         return (name for name in map("t{}".format, count()) if name not in taken)
 
-    def with_statements(self, statements: Sequence[Statement]) -> "Program":
+    def with_statements(self, statements: Sequence[Statement]) -> Program:
         """The same program computed in other steps.
 
         A target that is no tensor yet becomes one, as long on each axis as the index there.
@@ -356,7 +362,7 @@ def _expect(condition: bool, message: str) -> None:
 # --- what it means --------------------------------------------------------------------------------
 
 
-def evaluate(program: Program, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+def evaluate(program: Program, arrays: Mapping[str, Array]) -> Array:
     """Compute a program of one result, slowly: every product is laid out before the sum.
 
     Args:
@@ -372,7 +378,7 @@ def evaluate(program: Program, arrays: Mapping[str, NDArray[Any]]) -> NDArray[An
     return evaluate_all(program, arrays)[program.result]
 
 
-def evaluate_all(program: Program, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def evaluate_all(program: Program, arrays: Mapping[str, Array]) -> dict[str, Array]:
     """Compute all results of a program, by name, as `evaluate` does."""
     verify_program(program)
     shapes, sizes = program.shapes, program.sizes
@@ -391,8 +397,8 @@ def evaluate_all(program: Program, arrays: Mapping[str, NDArray[Any]]) -> dict[s
 
 
 def evaluate_statement(
-    statement: Statement, values: Mapping[str, NDArray[Any]], sizes: Mapping[str, int]
-) -> NDArray[Any]:
+    statement: Statement, values: Mapping[str, Array], sizes: Mapping[str, int]
+) -> Array:
     """What a statement computes from these tensors, in the dtype that NumPy computes it in."""
     over = statement.epilogue.over if statement.epilogue else ()
     order = (*statement.kept, *over, *statement.contracted)
@@ -400,10 +406,10 @@ def evaluate_statement(
     grids = np.ogrid[tuple(slice(extent) for extent in shape)]
     position: dict[str, Any] = dict(zip(order, grids, strict=True))
 
-    def read(access: Access) -> NDArray[Any]:
+    def read(access: Access) -> Array:
         return _read(values[access.tensor], access, position)
 
-    def total(terms: NDArray[Any], shape: tuple[int, ...], kept: int) -> NDArray[Any]:
+    def total(terms: Array, shape: tuple[int, ...], kept: int) -> Array:
         terms = np.broadcast_to(terms, shape)
         summed = tuple(range(kept, len(shape)))
         return terms.sum(summed, dtype=terms.dtype, keepdims=True) if summed else terms
@@ -418,7 +424,7 @@ def evaluate_statement(
     return np.array(result.reshape(shape[: len(statement.kept)]))
 
 
-def _read(array: NDArray[Any], access: Access, position: Mapping[str, Any]) -> NDArray[Any]:
+def _read(array: Array, access: Access, position: Mapping[str, Any]) -> Array:
     """The elements at some positions, and zero where there are none."""
     places = [np.asarray(axis.evaluate(position)) for axis in access.subscripts]
     inside = [
@@ -432,7 +438,7 @@ def _read(array: NDArray[Any], access: Access, position: Mapping[str, Any]) -> N
     return np.where(reduce(np.logical_and, inside, np.True_), found, np.zeros((), array.dtype))
 
 
-def scattered(total: NDArray[Any], target: Access, shape: tuple[int, ...]) -> NDArray[Any]:
+def scattered(total: Array, target: Access, shape: tuple[int, ...]) -> Array:
     """A new tensor of a shape, with values at the places of an affine target.
 
     `total` has an axis for each of the target's indices. Values that meet in one element are added

@@ -19,8 +19,9 @@ each element of the target gathers what belongs there: with a factor 2, the elem
 odd places separately, each with every other position of `k`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import product
 from math import gcd
 
@@ -29,6 +30,7 @@ from .affine import Affine
 from .formula import with_accesses
 from .frames import Windows
 from .program import Epilogue, Statement
+from .records import dataclass, replace
 
 __all__ = ["ZERO", "Box", "NotBoxes", "boxes", "leaves"]
 

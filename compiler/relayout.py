@@ -19,7 +19,6 @@ would not stay in the last cache.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 from .affine import Affine
 from .anonymous import form_of
@@ -27,6 +26,7 @@ from .choose import LINE, WORTH_COPYING, Choice, is_held, is_small
 from .geometry import Geometry
 from .machine import Machine
 from .program import Access, Program, Statement
+from .records import replace
 
 
 def relayout(

@@ -1,5 +1,7 @@
 """From subscripts and the shapes of operands to a checked expression."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Iterable, Sequence
 

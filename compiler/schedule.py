@@ -7,11 +7,10 @@ class, so the kernel that it leads to can be shared by every step with the same 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from .finish import wide
 from .formula import Value
 from .loopnest import Group
+from .records import dataclass
 
 
 def vector_lanes(element: str, vector_bytes: int) -> int:
@@ -98,7 +97,8 @@ class Schedule:
     ``parallel`` ones are split over threads; ``inner`` are the loops between the clearing of
     the register tile and its storing. ``rows`` and ``lanes`` name the groups of the tile.
     A ``mirrored`` output is symmetric in rows and lanes: what is below its diagonal is copied from
-    above, and no sum is cut into blocks.
+    above.
+    Sums of blocks are ``collected`` in scratch, where the output cannot hold them.
     ``linear`` lists (tensor, group, stride) for composite groups that the tensor has one stride
     along all the same, a number or an extent's name: it needs no table there.
     ``formula`` is what becomes of the sum of products before it is written (see :mod:`.finish`).
@@ -126,6 +126,7 @@ class Schedule:
     stage: Stage | None = None
     linear: tuple[tuple[str, str, int | str], ...] = ()  # the one stride of a composite group
     mirrored: bool = False
+    collected: bool = False
     framed: str | None = None  # the operand that is held in frames: see :mod:`.frames`
     formula: Value | None = None
     reads: int = 0

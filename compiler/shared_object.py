@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from .image import PAGE, Image
+from .records import dataclass
 
 __all__ = ["shared_object"]
 

@@ -84,6 +84,8 @@ def assignment(statement: Assign) -> str:
     value = " * ".join(factors) or "0"
     if statement.formula is not None:
         value = re.sub(r"\$(\d+)", lambda found: factors[int(found[1])], statement.formula.text(""))
+    if statement.half is not None:
+        value = f"half({statement.half}) * ({value})"
     sign = "+=" if statement.add is True else "="
     when = f"    (+= once {statement.add} > 0)" if isinstance(statement.add, str) else ""
     return f"{ref(statement.target)} {sign} {value}{when}"

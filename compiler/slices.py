@@ -17,8 +17,9 @@ Statements that do not depend on the index of an inner loop run outside of it (t
 many loops are around them) if there is memory for what they leave.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import accumulate, product
 from math import inf, prod
 from operator import mul
@@ -27,7 +28,7 @@ from .cost import statement_cost
 from .errors import EinsumError
 from .machine import Machine
 from .program import Access, Program, Statement, Tensor
-from .show import size
+from .records import dataclass, replace
 from .workspace import Workspace, depth_first, most_alive, ordered, workspace
 
 __all__ = ["Element", "Slice", "Sliced", "arrange", "fit", "with_extents"]
@@ -255,6 +256,8 @@ def fit(
             if made.workspace.size <= limit:
                 found, best = (name, made), seconds
     if found is None:
+        from .show import size
+
         raise EinsumError(
             f"memory_limit={limit}: the intermediates of this contraction need at least "
             f"{min(least)} bytes ({size(min(least))}), sliced as far as einsumc does"

@@ -26,6 +26,11 @@ def sources(names: tuple[str, ...]) -> str:
             found = (each for each in os.listdir(path) if each.endswith(".py"))
             files = [os.path.join(path, each) for each in sorted(found)]
         for file in files:
-            with open(file, "rb") as source:
-                digest.update(source.read())
+            digest.update(_digest(file))
     return digest.hexdigest()[:16]
+
+
+@cache
+def _digest(file: str) -> bytes:
+    with open(file, "rb", buffering=0) as source:
+        return blake2b(source.read()).digest()

@@ -16,11 +16,10 @@ the group's description alone: kernels know nothing of it.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from .choose.packed import LARGER, packed
 from .geometry import Geometry
 from .machine import Machine
+from .records import replace
 from .schedule import vector_lanes
 
 RUN = 16

@@ -20,7 +20,6 @@ the result's bits. Parts of a half-precision sum are kept in f4 for as long as t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from math import prod
 
 from .access import Access
@@ -29,11 +28,11 @@ from .cost import statement_cost
 from .formula import Leaf, Read, Value, replaced
 from .machine import Machine
 from .program import Epilogue, Program, Statement, Tensor
-from .symmetry import gram_swap
+from .records import replace
 
-__all__ = ["spread"]
+__all__ = ["PIECES", "spread"]
 
-_PIECES = 16
+PIECES = 16
 """So many elements of a result, or partial sums of it, keep all threads busy."""
 
 _WORTH_SPREADING = 1e-4
@@ -47,9 +46,6 @@ _MOST_PARTS = 1 << 18
 
 _LONGEST_HALF = 1 << 16
 """Products of a sum in half precision that are added up in one go, if there are few outputs."""
-
-_MOST_SYMMETRIC = 4 << 20
-"""Bytes that the parts of a symmetric product take at most."""
 
 _LINE = 16
 """Elements of a cache line in f4: parts of so many use whole lines where they are neighbours."""
@@ -77,8 +73,7 @@ def spread(program: Program, element: str, machine: Machine) -> Program:
         half = (types.get(statement.target.tensor) or element) == "f2"
         outer = None
         if cost.seconds > _WORTH_SPREADING:
-            outer = _symmetric(statement, sizes, element, machine)
-            outer = outer or _outer(statement, sizes, half)
+            outer = _outer(statement, sizes, half)
         if outer is None:
             statements.append(statement)
             continue
@@ -107,14 +102,16 @@ def _outer(statement: Statement, sizes: Mapping[str, int], half: bool) -> _Part 
     epilogue = statement.epilogue
     if epilogue is None:
         return _long_sum(statement, sizes, half)
-    if not epilogue.over or len(statement.factors) != 2:
+    if not epilogue.over or len(statement.factors) != 2 or epilogue.symmetric:
+        return None  # half of a symmetric matrix would be cut to what is none
+    missing = PIECES // max(1, prod(sizes[i] for i in statement.kept))
+    if missing < 2:
         return None
     shared = [i for i in epilogue.over if all(i in f.names for f in statement.factors)]
     if shared:
         over = tuple(i for i in epilogue.over if i not in shared)
         target = _parts(statement.target, *shared)
         return replace(statement, target=target, epilogue=replace(epilogue, over=over)), {}
-    missing = _PIECES // max(1, prod(sizes[i] for i in statement.kept))
     index = max(epilogue.over, key=lambda i: sizes[i])
     return _cut(statement, sizes, index, missing, 2 * missing, 32)
 
@@ -139,50 +136,18 @@ def _long_sum(statement: Statement, sizes: Mapping[str, int], half: bool) -> _Pa
         alone *= max(1, extent // _ALONE)
     alone *= prod(sizes[i] for i in statement.kept if i in left and i in right)
     too_long = half and length > _LONGEST_HALF
-    room = _MOST_PARTS * (_PIECES if too_long else 1)
-    most = min(room // max(outputs, 1), length // _LENGTH, 4 * _PIECES)
-    if (alone * 2 >= _PIECES or most < 4) and not (too_long and most > 1):
+    room = _MOST_PARTS * (PIECES if too_long else 1)
+    most = min(room // max(outputs, 1), length // _LENGTH, 4 * PIECES)
+    if (alone * 2 >= PIECES or most < 4) and not (too_long and most > 1):
         return None
     # The outermost index: a part is then a piece of memory of its own.
     for index in sorted(statement.contracted, key=lambda i: _place(statement, i)):
-        if sizes[index] <= min(most, 2 * _PIECES) and 2 * sizes[index] > min(most, _PIECES):
+        if sizes[index] <= min(most, 2 * PIECES) and 2 * sizes[index] > min(most, PIECES):
             return replace(statement, target=_parts(statement.target, index)), {}
-        found = _cut(statement, sizes, index, min(most, _PIECES), most, 1)
+        found = _cut(statement, sizes, index, min(most, PIECES), most, 1)
         if found is not None:
             return found
     return None
-
-
-def _symmetric(
-    statement: Statement, sizes: Mapping[str, int], element: str, machine: Machine
-) -> _Part | None:
-    """The parts of a tensor's product with itself whose sums are too long to leave out half of it.
-
-    Shorter ones are summed without blocks, and what is below the diagonal is copied
-    (:mod:`.passes.mirror`).
-    """
-    contracted = statement.contracted
-    if statement.epilogue is not None or not contracted or gram_swap(statement) is None:
-        return None
-    length = prod(sizes[i] for i in contracted)
-    if length <= machine.partial_sum:
-        return None
-    index = max(contracted, key=lambda i: sizes[i])
-    others = length // sizes[index]
-    counts = (p for p in range(2, 2 * _PIECES) if sizes[index] % p == 0)
-    count = next((p for p in counts if length // p <= machine.partial_sum), None)
-    made = prod(sizes[i] for i in statement.kept) * int(element[1:])
-    if count is None or count * made > _MOST_SYMMETRIC or others > machine.partial_sum:
-        return None
-    found = _cut(statement, sizes, index, count, count, sizes[index] // count)
-    if found is None:
-        return None
-    part, extents = found
-    every = {**sizes, **extents}
-    steps = part, Statement(statement.target, (part.target,))
-    seconds = sum(statement_cost(s, every, element, machine).seconds for s in steps)
-    whole = statement_cost(statement, sizes, element, machine).seconds
-    return found if seconds < whole else None
 
 
 def _place(statement: Statement, index: str) -> int:

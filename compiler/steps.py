@@ -14,7 +14,6 @@ over: a cast is a border.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -23,6 +22,7 @@ from .machine import Machine
 from .margin import with_margins
 from .merge import in_registers
 from .program import Program, Statement, Tensor
+from .records import dataclass, replace
 
 __all__ = ["Stepped", "elements_of", "steps", "with_elements"]
 

@@ -23,12 +23,14 @@ an output after `->` or NumPy's implicit one; spaces mean nothing. To this are a
 The arithmetic of an affine axis, `y+k` or `2*y`, calls for names just as rule 1 does.
 """
 
+from __future__ import annotations
+
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from .affine import Affine
 from .errors import EinsumError, EinsumTypeError, Span
+from .records import dataclass, replace
 
 __all__ = [
     "Axis",
@@ -41,15 +43,12 @@ __all__ = [
     "parse_axis",
 ]
 
-# Only ASCII whitespace separates: opt_einsum's symbols run through the other kinds.
-_SPACE = r"[ \t\n\r\f\v]"
-_ELLIPSIS = re.compile(rf"\.{_SPACE}*\.{_SPACE}*\.")
-_ARROW = re.compile(rf"-{_SPACE}*>")
-_PIECE = re.compile(rf"{_ELLIPSIS.pattern}|\.|[^ \t\n\r\f\v.]+")
-_WORD = re.compile(r"[^ \t\n\r\f\v]+")
-_NUMPY = re.compile(r"[A-Za-z ,.>-]*")
-_SUM = re.compile(r"[+-]?[^+-]+(?:[+-][^+-]+)*")
-_SUMMAND = re.compile(r"([+-]?)(?:([0-9]{1,18})\*)?([^+-]+)")
+# Only ASCII whitespace separates: opt_einsum's symbols run through the other kinds. What every
+# equation needs is read without regular expressions: to compile those would take a process that
+# starts longer than all of its equations.
+_SPACE = " \t\n\r\f\v"
+_SUM = r"[+-]?[^+-]+(?:[+-][^+-]+)*"
+_SUMMAND = r"([+-]?)(?:([0-9]{1,18})\*)?([^+-]+)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,7 @@ class Subscripts:
     text: str
     inputs: tuple[Term, ...]
     output: Term | None
-    numpy: "Subscripts | None" = None
+    numpy: Subscripts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,34 +159,77 @@ def parse(text: str) -> Subscripts:
 
 def _split(text: str) -> tuple[list[Span], Span | None]:
     """Where the terms of the operands are, and that of the output."""
-    arrows = [match.span() for match in _ARROW.finditer(text)]
+    heads = _places(text, ">")
+    tails = [len(text[:head].rstrip(_SPACE)) - 1 for head in heads]
+    arrows = [
+        (tail, head + 1)
+        for tail, head in zip(tails, heads, strict=True)
+        if tail >= 0 and text[tail] == "-"
+    ]
     if len(arrows) > 1:
         raise EinsumError("there is more than one '->'", text, arrows[1])
     arrow = arrows[0] if arrows else (len(text), len(text))
-    for match in re.finditer(">", text):
-        if not arrows or match.end() != arrow[1]:
-            raise EinsumError("'>' without '-': the arrow is '->'", text, match.span())
+    for head in heads:
+        if not arrows or head + 1 != arrow[1]:
+            raise EinsumError("'>' without '-': the arrow is '->'", text, (head, head + 1))
     comma = text.find(",", arrow[1])
     if comma >= 0:
         raise EinsumError("there is more than one output", text, (comma, comma + 1))
-    commas = [match.start() for match in re.finditer(",", text)]
+    commas = _places(text, ",")
     inputs = list(zip([0, *(comma + 1 for comma in commas)], [*commas, arrow[0]], strict=True))
     return inputs, (arrow[1], len(text)) if arrows else None
+
+
+def _places(text: str, sign: str) -> list[int]:
+    return [place for place, char in enumerate(text) if char == sign]
+
+
+def _pieces(text: str, span: Span) -> Iterator[Span]:
+    """Where the words, the ellipses and the stray dots of a place are."""
+    place, end = span
+    while place < end:
+        start, char = place, text[place]
+        place += 1
+        if char in _SPACE:
+            continue
+        if char == ".":
+            rest = text[place:end].lstrip(_SPACE)
+            last = rest[1:].lstrip(_SPACE)
+            if rest.startswith(".") and last.startswith("."):
+                place = end - len(last) + 1
+        else:
+            while place < end and text[place] not in _SPACE and text[place] != ".":
+                place += 1
+        yield start, place
 
 
 def _has_names(text: str, spans: Iterable[Span]) -> bool:
     """Whether what stands between whitespace is a name: rule 1, or an affine axis."""
     for start, end in spans:
-        words = _WORD.findall(_ELLIPSIS.sub("", text[start:end]))
+        term = list(text[start:end])
+        for first, last in _pieces(text, (start, end)):
+            if last - first > 1 and text[first] == ".":
+                term[first - start : last - start] = [""] * (last - first)
+        spaced = "".join(" " if char in _SPACE else char for char in term if char)
+        words = [word for word in spaced.split(" ") if word]
         if len(words) > 1 and any(len(word) > 1 for word in words):
             return True
+    if "+" in text or "*" in text:
+        return True
     # A '-' means a difference only where there is an arrow: else it is more likely half of one.
-    return bool(re.search(r"[+*]", text) or ("->" in text and re.search(r"\w-\w", text)))
+    return "->" in text and any(
+        _in_word(text[place - 1 : place]) and _in_word(text[place + 1 : place + 2])
+        for place in _places(text, "-")
+    )
+
+
+def _in_word(char: str) -> bool:
+    return char == "_" or char.isalnum()
 
 
 def _read_as_numpy(text: str, inputs: Iterable[Span], output: Span | None) -> Subscripts | None:
     """NumPy's reading, if it has one."""
-    if not _NUMPY.fullmatch(text):
+    if not text.isascii() or not all(char.isalpha() or char in " ,.>-" for char in text):
         return None
     try:
         numpy = _read(text, inputs, output, _letters)
@@ -212,7 +254,7 @@ def _read_term(text: str, span: Span, reader: _Reader) -> Term:
     axes: list[Axis] = []
     ellipsis: int | None = None
     ellipsis_span = (0, 0)
-    pieces = [match.span() for match in _PIECE.finditer(text, *span)]
+    pieces = list(_pieces(text, span))
     for piece in pieces:
         if text[piece[0]] != ".":
             axes += reader(text, piece)
@@ -258,18 +300,22 @@ def parse_axis(text: str, span: Span) -> Affine:
     >>> parse_axis("2*y+k-1", (0, 7))
     Affine(terms=(('k', 1), ('y', 2)), constant=-1)
     """
-    if not _SUM.fullmatch(text, *span):
-        raise EinsumError(f"{text[slice(*span)]!r} is not an index name", text, span)
+    written, begin = text[slice(*span)], span[0]
+    if written.isidentifier():
+        return Affine.index(written)
+    if not re.fullmatch(_SUM, written):
+        raise EinsumError(f"{written!r} is not an index name", text, span)
     terms: list[tuple[str, int]] = []
     constant = 0
-    for match in _SUMMAND.finditer(text, *span):
+    for match in re.finditer(_SUMMAND, written):
         sign, factor, rest = match.groups()
         if rest.isidentifier():
             terms.append((rest, int(f"{sign}{factor or 1}")))
         elif factor is None and re.fullmatch("[0-9]{1,18}", rest):
             constant += int(f"{sign}{rest}")
         else:
-            raise EinsumError(f"{match[0]!r} is not an index name", text, match.span())
+            here = begin + match.start(), begin + match.end()
+            raise EinsumError(f"{match[0]!r} is not an index name", text, here)
     return Affine(tuple(terms), constant)
 
 

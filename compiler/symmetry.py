@@ -5,9 +5,12 @@
 is symmetric in `t` and `s`, so that half of it need not be computed (:mod:`.passes.mirror`).
 """
 
+from __future__ import annotations
+
+from .access import Access
 from .program import Statement
 
-__all__ = ["gram_swap"]
+__all__ = ["are_twins", "gram_swap"]
 
 
 def gram_swap(statement: Statement) -> dict[str, str] | None:
@@ -32,9 +35,23 @@ def gram_swap(statement: Statement) -> dict[str, str] | None:
             if not (one.is_index and other.is_index):
                 return None
             swap[one.terms[0][0]] = other.terms[0][0]
-    kept = statement.kept if statement.epilogue is None else statement.indices
-    if not swap.keys() <= {*kept} or not {*swap.values()} <= {*kept}:
+    if not {*statement.contracted}.isdisjoint((*swap, *swap.values())):
         return None
     if swap.keys() & {*swap.values()}:
         return None
     return swap
+
+
+def are_twins(statement: Statement) -> bool:
+    """Whether the two factors are one tensor that all else treats alike."""
+    epilogue = statement.epilogue
+    alike = len(statement.factors) == 2 and (epilogue is None or epilogue.symmetric)
+    return alike and _begin_together(*statement.factors)
+
+
+def _begin_together(first: Access, second: Access) -> bool:
+    """Whether two accesses are of one tensor, and at the same place where all indices are zero."""
+    return first.tensor == second.tensor and all(
+        one.constant == other.constant
+        for one, other in zip(first.subscripts, second.subscripts, strict=True)
+    )

@@ -8,7 +8,6 @@ follows from the steps from row to row and from lane to lane.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
 from math import gcd
 
 from .affine import Affine
@@ -28,6 +27,7 @@ from .loopnest import (
     Term,
     Write,
 )
+from .records import dataclass, field, replace
 from .schedule import STRIP, Schedule, vector_lanes
 
 
@@ -124,10 +124,12 @@ class TileSource:
             self.line(f"update_rows({target.buffer}, {first}, {row_step}, {tile.buffer}, {again})")
             return
         if neighbours:
+            rows_call = f"({target.buffer}, {first}, {row_step}, {tile.buffer}, {again})"
+            if self.is_scratch(target):
+                self.line(f"update_rows{rows_call}")
+                return
             self.line(f"if {' and '.join(tests) or 'True'}:")
-            self.line(
-                f"    update_rows({target.buffer}, {first}, {row_step}, {tile.buffer}, {again})"
-            )
+            self.line(f"    update_rows{rows_call}")
             self.line("else:")
             self.depth += 1
         first, row_step, lane_step = self.steps(target, rows, lanes)
@@ -344,6 +346,7 @@ class TileSource:
             summed = self.sums_lanes(statement) or collects
             counts = counts if summed and lanes.size * rows.size > 1 else ""
             is_product = isinstance(formula, Apply) and formula.function == "multiply"
+            is_product &= statement.half is None
             if isinstance(formula, Apply) and is_product and filled and element[0] in "fc":
                 x, y = (expression.text(part, element) for part in formula.arguments)
                 word = "collect_products" if collects else "multiply_add"
@@ -352,6 +355,8 @@ class TileSource:
             value = expression.text(formula, element)
             if not filled:
                 value = f"stretch({value}, {shape})"
+            if statement.half is not None:
+                value = f"halved({value}, {_at_first(statement.half, rows, lanes)})"
             word = "collect" if collects else "accumulate"
             self.line(f"{tile} = {word}({tile}, {value}{counts})")
             return
@@ -602,8 +607,13 @@ def tile_of(statement: Statement) -> tuple[Assign, Loop | None, Loop | None]:
 
 def _first(term: Term, rows: Axis, lanes: Axis) -> Affine:
     """The position of a tile's first element along a term."""
+    return _at_first(term.position, rows, lanes)
+
+
+def _at_first(position: Affine, rows: Axis, lanes: Axis) -> Affine:
+    """A position that depends on rows and lanes, at a tile's first element."""
     starts = {axis.index: axis.start for axis in (rows, lanes) if axis.index is not None}
-    return _substitute(term.position, starts)
+    return _substitute(position, starts)
 
 
 def moved_to(ref: Ref, starts: dict[str, Affine]) -> Ref:

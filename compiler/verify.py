@@ -151,6 +151,8 @@ class _Verifier:
         if statement.formula is not None:
             unknown = inputs_of(statement.formula) - {*range(len(statement.factors))}
             self.check(not unknown, f"{target} is made from unknown inputs")
+        if statement.half is not None:
+            self.known(statement.half, bound, f"the half that {target} is made from")
         if isinstance(statement.add, str):
             unknown_loops = {*statement.add.split(" + ")} - bound
             self.check(not unknown_loops, f"unknown loop {statement.add}")

@@ -14,6 +14,8 @@ a transposed convolution gives back what the convolution took. Whatever else is 
 ``sizes={"y": 32}`` for an index, ``sizes={"2*y+k-1": 64}`` for the axis of an output.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Mapping
 
 from .affine import Affine
@@ -65,7 +67,7 @@ def _reach(axis: Affine, sizes: Mapping[str, int]) -> tuple[int, int]:
 # --- what users give ------------------------------------------------------------------------------
 
 
-def given_sizes(sizes: "Mapping[str, int] | Given | None") -> Given:
+def given_sizes(sizes: Mapping[str, int] | Given | None) -> Given:
     """What `sizes=` says, checked: extents by the texts of indices or affine axes.
 
     >>> given_sizes({"y": 32})

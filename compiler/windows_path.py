@@ -7,6 +7,8 @@ convolutions with several factors are searched here, by what the steps really ar
 it, since what a part leaves does not depend on how it was computed.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from functools import cache
 from math import prod

@@ -6,10 +6,12 @@ once, or a little larger where gaps remain. The order of the statements matters 
 `depth_first` finishes one branch of a tree of contractions before it begins with the next.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from .program import Statement
+from .records import dataclass
 
 __all__ = ["ALIGNMENT", "Workspace", "depth_first", "most_alive", "ordered", "workspace"]
 

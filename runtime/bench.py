@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from ..compiler.records import dataclass
 from ..compiler.resolve import resolve
 from ..compiler.subscripts import Expression, parse
 from .decorator import compile_einsum

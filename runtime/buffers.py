@@ -4,11 +4,14 @@ Fresh memory is zeroed by the system page by page as it is touched, which takes 
 contraction. So each thread keeps what it had, up to 64 MiB of a kind; more is given back at once.
 """
 
+from __future__ import annotations
+
 import ctypes
 import mmap
 import threading
 from contextlib import suppress
-from typing import NamedTuple
+
+from ..compiler.records import dataclass
 
 __all__ = ["KEEP_BYTES", "Buffer", "Kept", "allocate"]
 
@@ -21,7 +24,8 @@ HUGE_FROM = 1 << 20
 HUGE_PAGE = 2 << 20
 
 
-class Buffer(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Buffer:
     """Memory that begins on a page and holds anything.
 
     Attributes:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from ..compiler.machine import Levels, Machine, Peak, Speeds
+from ..compiler.records import dataclass, fields, replace
 from ..compiler.resolve import resolve
 from ..compiler.subscripts import parse
 from . import threads

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ import numpy as np
 
 from ..compiler.choose import Kind, general_schedule
 from ..compiler.errors import EinsumError
+from ..compiler.records import dataclass
 from ..compiler.resolve import resolve
 from .execute import prepare_layouts
 from .kernels import Kernel

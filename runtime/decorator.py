@@ -4,17 +4,15 @@ Both end in a `CompiledEinsum`: one equation, which keeps a plan for each layout
 (see `runtime/dispatch.py`).
 """
 
-import dis
+from __future__ import annotations
+
 import functools
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
 
-from ..compiler.arguments import from_call
 from ..compiler.errors import EinsumError, EinsumTypeError
 from ..compiler.subscripts import Subscripts, parse
 from ..compiler.windows import Given, given_sizes
@@ -23,12 +21,14 @@ from .dispatch import Dispatcher, prepare_all
 from .memory import parse_bytes
 from .operands import Array, as_arrays, choose_dtypes
 from .optimize import Optimize, normalize_optimize
-from .signatures import Signature, parse_signature
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
+
     from .explain import Explanation
     from .manifest import Request
     from .precompile import Job
+    from .signatures import Signature
     from .traced import CompiledFunction
 
 __all__ = ["CompiledEinsum", "compile_einsum", "einsum"]
@@ -112,6 +112,8 @@ def einsum(
             compiled = _from_text(operands[0], optimize, memory_limit, given)
             if len(compiled._subscripts.inputs) > 1:
                 return compiled._call(tuple(operands[1]), out, dtype, order, casting)
+        from ..compiler.arguments import from_call
+
         subscripts, rest = from_call(operands)
         compiled = _from_subscripts(subscripts, optimize, memory_limit, given)
         return compiled._call(rest, out, dtype, order, casting)
@@ -119,10 +121,10 @@ def einsum(
     return compiled._call(operands[1:], out, dtype, order, casting)
 
 
-_by_text: "dict[str, CompiledEinsum]" = {}
+_by_text: dict[str, CompiledEinsum] = {}
 
 
-def _first_by_text(text: str) -> "CompiledEinsum":
+def _first_by_text(text: str) -> CompiledEinsum:
     compiled = _from_text(text, True, None, ())
     if len(_by_text) >= _EQUATIONS:
         _by_text.clear()
@@ -133,14 +135,14 @@ def _first_by_text(text: str) -> "CompiledEinsum":
 @functools.lru_cache(_EQUATIONS)
 def _from_text(
     text: str, optimize: Optimize, memory_limit: int | None, sizes: Given
-) -> "CompiledEinsum":
+) -> CompiledEinsum:
     return CompiledEinsum(parse(text), optimize=optimize, memory_limit=memory_limit, sizes=sizes)
 
 
 @functools.lru_cache(_EQUATIONS)
 def _from_subscripts(
     subscripts: Subscripts, optimize: Optimize, memory_limit: int | None, sizes: Given
-) -> "CompiledEinsum":
+) -> CompiledEinsum:
     return CompiledEinsum(subscripts, optimize=optimize, memory_limit=memory_limit, sizes=sizes)
 
 
@@ -155,7 +157,7 @@ def compile_einsum(
     optimize: Any = True,
     memory_limit: int | str | None = None,
     sizes: Mapping[str, int] | None = None,
-) -> "CompiledEinsum": ...
+) -> CompiledEinsum: ...
 @overload
 def compile_einsum(
     equation: Callable[..., Any],
@@ -164,7 +166,7 @@ def compile_einsum(
     optimize: Any = True,
     memory_limit: int | str | None = None,
     sizes: Mapping[str, int] | None = None,
-) -> "CompiledFunction": ...
+) -> CompiledFunction: ...
 @overload
 def compile_einsum(
     equation: None = None,
@@ -173,7 +175,7 @@ def compile_einsum(
     optimize: Any = True,
     memory_limit: int | str | None = None,
     sizes: Mapping[str, int] | None = None,
-) -> Callable[[Callable[..., Any]], "CompiledFunction"]: ...
+) -> Callable[[Callable[..., Any]], CompiledFunction]: ...
 def compile_einsum(
     equation: str | Callable[..., Any] | None = None,
     *,
@@ -218,13 +220,13 @@ def compile_einsum(
     limit = None if memory_limit is None else parse_bytes(memory_limit)
     if isinstance(equation, str):
         subscripts = parse(equation)
-        checked = tuple(parse_signature(signature, subscripts) for signature in signatures)
+        checked = _signatures(signatures, subscripts)
         chosen, given = normalize_optimize(optimize), given_sizes(sizes)
         return CompiledEinsum(subscripts, checked, chosen, memory_limit=limit, sizes=given)
     if equation is not None and not callable(equation):
         kind = type(equation).__name__
         raise EinsumTypeError(f"the equation must be a str, or a function to decorate, not {kind}")
-    parsed = tuple(parse_signature(signature) for signature in signatures)
+    parsed = _signatures(signatures)
     if limit is not None:
         raise EinsumError("memory_limit is for equations; a function's body cannot be sliced yet")
     if sizes is not None:
@@ -234,6 +236,17 @@ def compile_einsum(
     if equation is not None:
         return CompiledFunction(equation, parsed, normalize_optimize(optimize))
     return lambda function: CompiledFunction(function, parsed, normalize_optimize(optimize))
+
+
+def _signatures(
+    texts: Iterable[str], subscripts: Subscripts | None = None
+) -> tuple[Signature, ...]:
+    texts = tuple(texts)
+    if not texts:
+        return ()
+    from .signatures import parse_signature
+
+    return tuple(parse_signature(text, subscripts) for text in texts)
 
 
 class CompiledEinsum(Declared, Dispatcher):
@@ -267,7 +280,7 @@ class CompiledEinsum(Declared, Dispatcher):
         self.signatures = signatures
 
     @overload
-    def __call__(self, stub: FunctionType, /) -> "CompiledEinsum": ...
+    def __call__(self, stub: FunctionType, /) -> CompiledEinsum: ...
     @overload
     def __call__(
         self,
@@ -295,7 +308,7 @@ class CompiledEinsum(Declared, Dispatcher):
             operands = self._in_order(operands, named)
         return self._call(operands, out, dtype, order, casting)
 
-    def explain(self, *operands: ArrayLike, **named: ArrayLike) -> "Explanation":
+    def explain(self, *operands: ArrayLike, **named: ArrayLike) -> Explanation:
         """How operands like these would be contracted, for people to read.
 
         Raises what a call would raise, for wrong operands or too low a memory limit. Nothing is
@@ -313,12 +326,12 @@ class CompiledEinsum(Declared, Dispatcher):
         prepared = prepare_all(arrays, compute)
         return explain(expression, prepared, self.optimize, self.names, self.memory_limit)
 
-    def _jobs(self) -> "list[Job]":
+    def _jobs(self) -> list[Job]:
         from .wanted import jobs_of
 
         return jobs_of(self.request())
 
-    def request(self) -> "Request":
+    def request(self) -> Request:
         """What it was declared for, as an entry of a manifest is read."""
         from .manifest import Request
 
@@ -351,7 +364,7 @@ class CompiledEinsum(Declared, Dispatcher):
             return self._decorate(operands[0])
         return super()._call_first(operands, out, dtype, order, casting)
 
-    def _decorate(self, stub: FunctionType) -> "CompiledEinsum":
+    def _decorate(self, stub: FunctionType) -> CompiledEinsum:
         """The same with the names of the stub and of its parameters."""
         names = _parameters(stub)
         terms = len(self._subscripts.inputs)
@@ -397,6 +410,8 @@ CompiledEinsum._parameters_shown = (
 
 def _parameters(stub: FunctionType) -> tuple[str, ...]:
     """The names of a stub's parameters, which must be plain ones."""
+    import inspect  # here, as `dis` below, since it takes long to import
+
     parameters = inspect.signature(stub).parameters.values()
     for parameter in parameters:
         problem = None
@@ -415,6 +430,8 @@ def _parameters(stub: FunctionType) -> tuple[str, ...]:
 
 def _is_stub(function: FunctionType) -> bool:
     """Whether a body is nothing but a docstring, `...`, `pass` or `return None`."""
+    import dis
+
     harmless = {"RESUME", "NOP", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST"}
     instructions = list(dis.get_instructions(function))
     return all(step.opname in harmless for step in instructions) and all(

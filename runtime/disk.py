@@ -1,5 +1,7 @@
 """Files and directories of a store, through open descriptors; files appear whole or not at all."""
 
+from __future__ import annotations
+
 import os
 import time
 from collections.abc import Iterator

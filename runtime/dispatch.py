@@ -5,6 +5,8 @@ A layout is what kernels depend on: dtype, shape, strides and alignment of the o
 layout makes its plan (checks, conversions, compilation); every later one looks it up.
 """
 
+from __future__ import annotations
+
 import functools
 import re
 from collections.abc import Callable, Sequence
@@ -12,7 +14,6 @@ from math import prod
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from ..compiler.errors import EinsumError, EinsumTypeError
 from ..compiler.resolve import resolve
@@ -35,11 +36,12 @@ from .operands import (
     ready,
 )
 from .optimize import Optimize, check_path
-from .slow import evaluate_slowly
 from .tensors import Tensors, tensors_among
 from .views import as_view, distinct_output
 
 if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
     from .manifest import Use
 
 __all__ = ["Dispatcher", "layout_of", "out_layout", "prepare_all"]
@@ -233,6 +235,8 @@ class Dispatcher(NativePlans):
         if not prod(extent for _, extent in expression.extents):
             return lambda arrays, target: target.fill(0)
         if not dtypes.has_kernels:
+            from .slow import evaluate_slowly
+
             return functools.partial(evaluate_slowly, expression)
         from .stored_plan import prepare as prepare_execution
 
@@ -241,7 +245,7 @@ class Dispatcher(NativePlans):
             found: _Write = prepare_execution(*call)
             return found
 
-        def use() -> "Use":
+        def use() -> Use:
             from .manifest import use_of
 
             return use_of(

@@ -10,18 +10,20 @@ its GIL, on other machines than Linux on x86-64, where the code is not stored an
 compiled, and where objects do not look as they are expected to.
 """
 
+from __future__ import annotations
+
 import ctypes
 import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
+from ..compiler.records import dataclass
 from . import threads
 from .load import LoadedImage, anonymous_pages
 from .target import architecture

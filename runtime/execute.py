@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from typing import Any, cast
@@ -23,7 +22,9 @@ from ..compiler.machine import Target
 from ..compiler.margin import with_margins
 from ..compiler.merge import in_registers
 from ..compiler.pad import pad
+from ..compiler.paths import pairwise
 from ..compiler.program import Program, Statement, from_expression
+from ..compiler.records import dataclass, replace
 from ..compiler.regions import ZERO, boxes
 from ..compiler.relayout import relayout
 from ..compiler.schedule import Schedule
@@ -216,14 +217,11 @@ def prepare_layouts(
     )
     try:
         return prepared(optimize)
-    except KernelMissing as missing:
+    except KernelMissing:
         if optimize is not True:
             raise
         # Of two operands a step, without copies: what a signature's kernels do for any sizes.
-        try:
-            return prepared("greedy", copies=False)
-        except ModuleNotFoundError:  # no opt_einsum to find that order
-            raise missing from None
+        return prepared(pairwise, copies=False)
 
 
 def _prepared(

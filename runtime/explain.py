@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +17,7 @@ import numpy as np
 from ..compiler import pipeline, show
 from ..compiler.cost import Cost, statement_cost
 from ..compiler.program import from_expression
+from ..compiler.records import dataclass, field, replace
 from ..compiler.slices import Slice
 from .execute import Execution, prepare_layouts, same_arrays
 from .kernels import KernelMissing

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from ..compiler.factorize import factorize
 from ..compiler.image import link
 from ..compiler.pipeline import stages
 from ..compiler.program import Program, from_expression
+from ..compiler.records import dataclass
 from ..compiler.resolve import resolve
 from ..compiler.shared_object import shared_object
 from ..compiler.subscripts import Expression, parse

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from ..compiler.records import dataclass
 from ..compiler.trace import Argument, Parameter, Place, Result, Shapes, Trace, filled, unfold
 from .memory import allocate
 from .native_plans import Direct

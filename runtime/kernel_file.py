@@ -12,6 +12,8 @@ The digest finds accidents, not attacks. What is wrong with a file is told by a 
 another of the exceptions that reading JSON raises; `trouble.damage` makes one of them all.
 """
 
+from __future__ import annotations
+
 import json
 import struct
 from collections.abc import Mapping

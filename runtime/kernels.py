@@ -9,11 +9,11 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from ..compiler.records import dataclass
 from . import settings, threads
 from .key import KernelFields, text_digest
 from .load import LoadedImage, LoadError, load
@@ -108,7 +108,7 @@ def kernel(schedule: Schedule, target: Target) -> Kernel:
 
 def fields(schedule: Schedule, target: Target) -> KernelFields:
     """What makes a schedule's kernel what it is."""
-    from ..compiler.pipeline import describe, generator
+    from ..compiler.describe import describe, generator
 
     text = describe(schedule)
     return KernelFields(

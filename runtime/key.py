@@ -11,11 +11,13 @@ LLVM. A process without a compiler does not know those, and need not: it takes a
 request (`Store.find`).
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from ..compiler.records import dataclass
 from .digests import sha256
 
 __all__ = [

@@ -10,6 +10,8 @@
 Axes of extent 1 do not count. A text for all operands has commas between the words: `"C, F+"`.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
 

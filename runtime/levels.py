@@ -39,8 +39,8 @@ def planning_for(level: str) -> Iterator[None]:
         _level.reset(before)
 
 
-def levels() -> tuple[str, ...]:
-    """The levels to compute at here, the best first: never one that this machine lacks.
+def levels() -> Iterator[str]:
+    """Yield the levels to compute at here, the best first: never one that this machine lacks.
 
     The first is the one that EINSUMC_TARGET names, or the host's where it names a higher one. Where
     nothing may be compiled, those below follow: if a store has no kernels for the best level,
@@ -49,7 +49,8 @@ def levels() -> tuple[str, ...]:
     wish, host = settings.current().target, target.host_level()
     names = settings.TARGET_CHOICES[1:]
     if host not in names:
-        return (wish,)
+        yield wish
+        return
     best = host if wish == "native" else wish
     if not target.can_run(target.LEVELS[best]):
         warn_once(
@@ -57,6 +58,6 @@ def levels() -> tuple[str, ...]:
             f" {host}. (einsumc precompile --target {best} compiles for other machines.)"
         )
         best = host
-    if may_compile():
-        return (best,)
-    return names[names.index(best) :: -1]
+    yield best
+    if not may_compile():  # a question of its own, which is not asked where the best will do
+        yield from names[: names.index(best)][::-1]

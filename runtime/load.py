@@ -8,14 +8,16 @@ With EINSUMC_PERF_MAP=1 the functions are listed in /tmp/perf-<pid>.map, where `
 names of code that came from no file.
 """
 
+from __future__ import annotations
+
 import ctypes
 import mmap
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 
+from ..compiler.records import dataclass
 from .target import architecture
 
 __all__ = ["LIBRARIES", "LoadError", "LoadedImage", "anonymous_pages", "load", "wipe_on_fork"]

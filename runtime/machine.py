@@ -9,10 +9,10 @@ cannot be used is one warning, and the estimate takes its place.
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from functools import lru_cache
 
 from ..compiler.machine import TARGETS, Machine, Target, estimate
+from ..compiler.records import replace
 from . import settings, target
 from .levels import wanted_level
 from .machine_file import FILE, Description, MachineFileError, read

@@ -7,12 +7,11 @@ number; anything else is damage. Nothing in it is code.
 from __future__ import annotations
 
 import os
-import tempfile
 from contextlib import suppress
-from dataclasses import dataclass, fields
 from typing import Any
 
 from ..compiler.machine import TARGETS, Levels, Machine, Peak, Speeds
+from ..compiler.records import dataclass, fields
 
 __all__ = ["FILE", "Description", "MachineFileError", "from_text", "read", "to_text", "write"]
 
@@ -171,6 +170,8 @@ def write(path: str, description: Description) -> None:
     """
     folder = os.path.dirname(os.path.abspath(path))
     os.makedirs(folder, mode=0o700, exist_ok=True)
+    import tempfile  # here, since few processes write such a file
+
     handle, temporary = tempfile.mkstemp(prefix=".machine-", dir=folder)
     try:
         with open(handle, "w", encoding="utf-8") as file:

@@ -31,12 +31,12 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..compiler.errors import EinsumError, EinsumTypeError
+from ..compiler.records import dataclass
 from ..compiler.subscripts import Expression, Subscripts, parse
 from ..compiler.windows import Given, given_sizes
 from .layouts import layout_of, parse_layouts, usual

@@ -7,12 +7,12 @@ needed and none are touched, and a plan of arrays that do not exist can be measu
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from math import ceil
 
 import numpy as np
 
 from ..compiler.geometry import Geometry
+from ..compiler.records import replace
 from .kernels import kernel
 from .machine import machine
 from .step import Array, Step

@@ -1,8 +1,9 @@
 """Memory: in which order the axes of a new result lie, whether there is room, how limits read."""
 
+from __future__ import annotations
+
 import operator
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -184,6 +185,8 @@ def parse_bytes(size: Any) -> int:
     (4096, 67108864, 1500000000, 100)
     """
     if isinstance(size, str):
+        import re  # here, since few programs give a size
+
         found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", size, re.ASCII)
         unit = (found[2] or "B") if found else ""
         if found is None or unit not in _UNITS.keys() | _DECIMAL.keys():

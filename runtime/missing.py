@@ -62,7 +62,7 @@ def explain_missing(problem: KernelMissing, use: Use, operands: Sequence[Array])
         reason = "without Numba it cannot be compiled"
     stores = default_stores().stores
     given = [f"{a.dtype} {'x'.join(map(str, a.shape)) or '()'} {layout_of(a)}" for a in operands]
-    target = levels()[0]
+    target = next(levels())
     command = ["einsumc", "precompile", "kernels.toml", "--target", target]
     command += ["--output", stores[0].path]
     searched = "\n             ".join(store.path for store in stores)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
+from ..compiler.records import dataclass
 from . import entry
 from .plan_cache import PlanCache
 
@@ -15,7 +16,8 @@ __all__ = ["Direct", "NativePlans"]
 Array = np.ndarray[Any, Any]
 
 
-class Direct(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Direct:
     """A plan that is nothing but kernels: the native entry can run it.
 
     Attributes:

@@ -29,15 +29,19 @@ What differs from NumPy, on purpose:
 - An `out` whose elements share memory is refused. (NumPy adds up in it.)
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
 
 from ..compiler.errors import EinsumError, EinsumTypeError
+from ..compiler.records import dataclass
 from .tensors import tensors_among
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 __all__ = [
     "CASTINGS",
@@ -55,7 +59,7 @@ __all__ = [
     "shares_elements",
 ]
 
-Array = NDArray[Any]
+Array = np.ndarray[Any, np.dtype[Any]]
 
 KERNEL_DTYPES = frozenset(
     np.dtype(code)

@@ -1,5 +1,7 @@
 """The `optimize` argument: how to choose the order of contraction."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 

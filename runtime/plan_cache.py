@@ -1,5 +1,7 @@
 """Plans that are made once: however many threads ask for one, one of them makes it."""
 
+from __future__ import annotations
+
 import os
 import threading
 from collections.abc import Callable

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 from ..compiler.machine import Target
+from ..compiler.records import dataclass
 from ..compiler.schedule import Schedule
 from ..compiler.subscripts import Subscripts, parse
 from ..compiler.windows import Given

@@ -7,7 +7,6 @@ Every statement that a kernel can do is one step or more with a kernel, as those
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from typing import Any, cast
@@ -18,6 +17,7 @@ from ..compiler.finish import finish_of, has_kernel, operands_of
 from ..compiler.machine import Machine, Target
 from ..compiler.pad import pad
 from ..compiler.program import Program, Statement, evaluate_statement, scattered
+from ..compiler.records import dataclass, replace
 from ..compiler.regions import ZERO, boxes
 from ..compiler.relayout import relayout
 from ..compiler.schedule import Schedule

@@ -7,9 +7,9 @@ the version of einsumc's code generator that built it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..compiler.records import dataclass
 from .target import LEVELS, can_run
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _is_current(header: Mapping[str, Any]) -> bool:
         return bool(header["fields"].get("version") == version())
     if kind in _PROGRAMS:
         return bool(built == (pool_fields() if kind == "thread pool" else entry_fields()).generator)
-    from ..compiler.pipeline import generator
+    from ..compiler.describe import generator
 
     return bool(built == generator()) and _schedule(header) is not None
 

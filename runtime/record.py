@@ -9,6 +9,8 @@ Trouble with the file is one warning, and the run goes on: what could not be wri
 with the next entry, and when the process ends.
 """
 
+from __future__ import annotations
+
 import atexit
 import os
 import threading

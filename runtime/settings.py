@@ -4,12 +4,15 @@
 program may set them in `os.environ` at any time. An empty variable counts as unset.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
+
+from ..compiler.records import dataclass
 
 __all__ = ["VARIABLES", "Settings", "SettingsError", "Variable", "current"]
 
@@ -64,7 +67,8 @@ class Settings:
         return str(platformdirs.user_cache_path("einsumc"))
 
 
-class Variable(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Variable:
     """One row of `VARIABLES`."""
 
     name: str

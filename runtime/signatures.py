@@ -13,14 +13,16 @@ An operand without brackets is a scalar. The axes of an ellipsis are written out
 their own: `"f4[batch,i,j], f4[batch,j,k]"` fits `...ij,...jk->...ik`.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..compiler.errors import EinsumError, EinsumTypeError, Span
+from ..compiler.records import dataclass
 from ..compiler.subscripts import Subscripts
 
 __all__ = ["DTYPES", "OperandSignature", "Signature", "parse_signature"]

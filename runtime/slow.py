@@ -1,5 +1,7 @@
 """Evaluation of einsums in dtypes without kernels: `object` and long double."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from math import prod
 

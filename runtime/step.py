@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,9 @@ from ..compiler.frames import Windows, windows_of
 from ..compiler.geometry import Geometry
 from ..compiler.machine import Machine, Target
 from ..compiler.program import Access, Statement
+from ..compiler.records import dataclass, replace
 from ..compiler.schedule import Schedule
+from ..compiler.symmetry import are_twins
 from . import threads
 from .bind import argument_array, argument_values
 from .kernels import Kernel, KernelMissing
@@ -196,17 +197,9 @@ def geometry_of(
         accumulator=element(accumulator),
         extents={i: extents[i] for i in statement.indices},
         strides=tuple(steps_along(a, *layouts[a.tensor]) for a in accesses),
-        twins=len(accesses) == 3 and _begin_together(*accesses[:2]),
+        twins=are_twins(statement),
         finish=finish_of(statement),
         windows=windows,
-    )
-
-
-def _begin_together(first: Access, second: Access) -> bool:
-    """Whether two accesses are of one tensor, and at the same place where all indices are zero."""
-    return first.tensor == second.tensor and all(
-        one.constant == other.constant
-        for one, other in zip(first.subscripts, second.subscripts, strict=True)
     )
 
 

@@ -17,13 +17,15 @@ Nothing here raises for what a disk holds or lacks: trouble is one `StoreWarning
 computes on without the store.
 """
 
+from __future__ import annotations
+
 import os
-import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import Any
 
+from ..compiler.records import dataclass
 from . import settings
 from .disk import (
     DIRECTORY,
@@ -60,11 +62,15 @@ __all__ = [
 ]
 
 _SUFFIX = ".kernel"
-_KEY = re.compile(f"[0-9a-f]{{{KEY_DIGITS}}}")
-_SHARD = re.compile("[0-9a-f]{2}")
+_SHARD_DIGITS = 2
 
 
-class StoredKernel(NamedTuple):
+def _is_hexadecimal(name: str, digits: int) -> bool:
+    return len(name) == digits and not name.strip("0123456789abcdef")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKernel:
     """A checked file: its header and its code."""
 
     key: str
@@ -77,7 +83,8 @@ class StoredKernel(NamedTuple):
         return str(self.header["kind"])
 
 
-class Entry(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Entry:
     """A line of a listing: the header of a file, its size in bytes, and when it was last used.
 
     The code is not checked. The time is in seconds since 1970.
@@ -277,14 +284,14 @@ class Store:
         ):
             for file in files:
                 key = file.name.removesuffix(_SUFFIX)
-                if key != file.name and _KEY.fullmatch(key):
+                if key != file.name and _is_hexadecimal(key, KEY_DIGITS):
                     with suppress(FileNotFoundError):
                         status = file.stat(follow_symlinks=False)
                         found.append((status.st_mtime, key, status.st_size))
         return found
 
     def _path(self, key: str) -> str:
-        if not _KEY.fullmatch(key):
+        if not _is_hexadecimal(key, KEY_DIGITS):
             raise ValueError(f"a key is 64 lower-case hexadecimal digits, not {key!r}")
         return os.path.join(self.path, key[:2], key + _SUFFIX)
 
@@ -336,14 +343,16 @@ class Store:
         )
 
     def _shards(self, root: int) -> list[str]:
-        return sorted(filter(_SHARD.fullmatch, os.listdir(root)))
+        return sorted(n for n in os.listdir(root) if _is_hexadecimal(n, _SHARD_DIGITS))
 
     def _keys_in(self, root: int, shard: str, begin: str = "") -> list[str]:
         """The keys in a shard that begin so, sorted."""
         with reading(f"kernel store {self.path}"), self._shard(root, shard) as fd:
             keys = [n.removesuffix(_SUFFIX) for n in os.listdir(fd) if n.endswith(_SUFFIX)]
             begin = begin or shard
-            return sorted(key for key in keys if _KEY.fullmatch(key) and key.startswith(begin))
+            return sorted(
+                key for key in keys if _is_hexadecimal(key, KEY_DIGITS) and key.startswith(begin)
+            )
         return []
 
     @contextmanager

@@ -14,12 +14,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from ..compiler.records import dataclass
 from ..compiler.sources import sources
 from ..compiler.subscripts import Expression
 from . import kernels, settings, target, threads, workspaces

@@ -6,13 +6,15 @@ read, the answer is the least that the architecture guarantees: better a kernel 
 illegal instruction.
 """
 
+from __future__ import annotations
+
 import os
-import re
 import sys
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+
+from ..compiler.records import dataclass
 
 __all__ = [
     "ISA_FEATURES",
@@ -187,7 +189,7 @@ def _cpuinfo_flags(path: str = "/proc/cpuinfo") -> list[str]:
 def _cpuinfo(*names: str, path: str = "/proc/cpuinfo") -> str:
     """What the first line that has one of these names says."""
     try:
-        with open(path, encoding="ascii", errors="replace") as lines:
+        with open(path, encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 name, _, value = line.partition(":")
                 if name.strip() in names:
@@ -210,8 +212,11 @@ def clock(root: str = "/sys/devices/system/cpu/cpu0/cpufreq") -> float:
     try:
         return int(_line(f"{root}/cpuinfo_max_freq")) * 1e3
     except (OSError, ValueError):
-        sold = re.search(r"@ ([0-9.]+)GHz", cpu_model())
-        return float(sold[1]) * 1e9 if sold else 3e9
+        sold = cpu_model().rpartition("@")[2].strip()
+        try:
+            return float(sold.removesuffix("GHz")) * 1e9 if sold.endswith("GHz") else 3e9
+        except ValueError:
+            return 3e9
 
 
 def _numpy_flags() -> list[str]:
@@ -327,5 +332,5 @@ _SHIFTS = {"K": 10, "M": 20, "G": 30}
 
 
 def _line(path: str) -> str:
-    with open(path, encoding="ascii") as file:
+    with open(path, encoding="utf-8") as file:
         return file.readline().strip()

@@ -12,6 +12,8 @@ The pool is an image like a kernel, from a store or freshly compiled; whoever kn
 it calls `provide`. Without one, as on other architectures, kernels run on the calling thread.
 """
 
+from __future__ import annotations
+
 import ctypes
 import math
 import os
@@ -21,8 +23,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
+from ..compiler.records import dataclass
 from . import settings
 from .buffers import Kept
 from .load import LoadedImage, anonymous_pages, wipe_on_fork
@@ -59,7 +62,8 @@ _Kernel = ctypes.CFUNCTYPE(None, _pointer, _int64, _int64, _pointer)
 _PoolRun = ctypes.CFUNCTYPE(_int64, *[_pointer] * 3, *[_int64] * 3, _pointer, *[_int64] * 3)
 
 
-class Pool(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Pool:
     """A native pool.
 
     Attributes:
@@ -162,7 +166,7 @@ def _control_groups(groups: str) -> Iterator[tuple[str, str]]:
 
 def _words(path: str) -> list[str]:
     try:
-        with open(path, encoding="ascii", errors="replace") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             return file.read().split()
     except OSError:
         return []
@@ -261,7 +265,7 @@ def run(
         _run_here(_function(kernel), args, tiles, scratch)
         return
     spin = _SPIN_CYCLES if 1 < threads <= processors() else 0
-    call, state, _ = native
+    call, state = native.call, native.state
     done = 0
     while done < tiles:
         done = call(state, kernel, args, done, tiles, threads, scratch, stride, _SLICE_NS, spin)
@@ -293,5 +297,5 @@ def _scratch(size: int) -> tuple[Any, int | None]:
     """Return what owns at least `size` bytes of this thread's scratch, and their address."""
     if size == 0:
         return None, None
-    pages, address, _ = _kept.share(size)
-    return pages, address
+    buffer = _kept.share(size)
+    return buffer.pages, buffer.address

@@ -10,12 +10,12 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from ..compiler.errors import EinsumError, EinsumTypeError
+from ..compiler.records import dataclass
 from ..compiler.trace import Place, Symbol, Trace, filled, flattened, trace
 from . import settings
 from .declared import Declared

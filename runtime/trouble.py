@@ -1,5 +1,7 @@
 """What may be wrong with a store: one warning a trouble, and never an exception for the caller."""
 
+from __future__ import annotations
+
 import errno
 import warnings
 from collections.abc import Iterator

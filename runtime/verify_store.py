@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
 
+from ..compiler.records import dataclass, field
 from .provenance import compare
 from .store import Store
 from .target import available_cores

@@ -1,12 +1,14 @@
 """Equations that are less than they look: results that are views, outputs that are diagonals."""
 
+from __future__ import annotations
+
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from ..compiler.affine import Affine
+from ..compiler.records import replace
 from ..compiler.subscripts import Expression
 from .operands import Array
 

@@ -11,7 +11,6 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
 from itertools import product
 from multiprocessing import get_context
 from types import FunctionType, ModuleType
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..compiler.errors import EinsumError
+from ..compiler.records import dataclass, replace
 from ..compiler.resolve import resolve
 from .kernels import fields
 from .key import ABI_VERSION, SCHEMA_VERSION

@@ -16,6 +16,7 @@ from einsumc.compiler.interpret import Binding
 from einsumc.compiler.machine import TARGETS, Machine
 from einsumc.compiler.program import Program, Statement
 from einsumc.compiler.schedule import Schedule
+from einsumc.compiler.symmetry import are_twins
 from einsumc.runtime import kernels
 from einsumc.runtime.bind import argument_array, argument_values
 from einsumc.runtime.kernels import Kernel
@@ -199,6 +200,7 @@ def statement_geometry(
         accumulator,
         {i: extents[i] for i in statement.indices},
         tuple(strides),
+        twins=are_twins(statement),
         finish=finish_of(statement),
     )
 

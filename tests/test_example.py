@@ -119,6 +119,8 @@ def check(words: list[str]) -> None:
             made.make_context(name, rest)
         case ["python", "-m", "pip", "install", *_] | ["python", "-m", "build", "--wheel"]:
             pass
+        case ["python", script] if script.startswith("benchmarks/"):
+            assert (PROJECT / script).is_file()
         case ["python", "-m", "fastnorms"]:
             assert (EXAMPLE / "fastnorms" / "__main__.py").is_file()
         case ["pytest", *rest]:

@@ -9,10 +9,10 @@ be compiled.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from ..geometry import Geometry
 from ..machine import Machine
+from ..records import replace
 from ..schedule import Schedule
 from .choice import Choice
 from .framed import framed, framed_blocks, layout_of, other_tiles

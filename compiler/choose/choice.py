@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ..geometry import Geometry
 from ..loopnest import Group
+from ..records import dataclass
 from ..schedule import Schedule
 
 

@@ -23,6 +23,9 @@ LONGEST_TASK = 1 << 33
 """Multiply-adds of one task times an element's bytes: about 50 ms of work in f4 and f8, until
 Python looks for Ctrl-C."""
 
+COLLECTED = 512
+"""Positions of m and of n of a task whose sums are collected in scratch: 1 MiB in f4."""
+
 WASTE = 1.15
 """Of tiles two vectors wide, so many times the columns that narrow ones have: then they are better.
 
@@ -61,9 +64,14 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         if len(rest) < len(members[group]):
             members[group] = tuple(i for i in members[group] if i in over)
             members["b"] += rest
+    # What is summed of the batch is walked outside of the tiles' sums: the output collects it.
+    members["d"] = tuple(i for i in members["b"] if i in over)
+    members["b"] = tuple(i for i in members["b"] if i not in over)
     summed = {group for group, indices in members.items() if any(i in over for i in indices)}
-    if "b" in summed or (summed and step.elements[-1] == "f2"):
+    if summed and step.elements[-1] == "f2":
         return None  # the output collects the sums of tiles
+    if "d" in summed and step.elements[-1] != step.accumulator:
+        return None
     size = {group: step.volume(indices) for group, indices in members.items()}
     lanes = vector_lanes(step.accumulator, machine.target.vector_bytes)
     if min(size["m"], size["n"], size["k"]) < 4 or size["n"] < lanes // 2:
@@ -77,21 +85,23 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         rows, vectors = min(rows * vectors, TALLEST), 1
     width = vectors * lanes
     batch = (Group("b", True, False),) if members["b"] else ()
+    late = (Group("d", True, True, over=True),) if members["d"] else ()
     groups = (
         *batch,
+        *late,
         *(
             Group(g, len(members[g]) > 1, g == "k" or g in summed, over=g in summed)
             for g in ("m", "n", "k")
         ),
     )
     tasks = sorted(("m", "n"), key=lambda group: group in summed)  # those in parallel first
-    outer = (*(g.name for g in batch), *(f"{g}_task" for g in tasks))
+    outer = (*(g.name for g in batch), *(f"{g}_task" for g in tasks), *(g.name for g in late))
     outer += ("k_block", "m_block", "n_tile", "m_tile")
     inner: tuple[str, ...] = ("k",)
     if "m" in summed:  # the values of one tile after the other are added up in registers
         outer, inner = outer[:-1], ("m_tile", "k")
     operands = (*order, *range(2, len(step.elements) - 1))
-    strides = layout_class(step, operands, groups, members, lambda _, group: group != "b")
+    strides = layout_class(step, operands, groups, members, lambda _, group: group not in "bd")
     unit = {(tensor, group) for tensor, group, stride in strides if stride == 1}
     # Positions of k that are transposed at once, in squares or in what is left of m's tile.
     side = {"m": min(lanes, 1 << (rows - 1).bit_length()), "n": min(lanes, 8)}
@@ -104,7 +114,8 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         nearest(step, operand) not in step.contracted and depth[name, group] == 1
         for name, group, operand in (("x0", "m", x), ("x1", "n", y))
     ]
-    symmetric = _is_symmetric(step, members) and size["k"] <= machine.partial_sum
+    symmetric = _is_symmetric(step, members)
+    waits = symmetric or step.finish is not None
     schedule = Schedule(
         recipe="packed",
         elements=(*(step.elements[i] for i in order), *step.elements[2:]),
@@ -121,7 +132,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         ),
         outer=outer,
         inner=inner,
-        parallel=len(batch) + 2 - len(summed),
+        parallel=len(batch) + 2 - len(summed - {"d"}),
         rows="m",
         lanes="n",
         row_tile=rows,
@@ -132,9 +143,15 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
             Pack("x0", "m_block", "m", rows, depth["x0", "m"], strips=strips[0]),
         ),
         mirrored=symmetric,
+        collected=waits and size["k"] > 2 * _depth(step.accumulator, width, machine),
         **finish_fields(step),
     )
     return Choice(schedule, {g.name: members[g.name] for g in groups}, operands)
+
+
+def _depth(accumulator: str, width: int, machine: Machine) -> int:
+    """Positions of k of which a panel of n stays in the first cache."""
+    return max(8, machine.l1_bytes * 3 // 4 // (width * int(accumulator[1:])))
 
 
 def _last(step: Geometry) -> str | None:
@@ -151,14 +168,16 @@ def _is_symmetric(step: Geometry, members: Mapping[str, tuple[str, ...]]) -> boo
     comes first.
     """
     m, n = members["m"], members["n"]
-    if not step.twins or step.finish is not None or step.accumulator[0] == "c":
+    if not step.twins or step.accumulator[0] == "c":
         return False
     if len(m) != 1 or len(n) != 1 or step.extents[m[0]] != step.extents[n[0]]:
         return False
     first, second = step.strides[:2]
     if m[0] not in first:
         first, second = second, first
-    same = all(first.get(i) == second.get(i) for i in (*members["b"], *members["k"]))
+    rest = (*members["b"], *members["d"], *members["k"])
+    same = all(first.get(i) == second.get(i) for i in rest)
+    same = same and (m[0] in step.over) == (n[0] in step.over)
     return same and first[m[0]] == second[n[0]]
 
 
@@ -248,21 +267,25 @@ def packed_blocks(
     size = int(schedule.accumulator[1:])
     rows, width = schedule.row_tile, schedule.lane_tile
     m, n, k = extents["m"], extents["n"], extents["k"]
-    depth = max(8, machine.l1_bytes * 3 // 4 // (width * size))
-    if schedule.elements[-1] != schedule.accumulator or schedule.formula is not None:
+    depth = _depth(schedule.accumulator, width, machine)
+    waits = schedule.mirrored or schedule.formula is not None
+    if not schedule.collected and (waits or schedule.elements[-1] != schedule.accumulator):
         depth = k  # the output cannot hold partial sums
-    if schedule.mirrored:
-        depth = k  # see :mod:`..passes.mirror`
     unit = max(8, *(pack.depth for pack in schedule.packs))  # no panel is cut within such a step
     k_block = rounded(ceil(k / ceil(k / depth)), unit)
     n_task = max(width, min(4096, (4 << 20) // (k_block * size)) // width * width)
     m_block = max(rows, machine.l2_bytes * 2 // 3 // (k_block * size) // rows * rows)
+    if schedule.collected:
+        n_task = min(n_task, COLLECTED)
     task = rounded(m, rows), min(n_task, rounded(n, width))
-    if any(group.over for group in schedule.groups):
+    if schedule.collected:
+        task = min(task[0], COLLECTED // rows * rows), task[1]
+    if any(group.over for group in schedule.groups if group.name != "d"):
         return _over_blocks(schedule, extents, (task[0], m_block, task[1], k_block), threads)
     batch = extents.get("b", 1)
     slow = {"c": 2, "i": size // 2, "u": size // 2}.get(schedule.accumulator[0], 1)
-    tasks = ceil(m * n * k * size * max(slow, 1) / LONGEST_TASK)
+    volume = m * n * k * extents.get("d", 1)
+    tasks = ceil(volume * size * max(slow, 1) / LONGEST_TASK)
     task = halved((m, n), task, (rows, width), tasks, SHORTEST_SIDE)
     task = halved((m, n), task, (rows, width), tasks // PATIENCE, SHORTEST_SIDE // 2)
     if threads > 1:
@@ -290,7 +313,7 @@ def _over_blocks(
     over = {group.name for group in schedule.groups if group.over}
     pieces = ceil(2 * threads / extents.get("b", 1)) if threads > 1 else 1
     if "m" not in over:
-        m_task = rounded(ceil(extents["m"] / pieces), schedule.row_tile)
+        m_task = min(m_task, rounded(ceil(extents["m"] / pieces), schedule.row_tile))
     elif "n" not in over:
         n_task = min(n_task, rounded(ceil(extents["n"] / pieces), schedule.lane_tile))
     blocks = {"M_TASK": m_task, "M_BLOCK": min(m_block, m_task), "N_TASK": n_task}

@@ -14,13 +14,13 @@ read or written along several indices at once needs no table for them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import takewhile
 from math import ceil
 
 from ..geometry import Geometry
 from ..loopnest import Group
 from ..machine import Machine
+from ..records import replace
 from ..schedule import Schedule, Split, Stage, vector_lanes
 from .choice import Choice, layout_class, rounded
 

@@ -23,8 +23,6 @@ scratch. The table ``taps`` is the same for all blocks of ``k``.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..affine import Affine
 from ..loopnest import (
     Assign,
@@ -41,6 +39,7 @@ from ..loopnest import (
     walk,
     with_body,
 )
+from ..records import replace
 from ..schedule import Schedule
 
 STAGE = "out_stage"

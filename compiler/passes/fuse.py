@@ -21,9 +21,8 @@ number.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..loopnest import Assign, Group, Loop, Nest, Ref, Statement, Term, at, nested
+from ..records import replace
 from ..schedule import Schedule
 
 

@@ -14,17 +14,21 @@ after, with tiles of 16 columns::
         rows m: lanes n: out[n*out_m + m*out_n] = acc[m, n]
 
 Tiles that the diagonal crosses are computed whole, so elements next to it are written twice. Both
-times they have the same bits, since products and sums are taken in one order, as long as a sum is
-one block (:func:`.packed_blocks`): blocks that were added up in the output would count twice. BLAS
+times they have the same bits, since products and sums are taken in one order. Blocks of a sum that
+were added up in the output would count twice; they are collected in scratch (:mod:`.reorder`). BLAS
 calls a product of this kind syrk.
+
+Where an epilogue's values are summed, what would be copied is added instead: what is above the
+diagonal counts twice, what is below it is left out::
+
+    rows m: lanes n: total[n] += half(n - m) * (square(acc[m, n]))
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..affine import Affine
 from ..loopnest import Assign, Loop, Nest, Ref, Statement, at, walk, with_body
+from ..records import replace
 from ..schedule import Schedule
 
 
@@ -41,11 +45,25 @@ def _mirror(statement: Statement, schedule: Schedule, *, inside: bool) -> Statem
         return statement
     inside = inside or statement.index == f"{schedule.lanes}_tile"
     body = [_mirror(s, schedule, inside=inside) for s in statement.body]
+    if statement.index == f"{schedule.rows}_block":
+        last = Affine(((f"{schedule.lanes}_task", 1), (f"{schedule.lanes.upper()}_TASK", 1)))
+        statement = replace(statement, stop=(*statement.stop, last))
     if inside and statement.index == f"{schedule.rows}_tile":
         diagonal = Affine(((f"{schedule.lanes}_tile", 1),), schedule.lane_tile)
         statement = replace(statement, stop=(diagonal, *statement.stop))
         body += [_turned(store, schedule) for store in body if _is_store(store)]
+        if any(group.over and group.name == schedule.rows for group in schedule.groups):
+            body = [_halved(each, schedule) for each in body]
     return with_body(statement, tuple(body))
+
+
+def _halved(statement: Statement, schedule: Schedule) -> Statement:
+    """What is added to a tile's total weighed by where it is."""
+    if isinstance(statement, Loop):
+        return with_body(statement, tuple(_halved(s, schedule) for s in statement.body))
+    if isinstance(statement, Assign) and statement.target.buffer == "total" and statement.factors:
+        return replace(statement, half=at(schedule.lanes, f"-{schedule.rows}"))
+    return statement
 
 
 def _is_store(statement: Statement) -> bool:

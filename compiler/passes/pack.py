@@ -21,8 +21,6 @@ so that they can be transposed in registers. Panels live in the thread's scratch
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..affine import Affine
 from ..loopnest import (
     Assign,
@@ -38,6 +36,7 @@ from ..loopnest import (
     walk,
     with_body,
 )
+from ..records import replace
 from ..schedule import STRIP, Pack, Schedule
 
 
@@ -87,7 +86,7 @@ def _rewrite(
     if not isinstance(statement, Loop):
         return statement
     body = tuple(_rewrite(s, job, copy, access, slot) for s in statement.body)
-    if statement.index == job.inside:
+    if statement.index == job.inside and body != statement.body:
         body = (*copy, *body)
     return with_body(statement, body)
 

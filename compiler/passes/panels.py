@@ -18,8 +18,6 @@ block is meant to stay in the first cache, so that each element comes from memor
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..affine import Affine
 from ..loopnest import (
     Assign,
@@ -36,6 +34,7 @@ from ..loopnest import (
     walk,
     with_body,
 )
+from ..records import replace
 from ..schedule import Panel, Schedule, vector_lanes
 
 

@@ -17,9 +17,8 @@ does not depend on the range, so results are the same bits for any number of thr
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..loopnest import Loop, Nest, Tiles
+from ..records import replace
 from ..schedule import Schedule
 
 

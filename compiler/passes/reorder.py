@@ -27,25 +27,36 @@ of ``acc`` into an array *scalar expansion* and the loop order *reorder*.
 
 The values of an epilogue's formula may be summed in turn. That is a second tile, ``total``, around
 the first: it has no rows if these are summed too, for each tile's are added as soon as it is done.
+
+What is done with a whole sum cannot wait in the output for the sum's blocks. A schedule that is
+``collected`` has them added up in scratch, and uses what is there once they all are::
+
+    for k_block: for m_tile: for n_tile:
+        ...
+        sums[m, n] += acc[m, n]
+    for m_tile: for n_tile:
+        out[m, n] = sums[m, n]
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
 
 from ..affine import Affine
 from ..loopnest import (
     Assign,
+    Buffer,
     Loop,
     Nest,
     Ref,
+    Scope,
     Statement,
     Term,
     at,
     nested,
     walk,
 )
+from ..records import dataclass, replace
 from ..schedule import Schedule
 
 
@@ -60,10 +71,14 @@ def reorder(nest: Nest, schedule: Schedule) -> Nest:
         return replace(nest, body=nested(outer, nested(list(sides), (assigns[0],))))
     store = replace(assigns[-1], add=_late(nest, schedule))
     tile = _Tile("acc", sides, schedule)
+    used = _in_scratch(schedule) if schedule.collected else tile.ref()
+    sums: tuple[Statement, ...]
     if len(assigns) == 3:
         summed = {group.name for group in nest.groups if group.reduced}
         cut = schedule.inner.index(schedule.partial) + 1 if schedule.partial else 0
-        body = (*tile.sums(inner, cut, assigns[1]), *tile.uses(store, summed))
+        sums = tile.sums(inner, cut, assigns[1])
+        uses = tile.uses(store, summed, used)
+        body = uses if schedule.collected else (*sums, *uses)
         parts = {"part": "acc"} if cut else {}
     else:
         # The sum of the formula's values is a tile of its own, around that of the products.
@@ -78,14 +93,31 @@ def reorder(nest: Nest, schedule: Schedule) -> Nest:
         total = _Tile("total", tuple(kept), schedule)
         pieces = int(len(around) > 1 and around[0].index.endswith("_block"))
 
+        sums = tile.sums(within, cut, update)
+
         def added(target: Ref) -> tuple[Statement, ...]:
-            value = tile.uses(replace(add, target=target), contracted)
-            return (*tile.sums(within, cut, update), *value)
+            value = tile.uses(replace(add, target=target), contracted, used)
+            return value if schedule.collected else (*sums, *value)
 
         body = (*total.collects(around, pieces, added), *total.uses(store, over))
         parts = ({"part": "acc"} if cut else {}) | ({"total_part": "total"} if pieces else {})
     buffers = tuple(replace(nest.buffer(whole), name=part) for part, whole in parts.items())
+    if schedule.collected:
+        cut = schedule.outer.index("k_block")
+        save = Assign(used, (tile.ref(),), add="k_block")
+        tiles = [loop for loop in inner if loop.index.endswith("_tile")]
+        first = nested([*outer[cut:], *tiles], (*sums, *nested(list(sides), (save,))))
+        body = (*first, *nested(outer[cut + 1 :], body))
+        outer = outer[:cut]
+        room = ("M_TASK", "N_TASK")
+        buffers += (Buffer(used.buffer, schedule.accumulator, Scope.SCRATCH, room),)
     return replace(nest, body=nested(outer, body), buffers=(*nest.buffers, *buffers))
+
+
+def _in_scratch(schedule: Schedule) -> Ref:
+    """Where a tile's sums are collected."""
+    terms = (Term(at("m", "-m_task"), "N_TASK"), Term(at("n", "-n_task"), 1))
+    return Ref("sums", terms)
 
 
 @dataclass(frozen=True)
@@ -115,11 +147,16 @@ class _Tile:
         rounds = (*part.collects(loops[cut:], 0, add), *nested(self._whole(), (sum_up,)))
         return (*self._cleared(), *nested(loops[:cut], rounds))
 
-    def uses(self, statement: Assign, summed: Collection[str]) -> tuple[Statement, ...]:
-        """A statement that reads the tile first, whose lanes are totalled if they are summed."""
+    def uses(
+        self, statement: Assign, summed: Collection[str], source: Ref | None = None
+    ) -> tuple[Statement, ...]:
+        """A statement that reads the tile first, whose lanes are totalled if they are summed.
+
+        Or it reads ``source``, if the tile was put there.
+        """
         total = any(s.index == self.schedule.lanes and s.index in summed for s in self.sides)
         loops = [s for s in self.sides if not (total and s.index == self.schedule.lanes)]
-        factors = (self.ref(), *statement.factors[1:])
+        factors = (source or self.ref(), *statement.factors[1:])
         return nested(loops, (replace(statement, factors=factors, total=total),))
 
     def ref(self, *, whole: bool = False) -> Ref:
@@ -151,4 +188,6 @@ def _late(nest: Nest, schedule: Schedule) -> bool | str:
         # The innermost loop of each group tells; sums before the formula are whole.
         over = {group.name: index for index, group in groups.items() if group.over}
         return " + ".join(over.values()) or False
+    if schedule.collected:
+        return False
     return next((index for index, group in groups.items() if group.reduced), False)

@@ -21,8 +21,6 @@ writes all of it: it computes the last ``LEAD`` positions of the one before agai
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..loopnest import (
     Assign,
     Buffer,
@@ -37,6 +35,7 @@ from ..loopnest import (
     nested,
     walk,
 )
+from ..records import replace
 from ..schedule import Schedule, Stage
 
 BUFFER = "out_stage"

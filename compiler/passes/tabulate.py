@@ -16,8 +16,6 @@ TBLIS calls such a table a *scatter vector*. It lets one kernel serve any number
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..affine import Affine
 from ..loopnest import (
     Assign,
@@ -35,6 +33,7 @@ from ..loopnest import (
     Write,
     at,
 )
+from ..records import replace
 from ..schedule import Schedule
 
 

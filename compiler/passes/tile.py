@@ -17,10 +17,9 @@ after splitting ``m`` by ``M_BLOCK`` and then by 6::
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..affine import Affine
 from ..loopnest import Loop, Nest, Statement, children, nested, with_body
+from ..records import replace
 from ..schedule import Schedule
 
 

@@ -18,9 +18,8 @@ The inner two loops of a packing copy are a tile of their own: rows along ``k``.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..loopnest import Assign, Kind, Loop, Nest, Statement, with_body
+from ..records import replace
 from ..schedule import Schedule
 
 

@@ -18,11 +18,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import replace
 
 from ..access import Access
 from ..formula import Apply, Read, Value
 from ..program import Program, Statement
+from ..records import replace
 from .renaming import Sizes, fingerprint, renamings
 
 __all__ = ["compute_once", "equal", "replaced", "without_unused"]

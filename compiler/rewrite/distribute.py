@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import count
 
@@ -26,6 +25,7 @@ from ..access import Access
 from ..affine import Affine
 from ..formula import CONTRACTED, Apply, Read, Value, accesses_of, replaced
 from ..program import Epilogue, Program, Statement
+from ..records import dataclass, replace
 from .common import without_unused
 from .inline import inlinable
 

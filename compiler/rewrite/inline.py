@@ -20,17 +20,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 from itertools import count
-from string import ascii_lowercase
 
 from ..access import Access
 from ..affine import Affine
 from ..formula import CONTRACTED, Apply, Constant, replaced
 from ..program import Epilogue, Program, Statement
+from ..records import replace
 from .common import without_unused
 
 __all__ = ["inlinable", "inlined"]
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def inlinable(program: Program) -> list[str]:
@@ -147,6 +148,6 @@ def _copy(
 
 def _others(index: str) -> Iterator[str]:
     """Other names for an index: the letters after it, or else numbers behind it."""
-    if index in ascii_lowercase:
-        yield from ascii_lowercase[ascii_lowercase.index(index) + 1 :]
+    if index in _LETTERS:
+        yield from _LETTERS[_LETTERS.index(index) + 1 :]
     yield from map(f"{index}{{}}".format, count())

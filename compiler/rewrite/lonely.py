@@ -13,13 +13,13 @@ After:
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 from ..access import Access
 from ..affine import Affine
 from ..cost import statement_cost
 from ..machine import Machine
 from ..program import Program, Statement
+from ..records import replace
 from .common import equal, replaced
 
 __all__ = ["sum_lonely_indices"]

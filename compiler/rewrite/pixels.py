@@ -17,13 +17,13 @@ time.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from ..access import Access
 from ..affine import Affine
 from ..cost import statement_cost
 from ..machine import Machine
 from ..program import Program, Statement
+from ..records import replace
 
 __all__ = ["pixels_first"]
 

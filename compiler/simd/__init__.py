@@ -25,6 +25,7 @@ and strides count elements, not bytes. From the ground up:
     arithmetic   zeros, multiply, add, multiply_add, accumulate, total_rows, stretch
     elementwise  what formulas are made of: divide, maximum, where, convert ...; collect
     functions    exp, log, tanh, power
+    halves       halved: of a symmetric matrix
 
 Importing this package declares all operations; `OPERATIONS` has them by name.
 """
@@ -35,6 +36,7 @@ from . import (  # noqa: F401 - they declare operations
     elementwise,
     framing,
     functions,
+    halves,
     integers,
     lookups,
     memory,

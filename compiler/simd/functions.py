@@ -13,12 +13,12 @@ NumPy's. The formulas are those of
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import factorial, inf, log, nan
 from typing import Any
 
 from llvmlite import ir
 
+from ..records import dataclass
 from .elementwise import (
     Planes,
     as_bits,

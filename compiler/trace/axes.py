@@ -9,12 +9,12 @@ of the two; there is one where every cut of the one goes with those of the other
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from math import prod
 
 from ..affine import Affine
 from ..errors import EinsumError
+from ..records import dataclass, field
 
 __all__ = ["At", "Atom", "Atoms", "axis", "coarser", "refined", "regrouped"]
 

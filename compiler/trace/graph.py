@@ -8,7 +8,6 @@ are found, and the message has the line of the user's code.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EinsumError
+from ..records import dataclass
 from ..resolve import resolve
 from ..subscripts import Subscripts, Term
 from ..windows import Given

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import linecache
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import EinsumError
+from ..records import dataclass
 
 __all__ = ["Location", "TraceError", "here"]
 

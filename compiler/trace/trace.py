@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 import numpy as np
 
+from ..records import dataclass
 from .graph import Literal, Node, Operand, shapes
 from .location import TraceError
 from .number import Guards, Number, Shapes, number_of

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, count
 from math import prod
@@ -26,6 +25,7 @@ from ..affine import Affine
 from ..errors import EinsumError
 from ..formula import CONTRACTED, Apply, Constant, Read, Value, accesses_of
 from ..program import Epilogue, Program, Statement, Tensor, bounds
+from ..records import dataclass, replace
 from ..resolve import resolve
 from .axes import At, Atom, Atoms, axis, coarser, plus, refined, regrouped, times
 from .graph import (

@@ -26,6 +26,10 @@ pytestmark = pytest.mark.skipif(
 # Caches so small that a few elements already make several blocks.
 STREAMED = Machine(V3, l1_bytes=1 << 10, l2_bytes=1 << 12, partial_sum=3, worth_packing=1 << 60)
 PACKED = replace(STREAMED, worth_packing=1)
+COLLECTED = replace(PACKED, l1_bytes=64)  # blocks of 8 along k
+MACHINES = pytest.mark.parametrize(
+    "machine", [STREAMED, PACKED, COLLECTED], ids=["streamed", "packed", "collected"]
+)
 
 
 def access(text):
@@ -43,9 +47,9 @@ def apply(function, *arguments):
     return Apply(function, tuple(values))
 
 
-def statement(target, factors, value=CONTRACTED, over=""):
+def statement(target, factors, value=CONTRACTED, over="", symmetric=False):
     factors = tuple(map(access, factors.split()))
-    return Statement(access(target), factors, Epilogue(value, tuple(over)))
+    return Statement(access(target), factors, Epilogue(value, tuple(over), symmetric))
 
 
 class Case:
@@ -157,24 +161,35 @@ CASES = {
     "norm-of-all": statement("o", "b:ti a:tj", SQUARE, "ij"),
     "rows": statement("o:i", "a:ij b:jk", apply("absolute", CONTRACTED), "k"),
     "columns": statement("o:k", "a:ij b:jk", apply("multiply", SQUARE, read("c:ik")), "i"),
+    "sum-of-squares": statement("o:ij", "b:nti a:ntj", SQUARE, "n"),
+    "sum-of-some": statement("o:bi", "b:bnti a:bntj", apply("add", SQUARE, read("c:n")), "nj"),
+    "gram": statement("o:nij", "b:nit b:njt", apply("add", SQUARE, read("c:n")), "", True),
+    "gram-squared": statement("o:n", "b:nit b:njt", SQUARE, "ij", True),
+    "gram-of-all": statement("o", "b:nti b:ntj", apply("add", SQUARE, 1), "nij", True),
+    "gram-of-some": statement("o:ni", "b:nti b:ntj", SQUARE, "j", True),
     "sum-of-sums": statement("o:n", "a:nij b:j", SQUARE, "i"),
     "sum-of-own": statement("o", "a:ij", SQUARE, "i"),
 }
 EXTENTS = {"b": 3, "n": 4, "i": 9, "j": 17, "k": 10, "t": 5}
+GRAMS = {name for name in CASES if name.startswith("gram")}
+LONG = {"b": 2, "n": 2, "i": 9, "j": 19, "k": 10, "t": 17}
 
 
 def case_of(name, element, seed, twist, extents=EXTENTS):
     rng = np.random.default_rng(seed)
+    if name in GRAMS:
+        extents = extents | {"j": extents["i"]}
     found = {i: extents[i] for i in CASES[name].indices}
     elements = dict.fromkeys("abc", element) | {"m": "b1"}
     return Case(CASES[name], found, elements, element, rng, twist)
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("machine", [STREAMED, PACKED], ids=["streamed", "packed"])
+@MACHINES
 @pytest.mark.parametrize("twist", [0, 7])
 def test_right_after_every_pass(name, machine, twist):
-    case = case_of(name, "f8", zlib.crc32(name.encode()), twist)
+    extents = LONG if machine is COLLECTED else EXTENTS
+    case = case_of(name, "f8", zlib.crc32(name.encode()), twist, extents)
     expected = case.expected()
     for after, found in case.interpreted(machine):
         np.testing.assert_array_equal(found, expected, err_msg=f"after {after}")
@@ -184,7 +199,7 @@ EDGES = (1, 2, 3, 5, 6, 7, 8, 9, 15, 16, 17, 31, 33)
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("machine", [STREAMED, PACKED], ids=["streamed", "packed"])
+@MACHINES
 @pytest.mark.parametrize("element", sweep(["f4", "f8"], lambda element: element == "f4"))
 def test_kernels_are_right_at_every_edge(name, machine, element):
     rng = np.random.default_rng(zlib.crc32(name.encode()))
@@ -196,8 +211,11 @@ def test_kernels_are_right_at_every_edge(name, machine, element):
         )
 
 
-@pytest.mark.parametrize("name", ["norm", "rows", "columns", "sum-of-sums", "sum-of-map"])
-@pytest.mark.parametrize("machine", [STREAMED, PACKED], ids=["streamed", "packed"])
+@pytest.mark.parametrize(
+    "name",
+    ["norm", "rows", "columns", "sum-of-sums", "sum-of-map", "gram-squared", "sum-of-squares"],
+)
+@MACHINES
 def test_bits_depend_neither_on_threads_nor_on_ranges_of_tiles(name, machine):
     case = case_of(name, "f4", 3, 0, EXTENTS | {"i": 33, "k": 40})
     rng = np.random.default_rng(4)

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import reduce
 from itertools import combinations
 from math import prod
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import opt_einsum
@@ -13,6 +15,7 @@ import pytest
 from einsumc.compiler.errors import EinsumError
 from einsumc.compiler.factorize import MOST_FACTORS, Factorization, factorize, follow
 from einsumc.compiler.machine import TARGETS, Machine
+from einsumc.compiler.paths import pairwise
 from einsumc.compiler.program import Program, evaluate, from_expression, verify_program
 from einsumc.compiler.resolve import resolve
 from einsumc.compiler.subscripts import parse
@@ -146,6 +149,8 @@ def test_the_cheapest_candidate_is_chosen():
     assert result.cost.seconds == min(cost.seconds for _, cost in result.candidates)
     assert [name for name, _ in result.candidates] == [
         "unsplit",
+        "searched",
+        "searched 2",
         "left to right",
         "opt_einsum greedy",
         "opt_einsum auto",
@@ -327,9 +332,35 @@ def paths(factors: int) -> Iterator[tuple[tuple[int, int], ...]]:
         yield from ((pair, *rest) for rest in paths(factors - 1))
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_small_products_need_no_other_search(seed):
+    random = Random(seed)
+    letters = "abcdefgh"[: random.randint(4, 8)]
+    sizes = {letter: int(2 ** random.uniform(0, 9)) for letter in letters}
+    terms = ["".join(random.sample(letters, random.randint(1, 4))) for _ in range(3)]
+    output = "".join(sorted({*"".join(terms)})[: random.randint(0, 3)])
+    program = program_of(f"{','.join(terms)}->{output}", **sizes)
+    found = factorize(program, True, MACHINE, "f8")
+    assert not any(name.startswith("opt_einsum") for name, _ in found.candidates)
+    for name in ("greedy", "optimal"):
+        other = factorize(program, name, MACHINE, "f8")
+        assert found.cost.seconds <= other.cost.seconds
+
+
+def test_pairs_without_any_other_package():
+    text = "ab,bc,cd,de,ef,fg,gh,hi,ij,jk->ak"
+    sizes = dict.fromkeys("abcdefghijk", 9)
+    program = program_of(text, **sizes)
+    found = factorize(program, pairwise, MACHINE, "f4")
+    assert all(len(statement.factors) == 2 for statement in found.program.statements)
+    arrays = {n: np.random.default_rng(0).random((9, 9)) for n in found.program.inputs}
+    expected = reduce(np.matmul, arrays.values())
+    np.testing.assert_allclose(evaluate(found.program, arrays), expected)
+
+
 def test_the_windows_path_is_that_of_least_work():
     shapes = [(8, 64, 34, 34), (64, 16), (16, 16, 3, 3), (16, 64)]
     text = "n c h+k w+l, c r, r s k l, s o -> n o h w"
     found = factorize(windows_of(text, *shapes), True, MACHINE, "f4")
     flops = {name: cost.flops for name, cost in found.candidates}
-    assert flops["windows"] == min(flops.values()) < flops["opt_einsum auto"]
+    assert flops["windows"] == min(flops.values()) < flops["searched"]

@@ -224,28 +224,21 @@ def test_partial_sums_add_up(inputs, statement, extents):
 
 
 @pytest.mark.parametrize(
-    ("left", "right", "extents", "pieces"),
+    ("left", "right", "extents"),
     [
-        ("a:ki", "a:kj", {"k": 10000, "i": 100, "j": 100}, 4),
-        ("a:ik", "a:jk", {"k": 12000, "i": 90, "j": 90}, 3),
-        ("a:bkli", "a:bklj", {"b": 2, "k": 600, "l": 20, "i": 64, "j": 64}, 3),
-        ("a:ki", "a:kj", {"k": 10007, "i": 60, "j": 60}, 0),  # a prime: there are no even pieces
-        ("a:ki", "a:kj", {"k": 1500, "i": 100, "j": 100}, 0),  # one sum is not too long
-        ("a:ki", "a:kj", {"k": 4100, "i": 1500, "j": 1500}, 0),  # partial sums take much memory
-        ("a:i", "a:j", {"i": 2000, "j": 2000}, 0),  # no sum at all
+        ("a:ki", "a:kj", {"k": 10000, "i": 100, "j": 100}),
+        ("a:ik", "a:jk", {"k": 12000, "i": 90, "j": 90}),
+        ("a:bkli", "a:bklj", {"b": 2, "k": 600, "l": 20, "i": 64, "j": 64}),
+        ("a:ki", "a:kj", {"k": 10007, "i": 60, "j": 60}),  # a prime: there are no even pieces
+        ("a:i", "a:j", {"i": 2000, "j": 2000}),  # no sum at all
     ],
 )
-def test_long_symmetric_products_are_cut(left, right, extents, pieces):
+def test_long_symmetric_products_stay_symmetric(left, right, extents):
     kept = "".join(i for i in extents if i not in "kl")
     before = program(left, step(f"out:{kept}", f"{left} {right}"), **extents)
     after = spread(before, "f8", MACHINE)
     verify_program(after)
-    assert len(after.statements) == (2 if pieces else 1)
-    if not pieces:
-        return
-    part = after.statements[0]
-    assert after.sizes[part.target.names[0]] == pieces
-    assert gram_swap(part) is not None
+    assert gram_swap(after.statements[0]) is not None
     rng = np.random.default_rng(1)
     arrays = {n: rng.integers(-3, 4, before.shapes[n]).astype("f8") for n in before.inputs}
     if can_run(LEVELS["x86-64-v3"]):

@@ -31,6 +31,7 @@ def test_a_tensor_times_its_own_transpose_is_mirrored():
     assert is_mirrored(gram())
     assert is_mirrored(gram(batch=7))
     assert is_mirrored(gram(element="i4"))
+    assert is_mirrored(gram(k=10**5))  # a sum in several blocks
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,6 @@ def test_a_tensor_times_its_own_transpose_is_mirrored():
         gram(n=301),  # other rows of the same tensor
         gram(k=301 * 200, n=1),  # the same memory, but not its transpose
         gram(element="c8"),  # products of complex numbers do not commute to the last bit
-        gram(k=10**5),  # a sum in several blocks
     ],
 )
 def test_what_is_not_symmetric_is_not(step):
@@ -52,7 +52,7 @@ def test_what_is_not_symmetric_is_not(step):
     st.sampled_from(["nti,nsi->nts", "nit,nis->tsn", "tni,sni->nst", "ti,si->ts"]),
     st.sampled_from(["f4", "f8", "f2", "i4"]),
     st.integers(1, 150),
-    st.integers(1, 60),
+    st.integers(1, 60) | st.integers(1000, 1200),
     st.integers(1, 4),
     st.booleans(),
     st.integers(0, 2**30),
@@ -66,12 +66,13 @@ def test_gram_matrices_of_any_layout(equation, dtype, t, i, n, backwards, seed):
     wide = a.astype("f8")
     result = einsumc.einsum(equation, a, a)
     expected = np.einsum(equation, wide, wide)
-    np.testing.assert_array_equal(result.astype("f8"), expected)
+    np.testing.assert_array_equal(result, expected.astype(dtype))
 
 
-def test_the_same_bits_for_any_number_of_threads_and_exactly_symmetric():
+@pytest.mark.parametrize("length", [257, 1100])
+def test_the_same_bits_for_any_number_of_threads_and_exactly_symmetric(length):
     rng = np.random.default_rng(1)
-    a = rng.standard_normal((2, 333, 257)).astype("f4")
+    a = rng.standard_normal((2, 333, length)).astype("f4")
     before, found = get_num_threads(), []
     try:
         for threads in (1, 2, 3):
@@ -82,7 +83,7 @@ def test_the_same_bits_for_any_number_of_threads_and_exactly_symmetric():
     assert all(each.tobytes() == found[0].tobytes() for each in found)
     np.testing.assert_array_equal(found[0], found[0].transpose(0, 2, 1))
     np.testing.assert_allclose(
-        found[0], np.einsum("nti,nsi->nts", a.astype("f8"), a), rtol=0, atol=1e-3
+        found[0], np.einsum("nti,nsi->nts", a.astype("f8"), a), rtol=0, atol=2e-3
     )
 
 

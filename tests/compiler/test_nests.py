@@ -144,19 +144,20 @@ def test_packed_recipe_is_right_after_every_pass(equation, twist):
     assert choice.schedule.recipe == "packed"
 
 
-@pytest.mark.parametrize("extent", [9, 16, 23, 40])
+@pytest.mark.parametrize(("extent", "summed"), [(9, 11), (16, 30), (23, 11), (40, 30)])
 @pytest.mark.parametrize("equation", ["ij,kj->ik", "ji,jk->ik", "ij,kj->ki", "bij,bkj->bik"])
-def test_mirrored_products_are_right_after_every_pass(extent, equation):
+def test_mirrored_products_are_right_after_every_pass(extent, summed, equation):
     left, output = equation.split("->")
     terms = left.split(",")
-    machine = replace(PACKING, partial_sum=100)
-    shape = [{"b": 2, "j": 11}.get(index, extent) for index in terms[0]]
+    machine = PACKING
+    shape = [{"b": 2, "j": summed}.get(index, extent) for index in terms[0]]
     array = np.random.default_rng(0).integers(-3, 4, shape).astype(np.float64)
     expected = np.einsum(equation, array, array)
     out = np.full(expected.shape, 99.0)
     step = replace(geometry_of(terms, output, [array, array], out, "f8"), twins=True)
     choice = choose(step, machine)
     assert choice.schedule.mirrored
+    assert choice.schedule.collected == (summed > 24)
     for name, nest in stages_of(choice, step).nests:
         out[...] = 99.0
         interpret(nest, binding_of(nest, choice, step, [array, array], out, machine))

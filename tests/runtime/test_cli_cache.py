@@ -65,7 +65,7 @@ def test_list(store, monkeypatch):
     assert lines[-1].startswith("3 kernels, ")
     days_ago = time.time() - 3.5 * 86400
     os.utime(path_of(store, the_kernel(store)), (days_ago, days_ago))
-    monkeypatch.setattr("einsumc.compiler.pipeline.generator", lambda: "newer")
+    monkeypatch.setattr("einsumc.compiler.describe.generator", lambda: "newer")
     (line,) = (line for line in run("list").stdout.splitlines() if "streamed" in line)
     assert "3 days ago" in line
     assert " other " in line
@@ -115,7 +115,7 @@ def test_show_what_is_not_there(store):
 
 
 def test_the_source_of_another_version_is_not_made_up(store, monkeypatch):
-    monkeypatch.setattr("einsumc.compiler.pipeline.generator", lambda: "newer")
+    monkeypatch.setattr("einsumc.compiler.describe.generator", lambda: "newer")
     for option in ("--source", "--asm"):
         problem = run("show", the_kernel(store), option, status=1).stderr
         assert "another version of einsumc's code generator" in problem

@@ -7,7 +7,7 @@ from math import prod
 import numpy as np
 import pytest
 from einsumc.compiler.errors import EinsumError, EinsumTypeError
-from einsumc.runtime import buffers, execute
+from einsumc.runtime import buffers, execute, workspaces
 from einsumc.runtime.decorator import compile_einsum, einsum
 from einsumc.runtime.memory import parse_bytes
 from einsumc.runtime.operands import prepare
@@ -40,7 +40,7 @@ def limited(limit, seen):
 def test_random_calls(limit, group, monkeypatch):
     """All dtypes, layouts, `out`s over operands, options."""
     sliced, sizes, seen = [], [], []
-    run, take = execute.Execution._run_slices, execute._kept.take
+    run, take = execute.Execution._run_slices, workspaces.take
 
     def counted(self, *arguments):
         sliced.append(self.sliced.slices)
@@ -51,7 +51,7 @@ def test_random_calls(limit, group, monkeypatch):
         return take(size)
 
     monkeypatch.setattr(execute.Execution, "_run_slices", counted)
-    monkeypatch.setattr(execute._kept, "take", measured)
+    monkeypatch.setattr(workspaces, "take", measured)
     for seed in range(100 * group, 100 * (group + 1)):
         sizes.clear()
         before = len(seen)
@@ -256,10 +256,10 @@ def test_workspaces_are_as_large_as_told(monkeypatch):
         return allocate(size, purpose)
 
     monkeypatch.setattr(buffers, "allocate", counted)
-    monkeypatch.setattr(execute, "_kept", buffers.Kept("intermediates"))
+    monkeypatch.setattr(workspaces, "kept", buffers.Kept("intermediates"))
     a = np.ones((100, 100))
     for limit in (None, 50_000, 10_000):
         compiled = compile_einsum("ij,jk,kl->il", optimize=[(0, 1), (0, 1)], memory_limit=limit)
-        execute._kept.buffer = buffers.Buffer(None, 0, 0)
+        workspaces.kept.buffer = buffers.Buffer(None, 0, 0)
         compiled(a, a, a)
         assert sizes.pop() == compiled.explain(a, a, a).peak_memory

@@ -94,6 +94,25 @@ def test_kernels_are_found_whoever_built_them(bare, store, monkeypatch, versions
     passes(bare(PRODUCTS, XDG_CACHE_HOME=str(store.parent / "cache")))
 
 
+CHAINS = """
+for equation in ("ij,jk,kl->il", "ij,jk,kl,lm->im", "ab,bc,cd,de,ef->af"):
+    chain = einsumc.compile_einsum(equation)
+    for size in (4, 40):
+        given = [random.random((size, size)) for _ in range(equation.count(",") + 1)]
+        expected = np.einsum(equation, *given, optimize=True)
+        np.testing.assert_allclose(chain(*given), expected, rtol=1e-9)
+assert counts.compiled == 0 < counts.stored
+"""
+
+
+def test_several_operands_need_no_other_package(bare, store):
+    for equation in ("ij,jk,kl->il", "ij,jk,kl,lm->im", "ab,bc,cd,de,ef->af"):
+        axes = equation.partition("->")[0].split(",")
+        signature = ", ".join(f"f8[{','.join(term)}]" for term in axes)
+        compile_einsum(equation, signatures=signature).precompile()
+    passes(bare(CHAINS, EINSUMC_CACHE_DIR=str(store), EINSUMC_COMPILE="never"))
+
+
 def test_a_kernel_that_is_missing_is_an_error_that_says_so(bare, store):
     script = """
 try:
@@ -132,7 +151,7 @@ def test_another_generator_is_never_taken(tmp_path, monkeypatch):
     monkeypatch.setenv("EINSUMC_CACHE_DIR", str(tmp_path))
     compile_einsum("i,i->", signatures="f4[64], f4[64]").precompile()
     there = Store(tmp_path).keys()
-    monkeypatch.setattr("einsumc.compiler.pipeline.generator", lambda: "another")
+    monkeypatch.setattr("einsumc.compiler.describe.generator", lambda: "another")
     monkeypatch.setattr("einsumc.compiler.sources.sources", lambda files: "another")
     made = compile_einsum("i,i->", signatures="f4[64], f4[64]").precompile()
     assert all(kernel.compiled for kernel in made)
