@@ -308,6 +308,22 @@ def compile_block(results: Results) -> str:
     return table(("first needed by", "recipe", "time"), rows, ("time",))
 
 
+def results_block(results: Results) -> str:
+    """What large results cost as new arrays."""
+    rows = [
+        (
+            f"`{each['name']}`",
+            SHORT[each["dtype"]],
+            f"{each['output'] / MiB:.0f}",
+            format_seconds(each["new"]),
+            format_seconds(each["existing"]),
+        )
+        for each in results["groups"]["results"]["result"]["results"][:WORST]
+    ]
+    numbers = ("result, MiB", "into a new array", "into one that exists")
+    return table(("case", "dtype", *numbers), rows, numbers)
+
+
 def planning_block(results: Results) -> str:
     """What planning networks takes, beside running them."""
     rows = [
@@ -353,6 +369,7 @@ def blocks(results: Results) -> dict[str, str]:
         "threads": threads_block,
         "memory": memory_block,
         "compile": compile_block,
+        "results": results_block,
         "planning": planning_block,
         "ranking": ranking_block,
     }

@@ -96,6 +96,20 @@ RESULTS = {
                 ]
             },
         ),
+        "results": record(
+            "results",
+            {
+                "results": [
+                    {
+                        "name": "outer",
+                        "dtype": "float64",
+                        "output": 128 * 2**20,
+                        "new": 0.17,
+                        "existing": 0.01,
+                    }
+                ]
+            },
+        ),
         "planning": record(
             "planning",
             {
@@ -317,9 +331,10 @@ def test_commands_name_scripts_that_are_there():
 # Planning and the cost model
 
 
-def test_networks_and_the_ranking_have_tables():
+def test_results_networks_and_the_ranking_have_tables():
     made = report.blocks(RESULTS)
     assert row(made["planning"], "a chain")[1:] == ["99", "7", "50 ms", "2 ms", "1.00 of 3.00"]
+    assert row(made["results"], "`outer`")[1:] == ["f8", "128", "170 ms", "10 ms"]
     assert row(made["ranking"], "orders")[1:] == ["90", "0.900", "1.30", "2.50"]
     assert "18 equations" in made["ranking"]
     assert "1.10 times as long" in made["ranking"]
