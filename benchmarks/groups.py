@@ -137,6 +137,9 @@ GROUPS = {
             ("compile_time.py", "--rounds", "1"),
             ("--sample", "6"),
         ),
+        Group("results", "new arrays for results", "", ("results.py",), ("--sample", "4")),
+        Group("planning", "planning of networks", "", ("planning.py",), ("--rounds", "3")),
+        Group("ranking", "the cost model", "", ("ranking.py",), ("--rounds", "2", "--orders", "6")),
         Group("overhead", "what a call costs by itself", "", ("overhead.py",), ()),
     )
 }

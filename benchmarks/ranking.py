@@ -17,17 +17,19 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import math
 import os
 import random
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from einsumc.compiler.factorize import Path
+    from einsumc.compiler.factorize import Path as Order
 
 STEPS = """
 ij,jk->ik          64x64x64 256x256x256 1000x1000x1000 13x1000x1000 1000x1000x13
@@ -132,9 +134,9 @@ def shapes_of(equation: str, extents: dict[str, int]) -> list[tuple[int, ...]]:
     return [tuple(extents[index] for index in term) for term in terms]
 
 
-def orders(operands: int, most: int) -> list[Path]:
+def orders(operands: int, most: int) -> list[Order]:
     """Orders of contraction: all at once and every sequence of pairs, or so many of them."""
-    found: list[Path] = [()]
+    found: list[Order] = [()]
     for left in range(operands, 1, -1):
         pairs = list(itertools.combinations(range(left), 2))
         found = [(*path, pair) for path in found for pair in pairs]
@@ -207,6 +209,25 @@ def summary(pairs: Sequence[Timed]) -> str:
     )
 
 
+def statistics_of(pairs: Sequence[Timed]) -> dict[str, float]:
+    """The same as numbers."""
+    ratios = sorted(pair.predicted / pair.measured for pair in pairs)
+    off = sorted(max(ratio, 1 / ratio) for ratio in ratios)
+    return {
+        "count": len(pairs),
+        "spearman": spearman(pairs),
+        "ratio": statistics.median(ratios),
+        "off": statistics.median(off),
+        "off_nine_in_ten": off[int(0.9 * len(off))],
+    }
+
+
+def write(found: Mapping[str, Any], path: Path | None) -> None:
+    """Keep the statistics, if a file is named."""
+    if path is not None:
+        path.write_text(json.dumps(found, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--threads", type=int, default=1)
@@ -215,6 +236,7 @@ def main() -> None:
     parser.add_argument("--orders", type=int, default=20, help="of each equation at most")
     parser.add_argument("--show", action="store_true", help="every measurement")
     parser.add_argument("--only", choices=("steps", "orders"))
+    parser.add_argument("--json", type=Path, help="write the statistics to this file")
     options = parser.parse_args()
     os.environ["EINSUMC_NUM_THREADS"] = str(options.threads)
 
@@ -230,12 +252,15 @@ def main() -> None:
                 f"  {ratio}  {seconds(pair.predicted):>8}  {seconds(pair.measured):>8}  {pair.what}"
             )
 
+    found: dict[str, Any] = {"machine": source(), "threads": options.threads}
     if options.only != "orders":
         steps = measure_steps(options.dtypes.split(","), options.rounds)
         if options.show:
             show(steps)
         print(f"steps, {summary(steps)}")
+        found["steps"] = statistics_of(steps)
     if options.only == "steps":
+        write(found, options.json)
         return
     regrets, every, correlations = [], [], []
     for equation, extents in read(ORDERS):
@@ -257,6 +282,10 @@ def main() -> None:
     print(f"orders of one equation: Spearman, median {statistics.median(known):.2f}")
     mean = math.exp(statistics.fmean(map(math.log, regrets)))
     print(f"regret: geometric mean {mean:.2f}, largest {max(regrets):.2f}")
+    found["orders"] = statistics_of(every)
+    found["equations"] = len(regrets)
+    found["regret"] = {"mean": mean, "largest": max(regrets)}
+    write(found, options.json)
 
 
 if __name__ == "__main__":

@@ -308,6 +308,56 @@ def compile_block(results: Results) -> str:
     return table(("first needed by", "recipe", "time"), rows, ("time",))
 
 
+def results_block(results: Results) -> str:
+    """What large results cost as new arrays."""
+    rows = [
+        (
+            f"`{each['name']}`",
+            SHORT[each["dtype"]],
+            f"{each['output'] / MiB:.0f}",
+            format_seconds(each["new"]),
+            format_seconds(each["existing"]),
+        )
+        for each in results["groups"]["results"]["result"]["results"][:WORST]
+    ]
+    numbers = ("result, MiB", "into a new array", "into one that exists")
+    return table(("case", "dtype", *numbers), rows, numbers)
+
+
+def planning_block(results: Results) -> str:
+    """What planning networks takes, beside running them."""
+    rows = [
+        (
+            each["name"],
+            str(each["steps"]),
+            str(each["kernels"]),
+            format_seconds(each["planning"]),
+            format_seconds(each["later"]),
+            f"{each['peak'] / MiB:.2f} of {each['intermediates'] / MiB:.2f}",
+        )
+        for each in results["groups"]["planning"]["result"]["networks"]
+    ]
+    numbers = ("steps", "kernels", "planning", "a later call", "peak of intermediates, MiB")
+    return table(("network", *numbers), rows, numbers)
+
+
+def ranking_block(results: Results) -> str:
+    """How well predicted times put steps, and orders of contraction, in order."""
+    result = results["groups"]["ranking"]["result"]
+    names = {"count": "{:.0f}", "spearman": "{:.3f}", "off": "{:.2f}", "off_nine_in_ten": "{:.2f}"}
+    rows = [
+        (what, *(text.format(result[what][name]) for name, text in names.items()))
+        for what in ("steps", "orders")
+    ]
+    numbers = ("measured", "Spearman's correlation", "off by, median", "off by, nine in ten")
+    regret = result["regret"]
+    return (
+        f"{table(('', *numbers), rows, numbers)}\nThe orders are those of {result['equations']} "
+        f"equations. The one that is chosen takes {regret['mean']:.2f} times as long as the "
+        f"fastest, as a geometric mean, and {regret['largest']:.2f} times at most.\n"
+    )
+
+
 def blocks(results: Results) -> dict[str, str]:
     """Every block that these results have something for, by name."""
     made = {"figures": figures_block(results), "machine": machine_block(results)}
@@ -315,7 +365,14 @@ def blocks(results: Results) -> dict[str, str]:
     made |= {name: slowest_block(results, name) for name in run}
     if run:
         made["furthest"] = furthest_block(results)
-    others = {"threads": threads_block, "memory": memory_block, "compile": compile_block}
+    others = {
+        "threads": threads_block,
+        "memory": memory_block,
+        "compile": compile_block,
+        "results": results_block,
+        "planning": planning_block,
+        "ranking": ranking_block,
+    }
     made |= {name: make(results) for name, make in others.items() if name in results["groups"]}
     return made
 

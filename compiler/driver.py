@@ -92,7 +92,7 @@ def wanted_kernels(
             extents = {group: step.volume(m) for group, m in choice.members.items()}
             blocks = block_sizes(choice.schedule, extents, machine, 1)
             made = ExportedKernel(f"kernel_{number}_{len(found)}", statement, choice, blocks)
-            if not found or made.choice.schedule != found[0].choice.schedule:
+            if not found or made.choice != found[0].choice:  # operands may have changed places
                 found.append(made)
         steps.append(found)
     return steps

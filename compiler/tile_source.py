@@ -495,7 +495,8 @@ class TileSource:
             call = f"load_rows({p}, {base}, {row_step}, {r}, {c}, {width}{counts})"
         elif row_step == "1" and self.is_woven(r, width):
             call = f"load_woven({p}, {base}, {lane_step}, {r}, {c}, {width}{counts})"
-        elif row_step == "1" and r % (side := min(r, width)) == 0 and c % side == 0:
+        elif row_step == "1" and self.is_turned(r, c, width, copied=wide):
+            side = min(r, width)
             call = f"load_columns({p}, {base}, {lane_step}, {r}, {c}, {side}{counts})"
         else:
             call = f"load_any({p}, {base}, {row_step}, {lane_step}, {r}, {c}, {width}{counts})"
@@ -511,6 +512,15 @@ class TileSource:
     def is_woven(self, rows: int, lanes: int) -> bool:
         """Whether rows that are neighbours in memory are moved by operations of :mod:`.weave`."""
         return self.schedule.recipe == "streamed" and lanes > 1 and rows % lanes != 0
+
+    def is_turned(self, rows: int, columns: int, lanes: int, *, copied: bool) -> bool:
+        """Whether rows that are neighbours in memory are transposed square by square.
+
+        What is computed with needs vectors of so many lanes; what is copied may have shorter ones.
+        """
+        side = min(rows, lanes)
+        whole = rows % side == 0 and columns % side == 0
+        return whole and (copied or side == lanes)
 
     def fetch_ahead(self, ref: Ref, axes: tuple[Axis, Axis], row_step: str) -> None:
         """Where late sums are walked in blocks, ask for what the next block will read."""

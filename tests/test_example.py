@@ -52,6 +52,7 @@ def run(*words: object, cwd: Path, **variables: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow  # scripts/check-example, which CI runs, shows the same with a real wheel
 def test_what_is_built_has_the_kernels_and_runs_without_a_compiler(tmp_path):
     pytest.importorskip("setuptools")
     source, built, packages = (tmp_path / name for name in ("source", "built", "packages"))

@@ -20,13 +20,13 @@ few = settings(
 )
 
 
-@pytest.mark.parametrize("group", groups(40, 6))
+@pytest.mark.parametrize("group", groups(40, 2))
 def test_seeded_calls(group):
     for seed in range(50 * group, 50 * (group + 1)):
         check(einsum, draw_call(Seeded(seed)))
 
 
-@pytest.mark.parametrize("group", groups(10, 2))
+@pytest.mark.parametrize("group", groups(10, 1))
 def test_seeded_calls_with_out_over_operands(group):
     for seed in range(50 * group, 50 * (group + 1)):
         check(einsum, draw_overlapping_call(Seeded(seed)))

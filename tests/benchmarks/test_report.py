@@ -96,6 +96,45 @@ RESULTS = {
                 ]
             },
         ),
+        "results": record(
+            "results",
+            {
+                "results": [
+                    {
+                        "name": "outer",
+                        "dtype": "float64",
+                        "output": 128 * 2**20,
+                        "new": 0.17,
+                        "existing": 0.01,
+                    }
+                ]
+            },
+        ),
+        "planning": record(
+            "planning",
+            {
+                "networks": [
+                    {
+                        "name": "a chain",
+                        "steps": 99,
+                        "kernels": 7,
+                        "planning": 0.05,
+                        "later": 0.002,
+                        "peak": 2**20,
+                        "intermediates": 3 * 2**20,
+                    }
+                ]
+            },
+        ),
+        "ranking": record(
+            "ranking",
+            {
+                "steps": {"count": 50, "spearman": 0.98, "off": 1.2, "off_nine_in_ten": 2.0},
+                "orders": {"count": 90, "spearman": 0.9, "off": 1.3, "off_nine_in_ten": 2.5},
+                "equations": 18,
+                "regret": {"mean": 1.1, "largest": 1.9},
+            },
+        ),
         "overhead": record("overhead", {"first": 1e-5, "step": 2e-6}),
     },
 }
@@ -287,3 +326,15 @@ def test_the_document_has_a_place_for_every_group():
 def test_commands_name_scripts_that_are_there():
     for group in groups.GROUPS.values():
         assert (BENCHMARKS / group.command[0]).is_file()
+
+
+# Planning and the cost model
+
+
+def test_results_networks_and_the_ranking_have_tables():
+    made = report.blocks(RESULTS)
+    assert row(made["planning"], "a chain")[1:] == ["99", "7", "50 ms", "2 ms", "1.00 of 3.00"]
+    assert row(made["results"], "`outer`")[1:] == ["f8", "128", "170 ms", "10 ms"]
+    assert row(made["ranking"], "orders")[1:] == ["90", "0.900", "1.30", "2.50"]
+    assert "18 equations" in made["ranking"]
+    assert "1.10 times as long" in made["ranking"]

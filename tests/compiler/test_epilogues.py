@@ -308,3 +308,20 @@ def test_schedules_with_formulas_are_read_back():
     case = Case(made, {"i": 4, "j": 9}, {"a": "f8", "m": "b1"}, "f8", np.random.default_rng(0))
     schedule = form_of(case.geometry(), STREAMED).numbered_choice.schedule
     assert describe.read(describe.describe(schedule)) == schedule
+
+
+@pytest.mark.parametrize("element", ["i2", "i4", "i8", "f4"])
+@pytest.mark.parametrize("order", ["nij", "nji"])
+def test_what_an_epilogue_reads_may_have_its_neighbours_along_the_rows(order, element):
+    """A tile has fewer rows than a vector has lanes, so that no square of it can be transposed."""
+    extents = {"n": 2, "s": 20, "i": 37, "j": 70}
+    value = Apply("multiply", (CONTRACTED, read(f"c:{order}")))
+    factors = access("b:nsi"), access("a:nsj")
+    statement = Statement(access("out:n"), factors, Epilogue(value, ("i", "j")))
+    rng = np.random.default_rng(3)
+    shapes = ([extents[i] for i in axes] for axes in ("nsi", "nsj", order))
+    b, a, c = (rng.integers(-2, 3, shape).astype(element) for shape in shapes)
+    out = np.zeros(extents["n"], element)
+    run_statement(statement, extents, [b, a, c, out], element, PACKED)
+    expected = np.einsum(f"nsi,nsj,{order}->n", *(each.astype("i8") for each in (b, a, c)))
+    np.testing.assert_array_equal(out, expected.astype(element))
