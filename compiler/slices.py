@@ -19,6 +19,7 @@ many loops are around them) if there is memory for what they leave.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, product
 from math import inf, prod
@@ -302,6 +303,24 @@ def _read_otherwise(statements: Sequence[Statement]) -> Iterator[str]:
                         yield from (*one.names, *other.names)
 
 
+def _not_linear(statements: Sequence[Statement]) -> Iterator[str]:
+    """The indices whose sums the result is a product of, if it is one of two or more.
+
+    Pieces of `sum_t a[t]` may be added up, but not those of its square. Equal sums are computed
+    once, so that such a sum may be read in several places.
+    """
+    sums: dict[str, Counter[str]] = {}  # of which each tensor is a product
+    for statement in statements:
+        made = Counter(statement.reduced)
+        for access in statement.accesses:
+            made.update(sums.get(access.tensor, {}))
+        sums[statement.target.tensor] = made
+    result = statements[-1].target
+    for index, count in sums[result.tensor].items():
+        if count > 1 or index in result.names:
+            yield index
+
+
 class _Search:
     """The search for the slices of a program.
 
@@ -329,7 +348,7 @@ class _Search:
             for access in (statement.target, *statement.accesses)
             for name in _not_plain(access)
         }
-        self.whole.update(_read_otherwise(statements))
+        self.whole.update(_read_otherwise(statements), _not_linear(statements))
         self.costs: dict[tuple[int, tuple[int, ...]], float] = {}
         self.seconds = sum(self._cost(n, self.extents) for n in range(len(statements)))
 
