@@ -59,7 +59,10 @@ def are_twins(statement: Statement, sliced: Collection[str] = ()) -> bool:
     """
     epilogue = statement.epilogue
     alike = len(statement.factors) == 2 and (epilogue is None or epilogue.symmetric)
-    return alike and _begin_together(*statement.factors, sliced)
+    if not alike:
+        return False
+    first, second = statement.factors
+    return _begin_together(first, second, sliced)
 
 
 def _begin_together(first: Access, second: Access, sliced: Collection[str]) -> bool:
