@@ -19,6 +19,7 @@ many loops are around them) if there is memory for what they leave.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, product
 from math import inf, prod
@@ -287,6 +288,39 @@ def _not_plain(access: Access) -> Iterator[str]:
         seen.update(axis.names)
 
 
+def _read_otherwise(statements: Sequence[Statement]) -> Iterator[str]:
+    """The indices of axes of intermediates that are written along one and read along another.
+
+    What `t` and `s` need of `t0[t]` and `t0[s]`, which are computed once, are different blocks.
+    """
+    made = {statement.target.tensor: statement.target for statement in statements}
+    for statement in statements:
+        for access in statement.accesses:
+            if access.tensor in made:
+                written = made[access.tensor].subscripts
+                for one, other in zip(written, access.subscripts, strict=True):
+                    if one != other:
+                        yield from (*one.names, *other.names)
+
+
+def _not_linear(statements: Sequence[Statement]) -> Iterator[str]:
+    """The indices whose sums the result is a product of, if it is one of two or more.
+
+    Pieces of `sum_t a[t]` may be added up, but not those of its square. Equal sums are computed
+    once, so that such a sum may be read in several places.
+    """
+    sums: dict[str, Counter[str]] = {}  # of which each tensor is a product
+    for statement in statements:
+        made = Counter(statement.reduced)
+        for access in statement.accesses:
+            made.update(sums.get(access.tensor, {}))
+        sums[statement.target.tensor] = made
+    result = statements[-1].target
+    for index, count in sums[result.tensor].items():
+        if count > 1 or index in result.names:
+            yield index
+
+
 class _Search:
     """The search for the slices of a program.
 
@@ -308,12 +342,13 @@ class _Search:
         self.statements = (*statements, Statement(result, parts))
         self.indices = [statement.indices for statement in self.statements]
         self.depends = _dependences(statements)
-        self.affine = {
+        self.whole = {
             name
             for statement in statements
             for access in (statement.target, *statement.accesses)
             for name in _not_plain(access)
         }
+        self.whole.update(_read_otherwise(statements), _not_linear(statements))
         self.costs: dict[tuple[int, tuple[int, ...]], float] = {}
         self.seconds = sum(self._cost(n, self.extents) for n in range(len(statements)))
 
@@ -343,7 +378,7 @@ class _Search:
         """The states in which one index more is sliced, or sliced further."""
         blocks = {each.index: each.block for each in state.slices}
         for index in state.at_peak:
-            if index in self.affine:
+            if index in self.whole:
                 continue  # where a block begins decides what it may read
             extent = self.extents[index]
             block = _smaller(extent, blocks.get(index, extent))

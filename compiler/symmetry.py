@@ -7,7 +7,10 @@ is symmetric in `t` and `s`, so that half of it need not be computed (:mod:`.pas
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from .access import Access
+from .affine import Affine
 from .program import Statement
 
 __all__ = ["are_twins", "gram_swap"]
@@ -42,16 +45,36 @@ def gram_swap(statement: Statement) -> dict[str, str] | None:
     return swap
 
 
-def are_twins(statement: Statement) -> bool:
-    """Whether the two factors are one tensor that all else treats alike."""
+def are_twins(statement: Statement, sliced: Collection[str] = ()) -> bool:
+    """Whether the two factors are one tensor that all else treats alike.
+
+    Indices that are ``sliced`` begin anywhere: blocks of `t` and of `s` are parts of `b` that have
+    nothing to do with each other.
+
+    >>> pairs = ("g", "ts"), ("b", "ti"), ("b", "si")
+    >>> g, *factors = (Access(name, tuple(map(Affine.index, axes))) for name, axes in pairs)
+    >>> gram = Statement(g, tuple(factors))
+    >>> are_twins(gram), are_twins(gram, sliced="i"), are_twins(gram, sliced="ts")
+    (True, True, False)
+    """
     epilogue = statement.epilogue
     alike = len(statement.factors) == 2 and (epilogue is None or epilogue.symmetric)
-    return alike and _begin_together(*statement.factors)
+    if not alike:
+        return False
+    first, second = statement.factors
+    return _begin_together(first, second, sliced)
 
 
-def _begin_together(first: Access, second: Access) -> bool:
-    """Whether two accesses are of one tensor, and at the same place where all indices are zero."""
+def _begin_together(first: Access, second: Access, sliced: Collection[str]) -> bool:
+    """Whether two accesses are of one tensor, and at the same place where all indices are zero.
+
+    That is, all but those that are sliced, wherever these are.
+    """
     return first.tensor == second.tensor and all(
-        one.constant == other.constant
+        _beginning(one, sliced) == _beginning(other, sliced)
         for one, other in zip(first.subscripts, second.subscripts, strict=True)
     )
+
+
+def _beginning(axis: Affine, sliced: Collection[str]) -> Affine:
+    return Affine(tuple(term for term in axis.terms if term[0] in sliced), axis.constant)

@@ -283,6 +283,7 @@ def _prepared(
     program, offsets = sliced.program, sliced.workspace.offsets
     numbers = {name: number for number, name in enumerate([*inputs, program.result, *offsets])}
     numbers[ZERO] = -1
+    blocks = {each.index for each in sliced.slices}
     bound: dict[tuple[bool, ...], Bound] = {}
     for key in product(*((True, False) if s.extent % s.block else (True,) for s in sliced.slices)):
         ends = {
@@ -297,7 +298,7 @@ def _prepared(
             layouts[ZERO] = (), layouts[statement.target.tensor][1]
             whole = partial(maker.windows, axes, layouts)
             for box in boxes(statement, axes, extents, whole=whole):
-                steps.append(maker.make(box.statement, box.extents, layouts, box.windows))
+                steps.append(maker.make(box.statement, box.extents, layouts, box.windows, blocks))
                 levels.append(level)
         moves = [_moves(each, sliced, given) for each in steps]
         bound[key] = bind_steps(steps, numbers, moves, levels)

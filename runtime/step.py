@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -120,9 +120,13 @@ class Steps:
         extents: Mapping[str, int],
         layouts: Layouts,
         windows: Windows | None = None,
+        sliced: Collection[str] = (),
     ) -> Step:
-        """The step that computes a statement with tensors of these layouts."""
-        step = geometry_of(layouts, extents, self._accumulator, statement, windows)
+        """The step that computes a statement with tensors of these layouts.
+
+        ``sliced`` indices begin anywhere: see :func:`are_twins`.
+        """
+        step = geometry_of(layouts, extents, self._accumulator, statement, windows, sliced)
         form = form_of(step, self._host)
         alike = self._made.get(form.key) or self._made.setdefault(
             form.key, self._first(statement, extents, form)
@@ -189,6 +193,7 @@ def geometry_of(
     accumulator: np.dtype[Any],
     statement: Statement,
     windows: Windows | None = None,
+    sliced: Collection[str] = (),
 ) -> Geometry:
     """A statement's sizes and strides, in elements."""
     accesses = (*operands_of(statement), statement.target)
@@ -197,7 +202,7 @@ def geometry_of(
         accumulator=element(accumulator),
         extents={i: extents[i] for i in statement.indices},
         strides=tuple(steps_along(a, *layouts[a.tensor]) for a in accesses),
-        twins=are_twins(statement),
+        twins=are_twins(statement, sliced),
         finish=finish_of(statement),
         windows=windows,
     )

@@ -1,9 +1,9 @@
 """Choose a schedule for a step, and the block sizes for one call of it.
 
-There are three recipes, each in a file of its own: :mod:`.packed` for contractions that are large
-enough for it, :mod:`.turned` for large outputs that no sum leads to, and :mod:`.streamed` for
-everything else. A fourth one, :mod:`.general`, is for steps whose kernel does not exist and may not
-be compiled.
+There are four recipes, each in a file of its own: :mod:`.framed` for products with windows,
+:mod:`.packed` for contractions that are large enough for it, :mod:`.turned` for large outputs that
+no sum leads to, and :mod:`.streamed` for everything else. A fifth one, :mod:`.general`, is for
+steps whose kernel does not exist and may not be compiled.
 """
 
 from __future__ import annotations

@@ -29,7 +29,6 @@ from .graph import (
     Sum,
     Transpose,
     extend,
-    sizes,
 )
 from .location import TraceError, here
 from .number import Argument, Guards, Number
@@ -207,10 +206,6 @@ class Recorder:
     def broadcast(self, node: Node, shape: Sequence[Size]) -> Node:
         """The same elements along more axes."""
         return self.add(Broadcast(tuple(shape)), (node,), node.dtype, len(shape))
-
-    def sizes_now(self, values: Sequence[Size]) -> tuple[int, ...]:
-        """Sizes in the call that is traced."""
-        return sizes(values, self._shapes)
 
 
 def _is_traced(given: Any) -> bool:

@@ -133,6 +133,37 @@ def test_the_same_array_twice():
     np.testing.assert_allclose(compiled(b, b, b, out=b), a @ a @ a)
 
 
+@pytest.mark.parametrize(
+    "equation",
+    [
+        "ti,si,ts->t",  # blocks of t and of s are blocks of one tensor, not one block
+        "ti,si,ts->",
+        "it,is,ts->t",
+        "ti,ij,sk,kj,ts->t",  # what t and s have in common is computed once
+        "ti,si,tj,sj->",
+        "ti,ij,tj,sk,kj,sj->j",  # the square of a sum is no sum of squares
+    ],
+)
+def test_products_of_a_tensor_with_itself(equation):
+    sizes = {"t": 64, "s": 64, "i": 300, "k": 300, "j": 40}
+    numbers, arrays, operands = np.random.default_rng(2), {}, []
+    for term in equation.partition("->")[0].split(","):
+        name = term if term == "ts" else term.replace("s", "t").replace("k", "i")
+        values = numbers.integers(-3, 4, [sizes[i] for i in term]).astype("f8")
+        operands.append(arrays.setdefault(name, values))
+    expected = np.einsum(equation, *operands, optimize="greedy")
+    sliced = set()
+    for limit in (1 << power for power in range(9, 15)):
+        compiled = compile_einsum(equation, memory_limit=limit)
+        try:
+            plan = compiled.explain(*operands)
+        except EinsumError:
+            continue
+        sliced |= {each.index for each in plan.slices}
+        np.testing.assert_array_equal(compiled(*operands), expected)
+    assert sliced
+
+
 def test_the_same_bits_for_any_number_of_threads(monkeypatch):
     rng = np.random.default_rng(0)
     operands = [rng.random((n, m)) for n, m in ((300, 200), (200, 300), (300, 100))]
