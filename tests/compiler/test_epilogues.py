@@ -186,7 +186,7 @@ def case_of(name, element, seed, twist, extents=EXTENTS):
 
 @pytest.mark.parametrize("name", CASES)
 @MACHINES
-@pytest.mark.parametrize("twist", [0, 7])
+@pytest.mark.parametrize("twist", sweep([0, 7], lambda twist: twist == 7))
 def test_right_after_every_pass(name, machine, twist):
     extents = LONG if machine is COLLECTED else EXTENTS
     case = case_of(name, "f8", zlib.crc32(name.encode()), twist, extents)
