@@ -18,12 +18,12 @@ products of it with itself stay what they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from .access import Access
-from .affine import Affine
 from .cost import statement_cost
 from .machine import Machine
+from .padded import Padded
 from .program import Program, Statement, Tensor, bounds
 from .records import dataclass, field, replace
 from .regions import NotBoxes, boxes, leaves
@@ -33,11 +33,10 @@ __all__ = ["with_margins"]
 
 @dataclass(slots=True)
 class _Margin:
-    """A copy that is to be made: the least and the greatest position along each axis."""
+    """A copy that is to be made, and the places of the statements that read it."""
 
-    name: str
-    reach: list[tuple[int, int]]
-    statements: set[int] = field(default_factory=set)  # those that read it, by their places
+    copy: Padded
+    statements: set[int] = field(default_factory=set)
 
 
 def with_margins(program: Program, element: str, machine: Machine) -> Program:
@@ -72,10 +71,10 @@ def with_margins(program: Program, element: str, machine: Machine) -> Program:
         for tensor, reach in left.items():
             margin = margins.get(tensor)
             if margin is None:
-                margin = margins[tensor] = _Margin(next(names), reach)
-            margin.reach = [
-                (min(a, c), max(b, d)) for (a, b), (c, d) in zip(margin.reach, reach, strict=True)
-            ]
+                margin = margins[tensor] = _Margin(Padded(next(names), tuple(reach)))
+            both = zip(margin.copy.reach, reach, strict=True)
+            widest = tuple((min(a, c), max(b, d)) for (a, b), (c, d) in both)
+            margin.copy = replace(margin.copy, reach=widest)
             margin.statements.add(place)
     return _with(program, margins) if margins else program
 
@@ -127,31 +126,12 @@ def _is_faster(
         statement_cost(box.statement, box.extents, element, machine).seconds for box in parts
     )
     seconds = statement_cost(statement, sizes, element, machine).seconds
-    for number, reach in enumerate(left.values()):
-        copy, extents = _copy("0", _Margin(f"0{number}", reach), Access("0", ()), {})
-        seconds += statement_cost(copy, extents, element, machine).seconds
+    for tensor, reach in left.items():
+        copy = Padded(f"0{tensor}", tuple(reach))
+        factor = next(factor for factor in statement.factors if factor.tensor == tensor)
+        made = copy.statement(factor, sizes)
+        seconds += statement_cost(made, copy.extents(made), element, machine).seconds
     return seconds < with_boxes
-
-
-def _copy(
-    tensor: str, margin: _Margin, like: Access, sizes: Mapping[str, int]
-) -> tuple[Statement, dict[str, int]]:
-    """The statement that makes a margin, and the extents of its indices.
-
-    Axes that stay as they are keep the names of indices that they are read at, so that slices
-    cut them too.
-    """
-    target, source, extents = [], [], {}
-    plain = like.subscripts or (None,) * len(margin.reach)
-    for number, ((low, high), axis) in enumerate(zip(margin.reach, plain, strict=True)):
-        index = Affine.index(f"{margin.name}.{number}")
-        keeps = axis is not None and axis.is_index and axis not in target
-        if keeps and axis is not None and sizes[axis.names[0]] == high - low + 1:
-            index = axis
-        target.append(index)
-        source.append(index.plus(low))
-        extents[index.names[0]] = high - low + 1
-    return Statement(Access(margin.name, tuple(target)), (Access(tensor, tuple(source)),)), extents
 
 
 def _with(program: Program, margins: Mapping[str, _Margin]) -> Program:
@@ -168,14 +148,13 @@ def _with(program: Program, margins: Mapping[str, _Margin]) -> Program:
             if margin is None or place not in margin.statements:
                 factors.append(factor)
                 continue
+            copy = margin.copy
             if factor.tensor not in made:
-                copy, extents = _copy(factor.tensor, margin, factor, sizes)
                 made.add(factor.tensor)
-                sizes |= extents
-                statements.append(copy)
-                shape = tuple(high - low + 1 for low, high in margin.reach)
-                tensors.append(Tensor(margin.name, shape, elements[factor.tensor]))
-            factors.append(Access(margin.name, tuple(_moved(factor, margin))))
+                statements.append(copy.statement(factor, sizes))
+                sizes |= copy.extents(statements[-1])
+                tensors.append(Tensor(copy.name, copy.shape, elements[factor.tensor]))
+            factors.append(copy.read(factor))
         statements.append(replace(statement, factors=tuple(factors)))
     return replace(
         program,
@@ -183,9 +162,3 @@ def _with(program: Program, margins: Mapping[str, _Margin]) -> Program:
         statements=tuple(statements),
         extents=tuple(sizes.items()),
     )
-
-
-def _moved(factor: Access, margin: _Margin) -> Iterator[Affine]:
-    """Where a factor is read in its margin."""
-    for axis, (low, _) in zip(factor.subscripts, margin.reach, strict=True):
-        yield axis.plus(-low)

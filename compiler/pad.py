@@ -18,27 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .access import Access
-from .affine import Affine
 from .errors import EinsumError
 from .gather import cut
+from .padded import Padded
 from .program import Program, Statement, Tensor
-from .records import dataclass, replace
+from .records import replace
 from .regions import NotBoxes, boxes
 
 __all__ = ["pad"]
-
-
-@dataclass(slots=True)
-class _Frame:
-    """A copy that is to be made: its name, and the positions that it has, both ends included."""
-
-    name: str
-    axes: list[tuple[int, int]]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(high - low + 1 for low, high in self.axes)
 
 
 def pad(program: Program) -> Program:
@@ -61,7 +48,7 @@ def pad(program: Program) -> Program:
     waiting = list(reversed(program.statements))
     while waiting:
         statement = waiting.pop()
-        frames: dict[int, _Frame] = {}
+        frames: dict[int, Padded] = {}
         while (trouble := _trouble(statement, frames, shapes, sizes)) is not None:
             place = trouble.factor
             if not statement.target.is_plain:
@@ -77,15 +64,15 @@ def pad(program: Program) -> Program:
             assert place is not None, trouble
             if place not in frames:
                 shape = shapes[statement.factors[place].tensor]
-                frames[place] = _Frame(next(names), [(0, extent - 1) for extent in shape])
-            (low, high), axes = trouble.reach, frames[place].axes
-            begin, end = axes[trouble.axis]
-            axes[trouble.axis] = min(begin, begin + low), max(end, begin + high)
+                frames[place] = Padded(next(names), tuple((0, extent - 1) for extent in shape))
+            (low, high), reach = trouble.reach, list(frames[place].reach)
+            begin, end = reach[trouble.axis]
+            reach[trouble.axis] = min(begin, begin + low), max(end, begin + high)
+            frames[place] = replace(frames[place], reach=tuple(reach))
         for place, frame in frames.items():
-            copy = _copy(statement.factors[place], frame)
+            copy = frame.statement(statement.factors[place], sizes)
             shapes[frame.name] = frame.shape
-            for name, extent in zip(copy.kept, frame.shape, strict=True):
-                sizes.setdefault(name, extent)
+            sizes |= frame.extents(copy)
             statements.append(copy)
         statements.append(_framed(statement, frames))
     known = {tensor.name for tensor in program.tensors}
@@ -97,7 +84,7 @@ def pad(program: Program) -> Program:
 
 def _trouble(
     statement: Statement,
-    frames: Mapping[int, _Frame],
+    frames: Mapping[int, Padded],
     shapes: Mapping[str, tuple[int, ...]],
     sizes: Mapping[str, int],
 ) -> NotBoxes | None:
@@ -112,24 +99,11 @@ def _trouble(
     return None
 
 
-def _framed(statement: Statement, frames: Mapping[int, _Frame]) -> Statement:
+def _framed(statement: Statement, frames: Mapping[int, Padded]) -> Statement:
     """The statement with copies in place of some factors."""
     if not frames:
         return statement
     factors = list(statement.factors)
     for place, frame in frames.items():
-        axes = zip(factors[place].subscripts, frame.axes, strict=True)
-        factors[place] = Access(frame.name, tuple(axis.plus(-low) for axis, (low, _) in axes))
+        factors[place] = frame.read(factors[place])
     return replace(statement, factors=tuple(factors))
-
-
-def _copy(factor: Access, frame: _Frame) -> Statement:
-    """The copy of a factor's tensor; plain indices keep their names, so that slices cut it too."""
-    target, source = [], []
-    for number, (axis, (low, _)) in enumerate(zip(factor.subscripts, frame.axes, strict=True)):
-        uses = sum(axis.names[0] in other.names for other in factor.subscripts) if axis.names else 0
-        plain = axis.is_index and uses == 1
-        index = axis if plain else Affine.index(f"{frame.name}.{number}")
-        target.append(index)
-        source.append(index.plus(low))
-    return Statement(Access(frame.name, tuple(target)), (Access(factor.tensor, tuple(source)),))
