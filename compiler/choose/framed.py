@@ -15,9 +15,9 @@ from ..frames import AXES, Layout, layout
 from ..geometry import Geometry
 from ..loopnest import Group
 from ..machine import Machine
-from ..schedule import Pack, Schedule, Split, vector_lanes
+from ..schedule import Pack, Schedule, vector_lanes
 from .choice import Choice, layout_class, rounded
-from .packed import LONGEST_TASK, halved
+from .packed import LONGEST_TASK, halved, splits
 
 ELEMENTS = ("f4", "f8", "i4", "i8", "u4", "u8")
 """What can be moved by masked vectors."""
@@ -90,14 +90,7 @@ def framed(step: Geometry, machine: Machine, tile: tuple[int, int] | None = None
         accumulator=step.accumulator,
         groups=groups,
         strides=strides,
-        splits=(
-            Split("m", "task", "M_TASK"),
-            Split("m", "block", "M_BLOCK"),
-            Split("m", "tile", rows),
-            Split("n", "task", "N_TASK"),
-            Split("n", "tile", width),
-            Split("k", "block", "K_BLOCK"),
-        ),
+        splits=splits(rows, width),
         outer=(*outer, "k_block", "m_block", "n_tile", "m_tile"),
         inner=("k",),
         parallel=len(outer),

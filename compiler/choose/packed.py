@@ -122,14 +122,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         accumulator=step.accumulator,
         groups=groups,
         strides=strides,
-        splits=(
-            Split("m", "task", "M_TASK"),
-            Split("m", "block", "M_BLOCK"),
-            Split("m", "tile", rows),
-            Split("n", "task", "N_TASK"),
-            Split("n", "tile", width),
-            Split("k", "block", "K_BLOCK"),
-        ),
+        splits=splits(rows, width),
         outer=outer,
         inner=inner,
         parallel=len(batch) + 2 - len(summed - {"d"}),
@@ -258,6 +251,18 @@ def halved(
         else:
             break
     return m_task, n_task
+
+
+def splits(rows: int, width: int) -> tuple[Split, ...]:
+    """How the loops of a product are split whose register tile has so many rows and lanes."""
+    return (
+        Split("m", "task", "M_TASK"),
+        Split("m", "block", "M_BLOCK"),
+        Split("m", "tile", rows),
+        Split("n", "task", "N_TASK"),
+        Split("n", "tile", width),
+        Split("k", "block", "K_BLOCK"),
+    )
 
 
 def packed_blocks(
