@@ -130,7 +130,7 @@ def chains(
     >>> square = square.with_statements([Statement(t, (x, x)), Statement(out, (t,))])
     >>> for chain in chains(square, "f4", Machine(TARGETS["x86-64-v3"])):
     ...     print(*chain.slices, *chain.local)
-    i in 256 blocks of 32 t
+    i in 128 blocks of 64 t
     """
     count = len(program.statements)
     if not 1 < count <= MOST_STATEMENTS or not _is_large(program, element, machine):
