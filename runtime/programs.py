@@ -13,12 +13,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..compiler.finish import finish_of, has_kernel, operands_of
+from ..compiler.evaluate import evaluate_statement, scattered
+from ..compiler.finish import finish_of, has_kernel
+from ..compiler.inside import ZERO, boxes_of, kept_inside
 from ..compiler.machine import Machine, Target
-from ..compiler.pad import pad
-from ..compiler.program import Program, Statement, evaluate_statement, scattered
+from ..compiler.program import Program, Statement
 from ..compiler.records import dataclass, replace
-from ..compiler.regions import ZERO, boxes
 from ..compiler.relayout import relayout
 from ..compiler.schedule import Schedule
 from ..compiler.steps import Stepped, elements_of, steps, with_elements
@@ -26,11 +26,11 @@ from ..compiler.workspace import Workspace, ordered
 from . import workspaces
 from .bound import ZERO_AT, Bound, bind_steps
 from .buffers import Buffer
-from .entry import Work
 from .kernels import Kernel, kernel
 from .machine import machine
 from .operands import KERNEL_DTYPES
 from .step import Layouts, Step, Steps, geometry_of, strides_of
+from .work import Work
 
 __all__ = ["ProgramExecution", "prepare_program"]
 
@@ -146,7 +146,7 @@ def prepare_program(
     """
     host = machine()
     stepped = steps(program, optimize, host)
-    program = with_elements(pad(stepped.program))
+    program = with_elements(kept_inside(stepped.program))
     program = _with_copies(program, layouts, host)
     dtypes = _dtypes(program)
     shapes, sizes = program.shapes, program.sizes
@@ -179,7 +179,7 @@ def prepare_program(
         maker = makers[_wide(dtype)]
         known[ZERO] = (), dtype
         whole = partial(maker.windows, shapes, known)
-        for box in boxes(statement, shapes, sizes, whole=whole):
+        for box in boxes_of(statement, shapes, sizes, whole):
             made.append(maker.make(box.statement, box.extents, known, box.windows))
     bind(since)
     return ProgramExecution(program, stepped, tuple(made), dtypes, placed, tuple(stages))
@@ -225,7 +225,7 @@ def _has_kernel(
     statement: Statement, dtypes: Mapping[str, np.dtype[Any]], sizes: Mapping[str, int]
 ) -> bool:
     """Whether there is code for a statement's types and functions, and something to compute."""
-    accesses = (*operands_of(statement), statement.target)
+    accesses = (*statement.operands, statement.target)
     if not all(sizes[index] for index in statement.indices):
         return False
     if not {dtypes[access.tensor] for access in accesses} <= KERNEL_DTYPES:
@@ -237,6 +237,6 @@ def _has_kernel(
     if finish is None:
         target = dtypes[statement.target.tensor]
         return len(factors) == 1 and (target in factors or {target, *factors} == _HALVES)
-    reads = operands_of(statement)[len(statement.factors) :]
+    reads = statement.operands[len(statement.factors) :]
     elements = [f"{d.kind}{d.itemsize}" for d in (*factors, *(dtypes[r.tensor] for r in reads))]
     return len(factors) == 1 and has_kernel(finish.formula, elements)

@@ -9,12 +9,13 @@ from einsumc.compiler import describe
 from einsumc.compiler.access import Access
 from einsumc.compiler.affine import Affine
 from einsumc.compiler.anonymous import form_of
-from einsumc.compiler.finish import operands_of, wide
+from einsumc.compiler.evaluate import evaluate
 from einsumc.compiler.formula import CONTRACTED, Apply, Constant, Read
 from einsumc.compiler.interpret import interpret
 from einsumc.compiler.machine import Machine
 from einsumc.compiler.pipeline import stages_of
-from einsumc.compiler.program import Epilogue, Program, Statement, Tensor, evaluate
+from einsumc.compiler.program import Epilogue, Program, Statement, Tensor
+from einsumc.compiler.schedule import wide
 from einsumc.runtime.target import LEVELS, can_run
 from steps import V3, bind, binding, run_statement, statement_geometry
 from sweeps import sweep
@@ -82,7 +83,7 @@ class Case:
         return evaluate(program, self.arrays)
 
     def tensors(self):
-        return [*(self.arrays[a.tensor] for a in operands_of(self.statement)), self.out]
+        return [*(self.arrays[a.tensor] for a in self.statement.operands), self.out]
 
     def geometry(self):
         return statement_geometry(self.statement, self.extents, self.tensors(), self.accumulator)

@@ -10,9 +10,8 @@ from einsumc.compiler.machine import TARGETS, Levels, Machine, Peak, Speeds, est
 from einsumc.runtime import machine as module
 from einsumc.runtime import target
 from einsumc.runtime.decorator import compile_einsum
-from einsumc.runtime.machine import described, forget, host_machine, machine, source
+from einsumc.runtime.machine import FILE, described, forget, host_machine, machine, source
 from einsumc.runtime.machine_file import (
-    FILE,
     Description,
     MachineFileError,
     from_text,
