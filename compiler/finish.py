@@ -63,6 +63,7 @@ class Finish:
 def finish_of(statement: Statement) -> Finish | None:
     """A statement's epilogue without names.
 
+    >>> from .access import Access
     >>> from .affine import Affine
     >>> from .program import Epilogue
     >>> a, b = (Access(name, (Affine.index("i"),)) for name in "ab")

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from einsumc.compiler import describe
+from einsumc.compiler import describe, described
 from einsumc.compiler.access import Access
 from einsumc.compiler.affine import Affine
 from einsumc.compiler.anonymous import form_of
@@ -308,7 +308,7 @@ def test_schedules_with_formulas_are_read_back():
     made = statement("o:i", "a:ij", cubed, "j")
     case = Case(made, {"i": 4, "j": 9}, {"a": "f8", "m": "b1"}, "f8", np.random.default_rng(0))
     schedule = form_of(case.geometry(), STREAMED).numbered_choice.schedule
-    assert describe.read(describe.describe(schedule)) == schedule
+    assert described.read(describe.describe(schedule)) == schedule
 
 
 @pytest.mark.parametrize("element", ["i2", "i4", "i8", "f4"])

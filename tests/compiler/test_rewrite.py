@@ -13,7 +13,7 @@ from einsumc.compiler.formula import CONTRACTED, Apply, Read
 from einsumc.compiler.machine import TARGETS, Machine
 from einsumc.compiler.program import Epilogue, Program, Statement, Tensor, from_expression
 from einsumc.compiler.resolve import resolve
-from einsumc.compiler.rewrite import compute_once
+from einsumc.compiler.rewrite.common import compute_once
 from einsumc.compiler.rewrite.describe import describe
 from einsumc.compiler.rewrite.inline import inlinable, inlined
 from einsumc.compiler.rewrite.renaming import is_symmetric, renamings
