@@ -6,12 +6,13 @@ slices there are none, and a program is run once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import product
 from math import prod
 
-from .program import Program, Statement, Tensor
-from .records import dataclass, replace
+from .program import Access, Program, Statement, Tensor
+from .records import dataclass, field, replace
 from .workspace import Workspace, ordered, workspace
 
 __all__ = [
@@ -19,8 +20,11 @@ __all__ = [
     "Element",
     "Slice",
     "Sliced",
+    "added_results",
+    "adding",
     "arrange",
     "dependences",
+    "index_sums",
     "intermediate_bytes",
     "with_extents",
 ]
@@ -28,7 +32,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """The element type of the operands and the result, and that of the intermediates."""
+    """The element type of the operands and the result, and that of the intermediates.
+
+    They are for programs whose tensors have no types of their own.
+    """
 
     operand: str
     intermediate: str
@@ -46,7 +53,10 @@ class Element:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A loop over blocks of an index; the last block may be shorter."""
+    """A loop over blocks of an index; the last block may be shorter.
+
+    It is `reduced` if it is an index that no result has.
+    """
 
     index: str
     extent: int
@@ -77,11 +87,12 @@ class Sliced:
         program: what a piece computes: its extents are those of whole blocks.
         slices: the loops, outermost first; those over kept indices come before the summed ones.
         levels: for each statement how many of the loops are around it; they do not fall.
-        sizes: the bytes of each intermediate. If pieces have to be added up, there is one with the
-            name of the result, which is a piece of it, and where intermediates are wider than the
-            result one called `TOTAL`, their sum.
+        sizes: the bytes of each intermediate. Where pieces have to be added up, there is one with
+            the name of the result, which is a piece of it, and where intermediates are wider than
+            the result one called `TOTAL`, their sum.
         workspace: where the intermediates lie.
         hoisted: whether statements are outside of the loops on which they do not depend.
+        added: the results of which pieces are added up, each with the sliced indices that it sums.
     """
 
     program: Program
@@ -90,11 +101,12 @@ class Sliced:
     sizes: Mapping[str, int]
     workspace: Workspace
     hoisted: bool = True
+    added: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @property
     def adds(self) -> bool:
-        """Whether pieces of the result are added up."""
-        return any(each.reduced for each in self.slices)
+        """Whether pieces of a result are added up."""
+        return bool(self.added)
 
     def runs(self, level: int) -> int:
         """How often the statements of a level run."""
@@ -127,24 +139,42 @@ def arrange(
         slices: the loops, outermost first.
         hoisted: whether to take statements out of the loops on which they do not depend.
     """
-    sizes = intermediate_bytes(program, program.sizes, slices, element)
+    added = added_results(program, [each.index for each in slices])
+    sizes = intermediate_bytes(program, program.sizes, added, element)
     levels = _levels(program.statements, [each.index for each in slices], hoisted)
     order = sorted(range(len(levels)), key=levels.__getitem__)  # those of outer loops come first
     statements: Sequence[Statement] = [program.statements[n] for n in order]
     levels = [levels[n] for n in order]
     if slices:
-        placed = workspace(statements, sizes, levels)
+        sums = [adding(program, name) for name in added]
+        placed = workspace([*statements, *sums], sizes, [*levels, *([len(slices)] * len(sums))])
     else:
         statements, placed = ordered(statements, sizes)
     program = replace(program, statements=tuple(statements))
-    return Sliced(program, tuple(slices), tuple(levels), sizes, placed, hoisted)
+    return Sliced(program, tuple(slices), tuple(levels), sizes, placed, hoisted, added)
+
+
+def added_results(program: Program, loops: Sequence[str]) -> dict[str, frozenset[str]]:
+    """The results that are sums over some of these indices, and over which."""
+    if not loops:
+        return {}
+    sums = index_sums(program.statements)
+    found = {name: frozenset(sums[name]).intersection(loops) for name in program.results}
+    return {name: indices for name, indices in found.items() if indices}
+
+
+def adding(program: Program, result: str) -> Statement:
+    """What adds a piece of a result to the others; it takes as long as a product of them."""
+    target = next(s.target for s in program.statements if s.target.tensor == result)
+    parts = Access(result, target.subscripts), Access(TOTAL, target.subscripts)
+    return Statement(Access(f"{TOTAL} of {result}", target.subscripts), parts)
 
 
 def with_extents(program: Program, extents: Mapping[str, int]) -> Program:
     """The program with other extents of some indices; operands keep their shapes."""
     sizes = {**program.sizes, **extents}
     axes = _shapes(program, sizes)
-    tensors = tuple(Tensor(t.name, axes.get(t.name, t.axes)) for t in program.tensors)
+    tensors = tuple(Tensor(t.name, axes.get(t.name, t.axes), t.element) for t in program.tensors)
     return replace(program, tensors=tensors, extents=tuple(sizes.items()))
 
 
@@ -161,16 +191,17 @@ def _shapes(program: Program, sizes: Mapping[str, int]) -> dict[str, tuple[int, 
 
 
 def intermediate_bytes(
-    program: Program, extents: Mapping[str, int], slices: Sequence[Slice], element: Element
+    program: Program, extents: Mapping[str, int], added: Collection[str], element: Element
 ) -> dict[str, int]:
     """The bytes of each intermediate."""
-    adds = any(each.reduced for each in slices)
+    known = {tensor.name: tensor.element for tensor in program.tensors}
     sizes = {
-        name: prod(shape) * element.intermediate_bytes
+        name: prod(shape) * int((known[name] or element.intermediate)[1:])
         for name, shape in _shapes(program, extents).items()
-        if adds or name != program.result
+        if name in added or name not in program.results
     }
-    if adds and element.intermediate_bytes != element.operand_bytes:
+    wider = element.intermediate_bytes != element.operand_bytes
+    if wider and any(known[name] is None for name in added):
         sizes[TOTAL] = sizes[program.result]
     return sizes
 
@@ -195,3 +226,21 @@ def dependences(statements: Sequence[Statement]) -> list[set[str]]:
         found.append({*statement.indices}.union(*read))
         made[statement.target.tensor] = found[-1]
     return found
+
+
+def index_sums(statements: Sequence[Statement]) -> dict[str, Counter[str]]:
+    """For each tensor that is written the indices whose sums it is made of.
+
+    It is a product of as many sums over an index as the index is counted. What goes into a formula
+    counts twice: what comes out is no sum any more.
+    """
+    sums: dict[str, Counter[str]] = {}
+    for statement in statements:
+        made = Counter(statement.contracted)
+        for access in statement.accesses:
+            made.update(sums.get(access.tensor, {}))
+        if statement.epilogue is not None:
+            made = Counter({index: 2 * count for index, count in made.items()})
+            made.update(statement.epilogue.over)
+        sums[statement.target.tensor] = made
+    return sums

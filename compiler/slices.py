@@ -12,6 +12,7 @@ with `i` sliced in blocks of 100:
 and `t0` is as long along `i` as a block. Where the index is kept, as here, every piece writes a
 part of the result. Where it is summed the pieces are partial sums, and are added up. A piece runs
 the kernels that the whole would run: they take extents and strides; a block begins at an offset.
+A program may have several results: an index may be kept in one and summed in another.
 
 Statements that do not depend on the index of an inner loop run outside of it (their *level* is how
 many loops are around them) if there is memory for what they leave.
@@ -19,8 +20,7 @@ many loops are around them) if there is memory for what they leave.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import accumulate
 from math import inf
 from operator import mul
@@ -35,8 +35,11 @@ from .sliced import (
     Element,
     Slice,
     Sliced,
+    added_results,
+    adding,
     arrange,
     dependences,
+    index_sums,
     intermediate_bytes,
     with_extents,
 )
@@ -58,7 +61,11 @@ SHORT = 64
 
 
 def fit(
-    candidates: Mapping[str, Program], limit: int, element: Element, machine: Machine
+    candidates: Mapping[str, Program],
+    limit: int,
+    element: Element,
+    machine: Machine,
+    fixed: Collection[str] = (),
 ) -> tuple[str, Sliced]:
     """The fastest way to compute one of several equal programs in a workspace of at most `limit`.
 
@@ -69,6 +76,7 @@ def fit(
         limit: in bytes.
         element: sizes of elements.
         machine: what the costs are for.
+        fixed: indices that are not to be sliced.
 
     Returns:
         The name of the program, and how to run it.
@@ -77,7 +85,9 @@ def fit(
         EinsumError: (a ValueError) there is none; the message says what could be reached.
     """
     distinct = {id(program): (name, program) for name, program in candidates.items()}
-    searches = {name: _Search(program, element, machine) for name, program in distinct.values()}
+    searches = {
+        name: _Search(program, element, machine, fixed) for name, program in distinct.values()
+    }
     found: tuple[str, Sliced] | None = None
     best = inf  # seconds
     least: list[int] = []
@@ -139,22 +149,19 @@ def _read_otherwise(statements: Sequence[Statement]) -> Iterator[str]:
                         yield from (*one.names, *other.names)
 
 
-def _not_linear(statements: Sequence[Statement]) -> Iterator[str]:
-    """The indices whose sums the result is a product of, if it is one of two or more.
+def _not_linear(program: Program) -> Iterator[str]:
+    """The indices whose sums a result is a product of, if it is one of two or more.
 
     Pieces of `sum_t a[t]` may be added up, but not those of its square. Equal sums are computed
     once, so that such a sum may be read in several places.
     """
-    sums: dict[str, Counter[str]] = {}  # of which each tensor is a product
-    for statement in statements:
-        made = Counter(statement.reduced)
-        for access in statement.accesses:
-            made.update(sums.get(access.tensor, {}))
-        sums[statement.target.tensor] = made
-    result = statements[-1].target
-    for index, count in sums[result.tensor].items():
-        if count > 1 or index in result.names:
-            yield index
+    sums = index_sums(program.statements)
+    halves = {tensor.name for tensor in program.tensors if tensor.element == "f2"}
+    targets = {statement.target.tensor: statement.target for statement in program.statements}
+    for result in program.results:
+        for index, count in sums[result].items():
+            if count > 1 or result in halves or index in targets[result].names:
+                yield index
 
 
 class _Search:
@@ -164,20 +171,20 @@ class _Search:
     Only those matter that the intermediates have which live at the peak.
     """
 
-    def __init__(self, program: Program, element: Element, machine: Machine) -> None:
+    def __init__(
+        self, program: Program, element: Element, machine: Machine, fixed: Collection[str] = ()
+    ) -> None:
         self.element, self.machine = element, machine
         self.extents = program.sizes
         statements = depth_first(
             program.statements, intermediate_bytes(program, self.extents, (), element)
         )
         self.program = replace(program, statements=tuple(statements))
-        result = statements[-1].target
         self.axes = {statement.target.tensor: statement.target.names for statement in statements}
-        self.axes[TOTAL] = result.names
-        self.kept = {*result.names}
-        parts = Access("piece", result.subscripts), Access(TOTAL, result.subscripts)
-        # Adding up pieces costs as much as multiplying them.
-        self.statements = (*statements, Statement(result, parts))
+        results = [self.axes[name] for name in program.results]
+        self.axes[TOTAL] = results[-1]
+        self.kept = {index for axes in results for index in axes}
+        self.statements = (*statements, *(adding(program, name) for name in program.results))
         self.indices = [statement.indices for statement in self.statements]
         self.depends = dependences(statements)
         self.whole = {
@@ -186,7 +193,7 @@ class _Search:
             for access in (statement.target, *statement.accesses)
             for name in _not_plain(access)
         }
-        self.whole.update(_read_otherwise(statements), _not_linear(statements))
+        self.whole.update(_read_otherwise(statements), _not_linear(self.program), fixed)
         self.costs: dict[tuple[int, tuple[int, ...]], float] = {}
         self.seconds = sum(self._cost(n, self.extents) for n in range(len(statements)))
 
@@ -238,8 +245,11 @@ class _Search:
             for index in loops
         )
         runs = [1, *accumulate((each.count for each in slices), mul)]
-        sizes = intermediate_bytes(self.program, extents, slices, self.element)
-        adding = self._cost(-1, extents) if self.program.result in sizes else 0.0
+        added = added_results(self.program, loops)
+        sizes = intermediate_bytes(self.program, extents, added, self.element)
+        first, results = len(costs), self.program.results
+        numbers = [first + n for n, name in enumerate(results) if name in added]
+        adding = sum(self._cost(number, extents) for number in numbers)
         states = []
         for hoisted in (True, False):
             levels = [len(loops)] * len(costs)
@@ -248,9 +258,10 @@ class _Search:
                     max((n for n, index in enumerate(loops, start=1) if index in names), default=0)
                     for names in self.depends
                 ]
-            order = sorted(range(len(levels)), key=levels.__getitem__)
+            order = [*sorted(range(len(levels)), key=levels.__getitem__), *numbers]
+            around = [*levels, *([len(loops)] * len(results))]
             peak, alive = most_alive(
-                [self.statements[n] for n in order], sizes, [levels[n] for n in order]
+                [self.statements[n] for n in order], sizes, [around[n] for n in order]
             )
             seconds = sum(cost * runs[level] for cost, level in zip(costs, levels, strict=True))
             seconds += adding * runs[-1]
@@ -265,7 +276,7 @@ class _Search:
         return arrange(program, self.element, state.slices, state.hoisted)
 
     def _cost(self, number: int, extents: Mapping[str, int]) -> float:
-        """The predicted seconds of a statement, the last one being the sum of pieces."""
+        """The predicted seconds of a statement, or of adding a result's pieces up."""
         key = number, tuple([extents[index] for index in self.indices[number]])
         if key not in self.costs:
             self.costs[key] = statement_cost(
