@@ -42,6 +42,7 @@ __all__ = [
     "inputs_of",
     "of_product",
     "typed",
+    "wide",
 ]
 
 

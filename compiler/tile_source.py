@@ -12,7 +12,7 @@ from math import gcd
 
 from .affine import Affine
 from .express import Expression
-from .finish import inputs_of
+from .finish import inputs_of, wide
 from .formula import Apply
 from .loopnest import (
     Assign,
@@ -28,7 +28,7 @@ from .loopnest import (
     Write,
 )
 from .records import dataclass, field, replace
-from .schedule import STRIP, Schedule, vector_lanes, wide
+from .schedule import STRIP, Schedule, vector_lanes
 
 
 @dataclass(frozen=True, slots=True)
