@@ -26,13 +26,10 @@ and a variant is
 
 from .pool import IR as _POOL
 
-__all__ = ["ENTRY", "HEADER", "IR"]
+__all__ = ["ENTRY", "IR"]
 
 ENTRY = "chain_run"
 """Name of the entry."""
-
-HEADER = 4
-"""Words before the counts."""
 
 _CHAIN = r"""
 define internal i64 @chain_word(ptr %list, i64 %i) alwaysinline {

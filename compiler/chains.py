@@ -29,7 +29,7 @@ from .cost import rate, statement_cost
 from .machine import Machine
 from .program import Access, Program, Statement
 from .records import dataclass
-from .slices import Slice
+from .sliced import Slice
 from .workspace import Workspace, most_alive, workspace
 
 __all__ = ["MOST_LOOPS", "Chain", "chains", "common_workspace", "own_workspace"]

@@ -24,14 +24,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from math import ceil, prod
+from typing import TYPE_CHECKING
 
 from .choose.packed import LONG, THIN, register_tile
-from .formula import Apply, Value
 from .machine import Levels, Machine
 from .program import Access, Program, Statement, bounds
 from .records import dataclass
 from .schedule import vector_lanes
 from .symmetry import gram_swap
+
+if TYPE_CHECKING:
+    from .formula import Apply, Value
 
 __all__ = ["Cost", "program_cost", "rate", "statement_cost", "worthwhile_threads"]
 
@@ -344,6 +347,8 @@ def _operations(value: Value | None) -> int:
 
 
 def _functions(value: Value) -> Iterable[Apply]:
+    from .formula import Apply
+
     if isinstance(value, Apply):
         yield value
         for argument in value.arguments:

@@ -19,11 +19,11 @@ from math import prod
 from typing import Any
 
 from .factorize import Factorization, factorize
+from .inside import with_margins
 from .machine import Machine
-from .margin import with_margins
-from .merge import in_registers
 from .program import Program, Statement, Tensor
 from .records import dataclass, field, replace
+from .spread import in_registers
 
 __all__ = ["Stepped", "elements_of", "steps", "with_elements"]
 

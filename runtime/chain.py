@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ..compiler.chain import HEADER
 from ..compiler.chains import Chain, own_workspace
 from ..compiler.cost import worthwhile_threads
 from ..compiler.machine import Machine
 from ..compiler.program import Program
 from ..compiler.records import dataclass
-from ..compiler.slices import with_extents
+from ..compiler.sliced import with_extents
 from ..compiler.workspace import Workspace
 from . import threads
 from .pieces import moves_of
@@ -92,7 +91,6 @@ def bind_chain(
     scratch_at = -(-(own_at + placed.size) // _PAGE) * _PAGE
     kernels = max(step.scratch_bytes for _, made in variants for step in made)
     words = [len(chain.slices), 0, 0, scratch_at, *(each.count for each in chain.slices)]
-    assert len(words) == HEADER + len(chain.slices)
     places: list[int] = []
     operands: list[str] = []
     offsets: list[int] = []

@@ -15,25 +15,23 @@ import numpy as np
 
 from ..compiler.factorize import Factorization, factorize
 from ..compiler.geometry import Geometry
+from ..compiler.inside import ZERO, boxes_of, kept_inside, with_margins
 from ..compiler.machine import Target
-from ..compiler.margin import with_margins
-from ..compiler.merge import in_registers
-from ..compiler.pad import pad
 from ..compiler.paths import pairwise
 from ..compiler.program import Program, Statement, from_expression
 from ..compiler.records import dataclass, replace
-from ..compiler.regions import ZERO, boxes
 from ..compiler.relayout import relayout
 from ..compiler.schedule import Schedule
-from ..compiler.slices import Element, Sliced, arrange, fit
+from ..compiler.sliced import Element, Sliced, arrange
+from ..compiler.spread import in_registers
 from ..compiler.subscripts import Expression
 from . import settings, workspaces
 from .bound import ZERO_AT, Bound
-from .entry import Work
 from .kernels import Kernel, KernelMissing, kernel
 from .machine import machine
 from .pieces import Pieces, bind_pieces
 from .step import Layouts, Step, Steps, element, geometry_of, strides_of
+from .work import Work
 
 __all__ = ["Execution", "prepare", "prepare_layouts", "same_arrays"]
 
@@ -221,11 +219,13 @@ def _prepared(
             program = with_margins(factorization.program, element(dtype), host)
             program = in_registers(program, element(dtype), host)
             factorization = replace(factorization, program=program)
-        program = pad(factorization.program)
+        program = kept_inside(factorization.program)
         layouts = _layouts(program, given, wide)
         sliced = arrange(with_copies(program, layouts), elements)
     else:
-        candidates = {name: pad(each) for name, each in factorization.programs.items()}
+        from ..compiler.slices import fit  # the search: few calls have a limit
+
+        candidates = {name: kept_inside(each) for name, each in factorization.programs.items()}
         chosen, sliced = fit(candidates, memory_limit, elements, host)
         program = factorization.programs[chosen]
         factorization = replace(factorization, program=program, chosen=chosen)
@@ -246,7 +246,7 @@ def _prepared(
         for statement, level in zip(part.statements, sliced.levels, strict=True):
             layouts[ZERO] = (), layouts[statement.target.tensor][1]
             whole = partial(maker.windows, axes, layouts)
-            for box in boxes(statement, axes, extents, whole=whole):
+            for box in boxes_of(statement, axes, extents, whole):
                 step = maker.make(box.statement, box.extents, layouts, box.windows, blocks)
                 made.append((step, level))
         return made

@@ -12,7 +12,7 @@ import numpy as np
 from ..compiler.program import Program, Statement
 from ..compiler.records import replace
 from ..compiler.show import intermediates, size
-from ..compiler.slices import with_extents
+from ..compiler.sliced import with_extents
 from .explain import Explanation, explained
 from .plan import planned
 from .programs import ProgramExecution, prepare_program

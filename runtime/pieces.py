@@ -9,10 +9,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..compiler.finish import operands_of
 from ..compiler.program import Program
 from ..compiler.records import dataclass
-from ..compiler.slices import TOTAL, Slice, Sliced, with_extents
+from ..compiler.sliced import TOTAL, Slice, Sliced, with_extents
 from . import threads
 from .bound import Bound, bind_steps
 from .buffers import Buffer
@@ -143,7 +142,7 @@ def moves_of(step: Step, slices: Sequence[Slice], given: Layouts) -> list[list[i
 
     Tensors that are not given are those of a piece, and stay where they are.
     """
-    accesses = (*operands_of(step.statement), step.statement.target)
+    accesses = (*step.statement.operands, step.statement.target)
     order = (*step.form.numbered_choice.operands, len(accesses) - 1)
     grow = []
     for access in [accesses[n] for n in order] if slices else ():

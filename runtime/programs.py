@@ -13,27 +13,27 @@ from typing import Any, cast
 import numpy as np
 
 from ..compiler.chains import Chain, chains, common_workspace
-from ..compiler.finish import finish_of, has_kernel, operands_of
+from ..compiler.evaluate import evaluate_statement, scattered
+from ..compiler.finish import finish_of, has_kernel
+from ..compiler.inside import ZERO, boxes_of, kept_inside
 from ..compiler.machine import Machine, Target
-from ..compiler.pad import pad
-from ..compiler.program import Program, Statement, evaluate_statement, scattered
+from ..compiler.program import Program, Statement
 from ..compiler.records import dataclass, replace
-from ..compiler.regions import ZERO, boxes
 from ..compiler.relayout import relayout
 from ..compiler.schedule import Schedule
-from ..compiler.slices import Element, Sliced, arrange, fit
+from ..compiler.sliced import Element, Sliced, arrange
 from ..compiler.steps import Stepped, elements_of, steps, with_elements
 from ..compiler.workspace import Workspace
 from . import threads, workspaces
 from .bound import ZERO_AT, Bound, bind_steps
 from .buffers import Buffer
 from .chain import ChainStep, bind_chain
-from .entry import Work
 from .kernels import Kernel, KernelMissing, kernel
 from .machine import machine
 from .operands import KERNEL_DTYPES
 from .pieces import Pieces, bind_pieces
 from .step import Layouts, Step, Steps, geometry_of, strides_of
+from .work import Work
 
 __all__ = ["ProgramExecution", "prepare_program"]
 
@@ -205,7 +205,7 @@ def _prepared(
     host = machine()
     stepped = steps(program, optimize, host, memory_limit)
     if memory_limit is None:
-        made = _with_copies(with_elements(pad(stepped.program)), layouts, host)
+        made = _with_copies(with_elements(kept_inside(stepped.program)), layouts, host)
         sliced = arrange(made, Element(stepped.element, stepped.element))
     else:
         stepped, sliced = _within(stepped, memory_limit, layouts, host)
@@ -234,7 +234,7 @@ def _prepared(
         maker = makers[_wide(dtype)]
         known[ZERO] = (), dtype
         whole = partial(maker.windows, part.shapes, known)
-        found = boxes(statement, part.shapes, sizes, whole=whole)
+        found = boxes_of(statement, part.shapes, sizes, whole)
         return [maker.make(b.statement, b.extents, known, b.windows, blocks) for b in found]
 
     def all_of(part: Program) -> list[tuple[Step, int]]:
@@ -255,7 +255,6 @@ def _prepared(
     def chained(chain: Chain) -> ChainStep:
         every = _layouts(program, dtypes, given)
         common = {name: each for name, each in every.items() if name not in chain.local}
-
         loops = {each.index for each in chain.slices}
 
         def make(part: Program) -> list[Step]:
@@ -292,7 +291,11 @@ def _within(
     stepped: Stepped, limit: int, layouts: Layouts, host: Machine
 ) -> tuple[Stepped, Sliced]:
     """The fastest of the candidates that keeps within a memory limit, sliced if need be."""
-    candidates = {name: with_elements(pad(each)) for name, each in stepped.candidates.items()}
+    from ..compiler.slices import fit  # the search: few calls have a limit
+
+    candidates = {
+        name: with_elements(kept_inside(each)) for name, each in stepped.candidates.items()
+    }
     elements = Element(stepped.element, stepped.element)
     fixed = {
         index
@@ -347,7 +350,7 @@ def _has_kernel(
     statement: Statement, dtypes: Mapping[str, np.dtype[Any]], sizes: Mapping[str, int]
 ) -> bool:
     """Whether there is code for a statement's types and functions, and something to compute."""
-    accesses = (*operands_of(statement), statement.target)
+    accesses = (*statement.operands, statement.target)
     if not all(sizes[index] for index in statement.indices):
         return False
     if not {dtypes[access.tensor] for access in accesses} <= KERNEL_DTYPES:
@@ -359,6 +362,6 @@ def _has_kernel(
     if finish is None:
         target = dtypes[statement.target.tensor]
         return len(factors) == 1 and (target in factors or {target, *factors} == _HALVES)
-    reads = operands_of(statement)[len(statement.factors) :]
+    reads = statement.operands[len(statement.factors) :]
     elements = [f"{d.kind}{d.itemsize}" for d in (*factors, *(dtypes[r.tensor] for r in reads))]
     return len(factors) == 1 and has_kernel(finish.formula, elements)
