@@ -103,10 +103,11 @@ def schedules_for_function(function: CompiledFunction, signature: Signature) -> 
     problem: EinsumError | None = None
     dtypes = [operand.dtype for operand in signature.operands]
     for shapes in shapes_for(signature):
+        execution = None
         for kind in "CF":
             operands = (_drawn(s, d, kind, Random(0)) for s, d in zip(shapes, dtypes, strict=True))
             try:
-                _, execution = function.planned(*operands)
+                _, execution = function.planned_with(_nothing, (*operands,), alike=execution)
             except EinsumError as error:  # sizes that do not go together in this function
                 problem = error
                 continue

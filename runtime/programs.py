@@ -172,6 +172,7 @@ def prepare_program(
     optimize: Any = True,
     obtain: Callable[[Schedule, Target], Kernel] = kernel,
     memory_limit: int | None = None,
+    stepped: Stepped | None = None,
 ) -> ProgramExecution:
     """Plan a program for operands and results of these layouts, and obtain its kernels.
 
@@ -181,11 +182,12 @@ def prepare_program(
         optimize: how to choose the order of contraction.
         obtain: gets the kernels.
         memory_limit: bytes that intermediates may take.
+        stepped: the program in steps, if that is known; it does not depend on strides.
 
     Raises:
         EinsumError: (a ValueError) there is no way to keep within the memory limit.
     """
-    prepared = partial(_prepared, program, layouts, optimize, obtain, memory_limit)
+    prepared = partial(_prepared, program, layouts, optimize, obtain, memory_limit, stepped)
     try:
         return prepared(in_chains=optimize is True and memory_limit is None)
     except KernelMissing:
@@ -198,12 +200,13 @@ def _prepared(
     optimize: Any,
     obtain: Callable[[Schedule, Target], Kernel],
     memory_limit: int | None,
+    stepped: Stepped | None,
     *,
     in_chains: bool,
 ) -> ProgramExecution:
     """The execution, with chains where they are faster or without."""
     host = machine()
-    stepped = steps(program, optimize, host, memory_limit)
+    stepped = stepped or steps(program, optimize, host, memory_limit)
     if memory_limit is None:
         made = _with_copies(with_elements(kept_inside(stepped.program)), layouts, host)
         sliced = arrange(made, Element(stepped.element, stepped.element))

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -28,8 +29,11 @@ from .signatures import Signature
 from .tensors import tensors_among
 
 if TYPE_CHECKING:
+    from ..compiler.machine import Target
     from ..compiler.program import Program
+    from ..compiler.schedule import Schedule
     from .explain import Explanation
+    from .kernels import Kernel
     from .manifest import FunctionRequest
     from .precompile import Job
     from .programs import ProgramExecution
@@ -291,16 +295,35 @@ class CompiledFunction(Declared, NativePlans):
             The program as it was traced, and how it would be executed, its kernels without code.
         """
         from .plan import planned
+
+        return self.planned_with(planned, args, named)
+
+    def planned_with(
+        self,
+        obtain: Callable[[Schedule, Target], Kernel],
+        args: tuple[Any, ...],
+        named: Mapping[str, Any] = MappingProxyType({}),
+        alike: ProgramExecution | None = None,
+    ) -> tuple[Program, ProgramExecution]:
+        """The same with what `obtain` says of kernels.
+
+        Args:
+            obtain: makes a kernel of a schedule.
+            args: of the call.
+            named: those by name.
+            alike: of a call with arrays of the same dtypes and shapes, if there was one.
+        """
         from .programs import prepare_program
 
-        call = self._bound(args, named)
+        call = self._bound(args, dict(named))
         tensors = tensors_among(call.leaves)
         if tensors is not None:
             call = _Call(call.structure, tensors.arrays(call.leaves), call.static)
         made = self._unfolded(call)
         layouts = made.layouts(prepared(call.arrays), made.virtual_results())
+        known = alike.stepped if alike is not None and self.memory_limit is None else None
         execution = prepare_program(
-            made.program, layouts, self.optimize, planned, self.memory_limit
+            made.program, layouts, self.optimize, obtain, self.memory_limit, known
         )
         return made.program, execution
 
