@@ -16,6 +16,7 @@ from ..compiler.evaluate import evaluate_statement, scattered
 from ..compiler.finish import finish_of, has_kernel
 from ..compiler.inside import ZERO, boxes_of, kept_inside
 from ..compiler.machine import Machine, Target
+from ..compiler.paths import pairwise
 from ..compiler.program import Program, Statement
 from ..compiler.records import dataclass
 from ..compiler.relayout import relayout
@@ -26,14 +27,14 @@ from ..compiler.workspace import Workspace
 from . import workspaces
 from .bound import ZERO_AT, Bound, bind_steps
 from .buffers import Buffer
-from .kernels import Kernel, kernel
+from .kernels import Kernel, KernelMissing, kernel
 from .machine import machine
 from .operands import KERNEL_DTYPES
 from .pieces import Pieces, bind_pieces
 from .step import Layouts, Step, Steps, geometry_of, strides_of
 from .work import Work
 
-__all__ = ["ProgramExecution", "prepare_program"]
+__all__ = ["ProgramExecution", "prepare_apart", "prepare_program"]
 
 Array = np.ndarray[Any, Any]
 
@@ -166,11 +167,40 @@ def prepare_program(
 
     Raises:
         EinsumError: (a ValueError) there is no way to keep within the memory limit.
+        KernelMissing: kernels may not be compiled, and there is no way to do with those that exist.
     """
+    try:
+        return _prepared(program, layouts, optimize, obtain, memory_limit)
+    except KernelMissing:
+        if optimize is not True or memory_limit is not None:
+            raise
+        return prepare_apart(program, layouts, obtain)
+
+
+def prepare_apart(
+    program: Program, layouts: Layouts, obtain: Callable[[Schedule, Target], Kernel] = kernel
+) -> ProgramExecution:
+    """The same in steps of two operands at most, each statement on its own and without copies.
+
+    What kernels that takes does not depend on sizes: a signature's store has them for any.
+    """
+    return _prepared(program, layouts, pairwise, obtain, None, apart=True)
+
+
+def _prepared(
+    program: Program,
+    layouts: Layouts,
+    optimize: Any,
+    obtain: Callable[[Schedule, Target], Kernel],
+    memory_limit: int | None,
+    apart: bool = False,
+) -> ProgramExecution:
     host = machine()
-    stepped = steps(program, optimize, host, memory_limit)
+    stepped = steps(program, optimize, host, memory_limit, apart)
     if memory_limit is None:
-        made = _with_copies(with_elements(kept_inside(stepped.program)), layouts, host)
+        made = with_elements(kept_inside(stepped.program))
+        if not apart:
+            made = _with_copies(made, layouts, host)
         sliced = arrange(made, Element(stepped.element, stepped.element))
     else:
         stepped, sliced = _within(stepped, memory_limit, layouts, host)
