@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from ..runtime.decorator import compile_einsum
 from .layer import Array, Layer, takes_tensors, total
+
+if TYPE_CHECKING:
+    from ..runtime.signatures import Signature
 
 __all__ = [
     "FUNCTIONS",
@@ -253,4 +256,11 @@ def program(
         ]
         return what(*groups, **{name: next(rest) for name in further})
 
-    return compile_einsum(body)
+    def written(signature: Signature) -> str:
+        from .entries import write_entry
+
+        return write_entry(what, forms, further, signature)
+
+    compiled = compile_einsum(body)
+    compiled.written = written
+    return compiled

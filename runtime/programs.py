@@ -17,6 +17,7 @@ from ..compiler.evaluate import evaluate_statement, scattered
 from ..compiler.finish import finish_of, has_kernel
 from ..compiler.inside import ZERO, boxes_of, kept_inside
 from ..compiler.machine import Machine, Target
+from ..compiler.paths import pairwise
 from ..compiler.program import Program, Statement
 from ..compiler.records import dataclass, replace
 from ..compiler.relayout import relayout
@@ -35,7 +36,7 @@ from .pieces import Pieces, bind_pieces
 from .step import Layouts, Step, Steps, geometry_of, strides_of
 from .work import Work
 
-__all__ = ["ProgramExecution", "prepare_program"]
+__all__ = ["ProgramExecution", "prepare_apart", "prepare_program"]
 
 Array = np.ndarray[Any, Any]
 
@@ -186,12 +187,31 @@ def prepare_program(
 
     Raises:
         EinsumError: (a ValueError) there is no way to keep within the memory limit.
+        KernelMissing: kernels may not be compiled, and there is no way to do with those that exist.
     """
     prepared = partial(_prepared, program, layouts, optimize, obtain, memory_limit, stepped)
     try:
         return prepared(in_chains=optimize is True and memory_limit is None)
     except KernelMissing:
-        return prepared(in_chains=False)  # which asks for kernels that others may have asked for
+        try:
+            return prepared(in_chains=False)  # with kernels that others may have asked for
+        except KernelMissing:
+            if optimize is not True or memory_limit is not None:
+                raise
+            return prepare_apart(program, layouts, obtain)
+
+
+def prepare_apart(
+    program: Program,
+    layouts: Layouts,
+    obtain: Callable[[Schedule, Target], Kernel] = kernel,
+    stepped: Stepped | None = None,
+) -> ProgramExecution:
+    """The same in steps of two operands at most, each statement on its own and without copies.
+
+    What kernels that takes does not depend on sizes: a signature's store has them for any.
+    """
+    return _prepared(program, layouts, pairwise, obtain, None, stepped, in_chains=False, apart=True)
 
 
 def _prepared(
@@ -203,12 +223,15 @@ def _prepared(
     stepped: Stepped | None,
     *,
     in_chains: bool,
+    apart: bool = False,
 ) -> ProgramExecution:
-    """The execution, with chains where they are faster or without."""
+    """The execution, with chains where they are faster or without; or with statements `apart`."""
     host = machine()
-    stepped = stepped or steps(program, optimize, host, memory_limit)
+    stepped = stepped or steps(program, optimize, host, memory_limit, apart)
     if memory_limit is None:
-        made = _with_copies(with_elements(kept_inside(stepped.program)), layouts, host)
+        made = with_elements(kept_inside(stepped.program))
+        if not apart:
+            made = _with_copies(made, layouts, host)
         sliced = arrange(made, Element(stepped.element, stepped.element))
     else:
         stepped, sliced = _within(stepped, memory_limit, layouts, host)
