@@ -7,7 +7,7 @@ are packed straight from tensors of any layout, as in TBLIS.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import ceil
 
 from ..geometry import Geometry
@@ -15,6 +15,15 @@ from ..loopnest import Group
 from ..machine import Machine
 from ..schedule import Pack, Schedule, Split, vector_lanes
 from .choice import Choice, finish_fields, layout_class, rounded, twice_summed
+
+OVERLAP = 2
+"""Positions that an operand has for each of its elements, where its elements are in windows."""
+
+WIDEST_GAP = 2
+"""From an element to the next: of a cache line at least half is read."""
+
+FEW = 256
+"""Positions of the other operand up to which elements with gaps are not copied."""
 
 THIN = 8
 """The extent of m or n up to which the other operand is better read where it is."""
@@ -50,9 +59,13 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     order = (0, 1)
     if last is not None and last in step.strides[0] and last not in step.strides[1]:
         order = (1, 0)  # the lanes run along n, where the output has neighbours
-    x, y = (step.strides[i] for i in order)
     over = twice_summed(step)
     tile = (*step.kept, *over)
+    lanes = vector_lanes(step.accumulator, machine.target.vector_bytes)
+    if _is_better_in_rows(step, order, tile, lanes):
+        order = order[::-1]
+    x, y = (step.strides[i] for i in order)
+    in_place = _is_scattered(step, order[0], tile)
     members = {
         "b": tuple(i for i in tile if (i in x) == (i in y)),
         "m": _near(tuple(i for i in tile if i in x and i not in y), x, None),
@@ -73,7 +86,6 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     if "d" in summed and step.elements[-1] != step.accumulator:
         return None
     size = {group: step.volume(indices) for group, indices in members.items()}
-    lanes = vector_lanes(step.accumulator, machine.target.vector_bytes)
     if min(size["m"], size["n"], size["k"]) < 4 or size["n"] < lanes // 2:
         return None
     if size["n"] <= THIN or (size["m"] <= THIN and y.get(members["n"][-1]) == 1):
@@ -101,7 +113,11 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     if "m" in summed:  # the values of one tile after the other are added up in registers
         outer, inner = outer[:-1], ("m_tile", "k")
     operands = (*order, *range(2, len(step.elements) - 1))
-    strides = layout_class(step, operands, groups, members, lambda _, group: group not in "bd")
+
+    def matters(tensor: int, group: str) -> bool:
+        return group not in "bd" and not (in_place and tensor == order[0])
+
+    strides = layout_class(step, operands, groups, members, matters)
     unit = {(tensor, group) for tensor, group, stride in strides if stride == 1}
     # Positions of k that are transposed at once, in squares or in what is left of m's tile.
     side = {"m": min(lanes, 1 << (rows - 1).bit_length()), "n": min(lanes, 8)}
@@ -114,6 +130,9 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         nearest(step, operand) not in step.contracted and depth[name, group] == 1
         for name, group, operand in (("x0", "m", x), ("x1", "n", y))
     ]
+    packs = [Pack("x1", "k_block", "n", width, depth["x1", "n"], strips=strips[1])]
+    if not in_place:
+        packs.append(Pack("x0", "m_block", "m", rows, depth["x0", "m"], strips=strips[0]))
     symmetric = _is_symmetric(step, members)
     waits = symmetric or step.finish is not None
     schedule = Schedule(
@@ -131,15 +150,52 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         row_tile=rows,
         lane_tile=width,
         vector_bytes=machine.target.vector_bytes,
-        packs=(
-            Pack("x1", "k_block", "n", width, depth["x1", "n"], strips=strips[1]),
-            Pack("x0", "m_block", "m", rows, depth["x0", "m"], strips=strips[0]),
-        ),
+        packs=tuple(packs),
         mirrored=symmetric,
         collected=waits and size["k"] > 2 * _depth(step.accumulator, width, machine),
         **finish_fields(step),
     )
     return Choice(schedule, {g.name: members[g.name] for g in groups}, operands)
+
+
+def _is_scattered(step: Geometry, operand: int, tile: Sequence[str]) -> bool:
+    """Whether an operand's rows are read where they are: copying them would take longer.
+
+    Windows are: their elements are copied once for every tap, mostly one by one. So are elements
+    that have gaps between them in every direction, if they are read a few times only.
+    """
+    if step.elements[operand] != step.accumulator:
+        return False
+    strides, other = step.strides[operand], step.strides[1 - operand]
+    own = [i for i in strides if i in step.contracted or (i in tile and i not in other)]
+    span = 1 + sum((step.extents[i] - 1) * abs(strides[i]) for i in own)
+    if OVERLAP * span <= step.volume(own):
+        return True
+    across = step.volume([i for i in tile if i in other and i not in strides])
+    least = min((abs(strides[i]) for i in own), default=1)
+    return 1 < least <= WIDEST_GAP and across <= FEW
+
+
+def _is_better_in_rows(
+    step: Geometry, order: Sequence[int], tile: Sequence[str], lanes: int
+) -> bool:
+    """Whether the operand that would have the lanes had better be read in place, as rows.
+
+    The output's neighbours are then in rows of the register tile, and stored one by one: the sums
+    must be long for that, or the output must not have the index.
+    """
+    first, second = order
+    x, y = step.strides[first], step.strides[second]
+    if not _is_scattered(step, second, tile) or _is_scattered(step, first, tile):
+        return False
+    m = [i for i in tile if i in x and i not in y]
+    n = [i for i in tile if i in y and i not in x]
+    if step.volume(m) <= THIN:
+        return False
+    if all(i in step.over for i in n):
+        return True
+    run = any(y[i] == 1 and step.extents[i] >= lanes for i in n)  # and so vectors are copied
+    return not run and step.volume(step.contracted) >= step.volume(m)
 
 
 def _depth(accumulator: str, width: int, machine: Machine) -> int:
