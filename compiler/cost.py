@@ -24,14 +24,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from math import ceil, prod
+from typing import TYPE_CHECKING
 
-from .choose.packed import THIN, register_tile
-from .formula import Apply, Value
+from .choose.in_place import THIN
+from .choose.packed import LONG, register_tile
 from .machine import Levels, Machine
 from .program import Access, Program, Statement, bounds
 from .records import dataclass
 from .schedule import vector_lanes
 from .symmetry import gram_swap
+
+if TYPE_CHECKING:
+    from .formula import Apply, Value
 
 __all__ = ["Cost", "program_cost", "statement_cost", "worthwhile_threads"]
 
@@ -209,7 +213,7 @@ def _last(access: Access) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Groups:
-    """The products of the extents of a contraction's groups; n has the output's neighbours."""
+    """The products of the extents of a contraction's groups; n has the lanes."""
 
     b: int
     m: int
@@ -228,7 +232,11 @@ def _groups(form: _Form) -> _Groups | None:
     for name in form.kept:
         group = "b" if (name in left) == (name in right) else "m" if name in left else "n"
         volumes[group] *= form.extents[name]
-    return _Groups(**volumes, k=_volume(form.reduced, form.extents))
+    k = _volume(form.reduced, form.extents)
+    if volumes["n"] <= THIN < volumes["m"] and k >= LONG:
+        # The lanes run along the longer side.
+        volumes["m"], volumes["n"] = volumes["n"], volumes["m"]
+    return _Groups(**volumes, k=k)
 
 
 def _is_packed(groups: _Groups, element: str, machine: Machine) -> bool:
@@ -340,6 +348,8 @@ def _operations(value: Value | None) -> int:
 
 
 def _functions(value: Value) -> Iterable[Apply]:
+    from .formula import Apply
+
     if isinstance(value, Apply):
         yield value
         for argument in value.arguments:

@@ -12,6 +12,7 @@ with `i` sliced in blocks of 100:
 and `t0` is as long along `i` as a block. Where the index is kept, as here, every piece writes a
 part of the result. Where it is summed the pieces are partial sums, and are added up. A piece runs
 the kernels that the whole would run: they take extents and strides; a block begins at an offset.
+A program may have several results: an index may be kept in one and summed in another.
 
 Statements that do not depend on the index of an inner loop run outside of it (their *level* is how
 many loops are around them) if there is memory for what they leave.
@@ -19,20 +20,32 @@ many loops are around them) if there is memory for what they leave.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate, product
-from math import inf, prod
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import accumulate
+from math import inf
 from operator import mul
 
 from .cost import statement_cost
 from .errors import EinsumError
 from .machine import Machine
-from .program import Access, Program, Statement, Tensor
+from .program import Access, Program, Statement
 from .records import dataclass, replace
-from .workspace import Workspace, depth_first, most_alive, ordered, workspace
+from .sliced import (
+    TOTAL,
+    Element,
+    Slice,
+    Sliced,
+    added_results,
+    adding,
+    arrange,
+    dependences,
+    index_sums,
+    intermediate_bytes,
+    with_extents,
+)
+from .workspace import depth_first, most_alive
 
-__all__ = ["Element", "Slice", "Sliced", "arrange", "fit", "with_extents"]
+__all__ = ["fit"]
 
 MOST_RUNS = 1 << 20
 """Of one statement: more pieces than this would take for ever."""
@@ -47,182 +60,12 @@ SHORT = 64
 """Indices that are longer may have a last block that is shorter than the others."""
 
 
-@dataclass(frozen=True, slots=True)
-class Element:
-    """The element type of the operands and the result, and that of the intermediates."""
-
-    operand: str
-    intermediate: str
-
-    @property
-    def intermediate_bytes(self) -> int:
-        """The size of an intermediate's elements."""
-        return int(self.intermediate[1:])
-
-    @property
-    def operand_bytes(self) -> int:
-        """The size of the operands' and the result's."""
-        return int(self.operand[1:])
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """A loop over blocks of an index; the last block may be shorter."""
-
-    index: str
-    extent: int
-    block: int
-    reduced: bool
-
-    @property
-    def count(self) -> int:
-        """The number of blocks.
-
-        >>> Slice("i", extent=100, block=40, reduced=False).count
-        3
-        """
-        return -(-self.extent // self.block)
-
-    def __str__(self) -> str:
-        """What it does: `i in 3 blocks of 40`."""
-        if self.block == 1:
-            return f"{self.index} in {self.count} steps"
-        return f"{self.index} in {self.count} blocks of {self.block}"
-
-
-@dataclass(frozen=True, slots=True)
-class Sliced:
-    """A program that is run piece by piece, or, without slices, once.
-
-    Attributes:
-        program: what a piece computes: its extents are those of whole blocks.
-        slices: the loops, outermost first; those over kept indices come before the summed ones.
-        levels: for each statement how many of the loops are around it; they do not fall.
-        sizes: the bytes of each intermediate. If pieces have to be added up, there is one with the
-            name of the result, which is a piece of it, and where intermediates are wider than the
-            result one called `TOTAL`, their sum.
-        workspace: where the intermediates lie.
-        hoisted: whether statements are outside of the loops on which they do not depend.
-    """
-
-    program: Program
-    slices: tuple[Slice, ...]
-    levels: tuple[int, ...]
-    sizes: Mapping[str, int]
-    workspace: Workspace
-    hoisted: bool = True
-
-    @property
-    def adds(self) -> bool:
-        """Whether pieces of the result are added up."""
-        return any(each.reduced for each in self.slices)
-
-    def runs(self, level: int) -> int:
-        """How often the statements of a level run."""
-        return prod(each.count for each in self.slices[:level])
-
-    def pieces(self) -> Iterator[tuple[int, ...]]:
-        """The first position of each sliced index, for one run of the innermost loop after another.
-
-        >>> a, b = Slice("a", 2, 1, False), Slice("b", 100, 40, True)
-        >>> list(Sliced(None, (a, b), (), {}, None).pieces())
-        [(0, 0), (0, 40), (0, 80), (1, 0), (1, 40), (1, 80)]
-        """
-        return product(*(range(0, each.extent, each.block) for each in self.slices))
-
-
-TOTAL = "sum of pieces"
-"""No tensor of an equation has this name."""
-
-
-def arrange(
-    program: Program, element: Element, slices: Sequence[Slice] = (), hoisted: bool = True
-) -> Sliced:
-    """Order the statements of a program, and place its intermediates.
-
-    Without slices the statements stay in their order unless `depth_first` needs less memory.
-
-    Args:
-        program: its extents are those of whole blocks.
-        element: sizes of elements.
-        slices: the loops, outermost first.
-        hoisted: whether to take statements out of the loops on which they do not depend.
-    """
-    sizes = _sizes(program, program.sizes, slices, element)
-    levels = _levels(program.statements, [each.index for each in slices], hoisted)
-    order = sorted(range(len(levels)), key=levels.__getitem__)  # those of outer loops come first
-    statements: Sequence[Statement] = [program.statements[n] for n in order]
-    levels = [levels[n] for n in order]
-    if slices:
-        placed = workspace(statements, sizes, levels)
-    else:
-        statements, placed = ordered(statements, sizes)
-    program = replace(program, statements=tuple(statements))
-    return Sliced(program, tuple(slices), tuple(levels), sizes, placed, hoisted)
-
-
-def with_extents(program: Program, extents: Mapping[str, int]) -> Program:
-    """The program with other extents of some indices; operands keep their shapes."""
-    sizes = {**program.sizes, **extents}
-    axes = _shapes(program, sizes)
-    tensors = tuple(Tensor(t.name, axes.get(t.name, t.axes)) for t in program.tensors)
-    return replace(program, tensors=tensors, extents=tuple(sizes.items()))
-
-
-def _shapes(program: Program, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """The shapes of what is written; sums of indices are not sliced, and as long as they were."""
-    before = program.shapes
-    return {
-        target.tensor: tuple(
-            sizes[axis.names[0]] if axis.is_index else extent
-            for axis, extent in zip(target.subscripts, before[target.tensor], strict=True)
-        )
-        for target in (statement.target for statement in program.statements)
-    }
-
-
-def _sizes(
-    program: Program, extents: Mapping[str, int], slices: Sequence[Slice], element: Element
-) -> dict[str, int]:
-    """The bytes of each intermediate."""
-    adds = any(each.reduced for each in slices)
-    sizes = {
-        name: prod(shape) * element.intermediate_bytes
-        for name, shape in _shapes(program, extents).items()
-        if adds or name != program.result
-    }
-    if adds and element.intermediate_bytes != element.operand_bytes:
-        sizes[TOTAL] = sizes[program.result]
-    return sizes
-
-
-def _levels(statements: Sequence[Statement], loops: Sequence[str], hoisted: bool) -> list[int]:
-    """How many loops are around each statement."""
-    if not hoisted or not loops:
-        return [len(loops)] * len(statements)
-    depth = {index: level for level, index in enumerate(loops, start=1)}
-    return [
-        max((depth[index] for index in names if index in depth), default=0)
-        for names in _dependences(statements)
-    ]
-
-
-def _dependences(statements: Sequence[Statement]) -> list[set[str]]:
-    """The indices on which each statement depends, itself or through what it reads."""
-    made: dict[str, set[str]] = {}
-    found = []
-    for statement in statements:
-        read = (made.get(factor.tensor, set()) for factor in statement.accesses)
-        found.append({*statement.indices}.union(*read))
-        made[statement.target.tensor] = found[-1]
-    return found
-
-
-# --- a limit --------------------------------------------------------------------------------------
-
-
 def fit(
-    candidates: Mapping[str, Program], limit: int, element: Element, machine: Machine
+    candidates: Mapping[str, Program],
+    limit: int,
+    element: Element,
+    machine: Machine,
+    fixed: Collection[str] = (),
 ) -> tuple[str, Sliced]:
     """The fastest way to compute one of several equal programs in a workspace of at most `limit`.
 
@@ -233,6 +76,7 @@ def fit(
         limit: in bytes.
         element: sizes of elements.
         machine: what the costs are for.
+        fixed: indices that are not to be sliced.
 
     Returns:
         The name of the program, and how to run it.
@@ -241,7 +85,9 @@ def fit(
         EinsumError: (a ValueError) there is none; the message says what could be reached.
     """
     distinct = {id(program): (name, program) for name, program in candidates.items()}
-    searches = {name: _Search(program, element, machine) for name, program in distinct.values()}
+    searches = {
+        name: _Search(program, element, machine, fixed) for name, program in distinct.values()
+    }
     found: tuple[str, Sliced] | None = None
     best = inf  # seconds
     least: list[int] = []
@@ -303,22 +149,19 @@ def _read_otherwise(statements: Sequence[Statement]) -> Iterator[str]:
                         yield from (*one.names, *other.names)
 
 
-def _not_linear(statements: Sequence[Statement]) -> Iterator[str]:
-    """The indices whose sums the result is a product of, if it is one of two or more.
+def _not_linear(program: Program) -> Iterator[str]:
+    """The indices whose sums a result is a product of, if it is one of two or more.
 
     Pieces of `sum_t a[t]` may be added up, but not those of its square. Equal sums are computed
     once, so that such a sum may be read in several places.
     """
-    sums: dict[str, Counter[str]] = {}  # of which each tensor is a product
-    for statement in statements:
-        made = Counter(statement.reduced)
-        for access in statement.accesses:
-            made.update(sums.get(access.tensor, {}))
-        sums[statement.target.tensor] = made
-    result = statements[-1].target
-    for index, count in sums[result.tensor].items():
-        if count > 1 or index in result.names:
-            yield index
+    sums = index_sums(program.statements)
+    halves = {tensor.name for tensor in program.tensors if tensor.element == "f2"}
+    targets = {statement.target.tensor: statement.target for statement in program.statements}
+    for result in program.results:
+        for index, count in sums[result].items():
+            if count > 1 or result in halves or index in targets[result].names:
+                yield index
 
 
 class _Search:
@@ -328,27 +171,29 @@ class _Search:
     Only those matter that the intermediates have which live at the peak.
     """
 
-    def __init__(self, program: Program, element: Element, machine: Machine) -> None:
+    def __init__(
+        self, program: Program, element: Element, machine: Machine, fixed: Collection[str] = ()
+    ) -> None:
         self.element, self.machine = element, machine
         self.extents = program.sizes
-        statements = depth_first(program.statements, _sizes(program, self.extents, (), element))
+        statements = depth_first(
+            program.statements, intermediate_bytes(program, self.extents, (), element)
+        )
         self.program = replace(program, statements=tuple(statements))
-        result = statements[-1].target
         self.axes = {statement.target.tensor: statement.target.names for statement in statements}
-        self.axes[TOTAL] = result.names
-        self.kept = {*result.names}
-        parts = Access("piece", result.subscripts), Access(TOTAL, result.subscripts)
-        # Adding up pieces costs as much as multiplying them.
-        self.statements = (*statements, Statement(result, parts))
+        results = [self.axes[name] for name in program.results]
+        self.axes[TOTAL] = results[-1]
+        self.kept = {index for axes in results for index in axes}
+        self.statements = (*statements, *(adding(program, name) for name in program.results))
         self.indices = [statement.indices for statement in self.statements]
-        self.depends = _dependences(statements)
+        self.depends = dependences(statements)
         self.whole = {
             name
             for statement in statements
             for access in (statement.target, *statement.accesses)
             for name in _not_plain(access)
         }
-        self.whole.update(_read_otherwise(statements), _not_linear(statements))
+        self.whole.update(_read_otherwise(statements), _not_linear(self.program), fixed)
         self.costs: dict[tuple[int, tuple[int, ...]], float] = {}
         self.seconds = sum(self._cost(n, self.extents) for n in range(len(statements)))
 
@@ -400,8 +245,11 @@ class _Search:
             for index in loops
         )
         runs = [1, *accumulate((each.count for each in slices), mul)]
-        sizes = _sizes(self.program, extents, slices, self.element)
-        adding = self._cost(-1, extents) if self.program.result in sizes else 0.0
+        added = added_results(self.program, loops)
+        sizes = intermediate_bytes(self.program, extents, added, self.element)
+        first, results = len(costs), self.program.results
+        numbers = [first + n for n, name in enumerate(results) if name in added]
+        adding = sum(self._cost(number, extents) for number in numbers)
         states = []
         for hoisted in (True, False):
             levels = [len(loops)] * len(costs)
@@ -410,9 +258,10 @@ class _Search:
                     max((n for n, index in enumerate(loops, start=1) if index in names), default=0)
                     for names in self.depends
                 ]
-            order = sorted(range(len(levels)), key=levels.__getitem__)
+            order = [*sorted(range(len(levels)), key=levels.__getitem__), *numbers]
+            around = [*levels, *([len(loops)] * len(results))]
             peak, alive = most_alive(
-                [self.statements[n] for n in order], sizes, [levels[n] for n in order]
+                [self.statements[n] for n in order], sizes, [around[n] for n in order]
             )
             seconds = sum(cost * runs[level] for cost, level in zip(costs, levels, strict=True))
             seconds += adding * runs[-1]
@@ -427,7 +276,7 @@ class _Search:
         return arrange(program, self.element, state.slices, state.hoisted)
 
     def _cost(self, number: int, extents: Mapping[str, int]) -> float:
-        """The predicted seconds of a statement, the last one being the sum of pieces."""
+        """The predicted seconds of a statement, or of adding a result's pieces up."""
         key = number, tuple([extents[index] for index in self.indices[number]])
         if key not in self.costs:
             self.costs[key] = statement_cost(

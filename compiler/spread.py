@@ -30,7 +30,7 @@ from .machine import Machine
 from .program import Epilogue, Program, Statement, Tensor
 from .records import replace
 
-__all__ = ["PIECES", "spread"]
+__all__ = ["PIECES", "in_registers", "spread"]
 
 PIECES = 16
 """So many elements of a result, or partial sums of it, keep all threads busy."""
@@ -50,8 +50,26 @@ _LONGEST_HALF = 1 << 16
 _LINE = 16
 """Elements of a cache line in f4: parts of so many use whole lines where they are neighbours."""
 
+_RUN = 64
+"""Neighbours in memory that a cut leaves together at least, where an operand has any."""
+
 _ALONE = 192
 """Positions along an output's side that are work for a thread of its own."""
+
+
+def in_registers(program: Program, element: str, machine: Machine) -> Program:
+    """The program merged, then spread: what is done to all steps once they are known.
+
+    Args:
+        program: steps, of which intermediates of the type `element` have none of their own.
+        element: type of the elements, such as ``f4``.
+        machine: what the costs are for.
+    """
+    if len(program.statements) > 1:  # one alone has nothing to be merged with
+        from .merge import merged
+
+        program = merged(program, element, machine)
+    return spread(program, element, machine)
 
 
 def spread(program: Program, element: str, machine: Machine) -> Program:
@@ -142,9 +160,11 @@ def _long_sum(statement: Statement, sizes: Mapping[str, int], half: bool) -> _Pa
         return None
     # The outermost index: a part is then a piece of memory of its own.
     for index in sorted(statement.contracted, key=lambda i: _place(statement, i)):
-        if sizes[index] <= min(most, 2 * PIECES) and 2 * sizes[index] > min(most, PIECES):
+        near = any(index in f.subscripts[-1].names for f in statement.factors if f.subscripts)
+        whole = sizes[index] <= min(most, 2 * PIECES) and 2 * sizes[index] > min(most, PIECES)
+        if whole and not near:
             return replace(statement, target=_parts(statement.target, index)), {}
-        found = _cut(statement, sizes, index, min(most, PIECES), most, 1)
+        found = _cut(statement, sizes, index, min(most, PIECES), most, _RUN if near else 1)
         if found is not None:
             return found
     return None

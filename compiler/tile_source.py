@@ -55,9 +55,7 @@ class TileSource:
     whole: dict[str, bool | None] = field(default_factory=dict)  # sides known to be whole or not
     fixed: dict[str, str] = field(default_factory=dict)  # parts of offsets named before that loop
     tests: dict[str, str] = field(default_factory=dict)  # what is tested before that loop
-    rows_at: set[str] = field(
-        default_factory=set
-    )  # operands with rows found before that loop
+    rows_at: set[str] = field(default_factory=set)  # operands with rows found before that loop
     in_runs: bool = False  # what `runs` tests has been found true
     numbers: dict[tuple[int, str, str], str] = field(default_factory=dict)  # a formula's, typed
     values: int = 0  # parts of formulas that have a name

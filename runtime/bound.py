@@ -9,8 +9,8 @@ import numpy as np
 
 from ..compiler.records import dataclass
 from . import threads
-from .entry import Call
 from .step import Step
+from .work import Call
 
 __all__ = ["ZERO_AT", "Bound", "bind_steps"]
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..compiler.choose import Kind, general_schedule
+from ..compiler.choose.general import Kind, general_schedule
 from ..compiler.errors import EinsumError
 from ..compiler.records import dataclass
 from ..compiler.resolve import resolve

@@ -18,7 +18,7 @@ from ..compiler import pipeline, show
 from ..compiler.cost import Cost, statement_cost
 from ..compiler.program import from_expression
 from ..compiler.records import dataclass, field, replace
-from ..compiler.slices import Slice
+from ..compiler.sliced import Slice
 from .execute import Execution, prepare_layouts, same_arrays
 from .kernels import KernelMissing
 from .machine import machine

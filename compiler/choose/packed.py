@@ -7,26 +7,17 @@ are packed straight from tensors of any layout, as in TBLIS.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import ceil
 
 from ..geometry import Geometry
-from ..loopnest import Group
 from ..machine import Machine
-from ..schedule import Pack, Schedule, Split, vector_lanes
+from ..schedule import Group, Pack, Schedule, Split, vector_lanes
 from .choice import Choice, finish_fields, layout_class, rounded, twice_summed
+from .in_place import THIN, is_better_in_rows, is_scattered
 
-OVERLAP = 2
-"""Positions that an operand has for each of its elements, where its elements are in windows."""
-
-WIDEST_GAP = 2
-"""From an element to the next: of a cache line at least half is read."""
-
-FEW = 256
-"""Positions of the other operand up to which elements with gaps are not copied."""
-
-THIN = 8
-"""The extent of m or n up to which the other operand is better read where it is."""
+LONG = 256
+"""Products of a sum whose result may be written one by one."""
 
 LONGEST_TASK = 1 << 33
 """Multiply-adds of one task times an element's bytes: about 50 ms of work in f4 and f8, until
@@ -56,16 +47,14 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     if step.factors != 2:
         return None
     last = _last(step)
-    order = (0, 1)
-    if last is not None and last in step.strides[0] and last not in step.strides[1]:
-        order = (1, 0)  # the lanes run along n, where the output has neighbours
     over = twice_summed(step)
     tile = (*step.kept, *over)
+    order = _order(step, tile, last)
     lanes = vector_lanes(step.accumulator, machine.target.vector_bytes)
-    if _is_better_in_rows(step, order, tile, lanes):
-        order = order[::-1]
+    if is_better_in_rows(step, order, tile, lanes):
+        order = order[1], order[0]
     x, y = (step.strides[i] for i in order)
-    in_place = _is_scattered(step, order[0], tile)
+    in_place = is_scattered(step, order[0], tile)
     members = {
         "b": tuple(i for i in tile if (i in x) == (i in y)),
         "m": _near(tuple(i for i in tile if i in x and i not in y), x, None),
@@ -158,44 +147,21 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     return Choice(schedule, {g.name: members[g.name] for g in groups}, operands)
 
 
-def _is_scattered(step: Geometry, operand: int, tile: Sequence[str]) -> bool:
-    """Whether an operand's rows are read where they are: copying them would take longer.
+def _order(step: Geometry, tile: tuple[str, ...], last: str | None) -> tuple[int, int]:
+    """The operands of m and of n: the lanes run along n, where the output has neighbours.
 
-    Windows are: their elements are copied once for every tap, mostly one by one. So are elements
-    that have gaps between them in every direction, if they are read a few times only.
+    Unless these are a few, and the sums so long that writing them out of order costs little.
     """
-    if step.elements[operand] != step.accumulator:
-        return False
-    strides, other = step.strides[operand], step.strides[1 - operand]
-    own = [i for i in strides if i in step.contracted or (i in tile and i not in other)]
-    span = 1 + sum((step.extents[i] - 1) * abs(strides[i]) for i in own)
-    if OVERLAP * span <= step.volume(own):
-        return True
-    across = step.volume([i for i in tile if i in other and i not in strides])
-    least = min((abs(strides[i]) for i in own), default=1)
-    return 1 < least <= WIDEST_GAP and across <= FEW
-
-
-def _is_better_in_rows(
-    step: Geometry, order: Sequence[int], tile: Sequence[str], lanes: int
-) -> bool:
-    """Whether the operand that would have the lanes had better be read in place, as rows.
-
-    The output's neighbours are then in rows of the register tile, and stored one by one: the sums
-    must be long for that, or the output must not have the index.
-    """
-    first, second = order
-    x, y = step.strides[first], step.strides[second]
-    if not _is_scattered(step, second, tile) or _is_scattered(step, first, tile):
-        return False
-    m = [i for i in tile if i in x and i not in y]
-    n = [i for i in tile if i in y and i not in x]
-    if step.volume(m) <= THIN:
-        return False
-    if all(i in step.over for i in n):
-        return True
-    run = any(y[i] == 1 and step.extents[i] >= lanes for i in n)  # and so vectors are copied
-    return not run and step.volume(step.contracted) >= step.volume(m)
+    order = (0, 1)
+    if last is not None and last in step.strides[0] and last not in step.strides[1]:
+        order = (1, 0)
+    m, n = (
+        step.volume(tuple(i for i in tile if i in step.strides[t] and i not in step.strides[1 - t]))
+        for t in order
+    )
+    if n <= THIN < m and step.volume(step.contracted) >= LONG:
+        return order[1], order[0]
+    return order
 
 
 def _depth(accumulator: str, width: int, machine: Machine) -> int:
