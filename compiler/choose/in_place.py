@@ -19,32 +19,21 @@ from ..geometry import Geometry
 OVERLAP = 2
 """Positions that an operand has for each of its elements, where its elements are in windows."""
 
-WIDEST_GAP = 2
-"""From an element to the next: of a cache line at least half is read."""
-
-FEW = 256
-"""Positions of the other operand up to which elements with gaps are not copied."""
-
 THIN = 8
 """The extent of m or n up to which the other operand is better read where it is."""
 
 
-def is_scattered(step: Geometry, operand: int, tile: Sequence[str]) -> bool:
-    """Whether an operand's rows are read where they are: copying them would take longer.
+def is_of_windows(step: Geometry, operand: int, tile: Sequence[str]) -> bool:
+    """Whether an operand's rows are read where they are: in panels it would have many times more.
 
-    Windows are: their elements are copied once for every tap, mostly one by one. So are elements
-    that have gaps between them in every direction, if they are read a few times only.
+    ``tile`` are the indices of the sums that the step makes.
     """
     if step.elements[operand] != step.accumulator:
         return False
     strides, other = step.strides[operand], step.strides[1 - operand]
     own = [i for i in strides if i in step.contracted or (i in tile and i not in other)]
     span = 1 + sum((step.extents[i] - 1) * abs(strides[i]) for i in own)
-    if OVERLAP * span <= step.volume(own):
-        return True
-    across = step.volume([i for i in tile if i in other and i not in strides])
-    least = min((abs(strides[i]) for i in own), default=1)
-    return 1 < least <= WIDEST_GAP and across <= FEW
+    return OVERLAP * span <= step.volume(own)
 
 
 def is_better_in_rows(
@@ -57,7 +46,7 @@ def is_better_in_rows(
     """
     first, second = order
     x, y = step.strides[first], step.strides[second]
-    if not is_scattered(step, second, tile) or is_scattered(step, first, tile):
+    if not is_of_windows(step, second, tile) or is_of_windows(step, first, tile):
         return False
     m = [i for i in tile if i in x and i not in y]
     n = [i for i in tile if i in y and i not in x]

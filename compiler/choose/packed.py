@@ -14,7 +14,7 @@ from ..geometry import Geometry
 from ..machine import Machine
 from ..schedule import Group, Pack, Schedule, Split, vector_lanes
 from .choice import Choice, finish_fields, layout_class, rounded, twice_summed
-from .in_place import THIN, is_better_in_rows, is_scattered
+from .in_place import THIN, is_better_in_rows, is_of_windows
 
 LONG = 256
 """Products of a sum whose result may be written one by one."""
@@ -54,7 +54,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     if is_better_in_rows(step, order, tile, lanes):
         order = order[1], order[0]
     x, y = (step.strides[i] for i in order)
-    in_place = is_scattered(step, order[0], tile)
+    in_place = is_of_windows(step, order[0], tile)
     members = {
         "b": tuple(i for i in tile if (i in x) == (i in y)),
         "m": _near(tuple(i for i in tile if i in x and i not in y), x, None),

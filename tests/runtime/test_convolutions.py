@@ -275,14 +275,8 @@ IN_PLACE = (  # 45 rows are no whole number of tiles, and sums are longer than a
     [
         *((*IN_PLACE, dtype) for dtype in ("f4", "c8", "i8", "f2")),
         ("n c 2*y+k 2*x+l, n o y x -> o c k l", [(2, 3, 41, 37), (2, 17, 19, 18)], {"k": 5}, "f4"),
-        ("n c 3*x+2*k, n o x -> o c k", [(2, 3, 180), (2, 33, 58)], {"k": 5}, "f4"),
-        ("n c 2*y 2*x, n o y x -> n c o", [(2, 40, 37, 37), (2, 20, 19, 19)], None, "f4"),  # gaps
-        (
-            "n y+k x+l c, k l c o -> n y x o",
-            [(1, 12, 13, 40), (3, 3, 40, 24)],
-            None,
-            "f4",
-        ),  # forward
+        ("n c 2*x+3*k, n o x -> o c k", [(2, 3, 127), (2, 33, 58)], {"k": 5}, "f4"),
+        ("n y+k x c, k c o -> y n x o", [(2, 12, 9, 40), (3, 40, 24)], None, "f2"),
     ],
 )
 def test_windows_in_place(text, shapes, sizes, dtype):
@@ -295,7 +289,7 @@ def test_windows_in_place(text, shapes, sizes, dtype):
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1)
     else:
         np.testing.assert_array_equal(found, expected)
-    if dtype != "f2" and "c o" not in text:
+    if dtype != "f2":
         assert "find_rows" in compiled.explain(*operands).stage("source")
 
 
