@@ -37,7 +37,7 @@ from .symmetry import gram_swap
 if TYPE_CHECKING:
     from .formula import Apply, Value
 
-__all__ = ["Cost", "program_cost", "statement_cost", "worthwhile_threads"]
+__all__ = ["Cost", "program_cost", "rate", "statement_cost", "worthwhile_threads"]
 
 TILE_STEPS = 4
 """Of a sum that a tile of the microkernel could have added in the time that it takes besides."""
@@ -124,8 +124,8 @@ def statement_cost(
     written = min(_elements(statement.target, extents) * size, _MOST)
     total = sum(read) + written
     speeds = machine.speeds
-    reading = sum(read) / _rate(speeds.read, speeds.read_all, total, machine, threads)
-    writing = written / _rate(speeds.write, speeds.write_all, total, machine, threads)
+    reading = sum(read) / rate(speeds.read, speeds.read_all, total, machine, threads)
+    writing = written / rate(speeds.write, speeds.write_all, total, machine, threads)
 
     least = max(min(flops, _MOST) / (speeds.flops.of(element) * threads), reading + writing)
     groups = _groups(form)
@@ -135,7 +135,7 @@ def statement_cost(
             busy += _long_panels(groups, element, machine)
         gathered = sum(n for f, n in zip(form.factors, read, strict=False) if _is_gathered(f, form))
         busy += gathered // size * PACKED_GATHER_CYCLES * _cycle(machine)
-        panels = sum(read) / _rate(speeds.write, speeds.write_all, total // 2, machine, threads)
+        panels = sum(read) / rate(speeds.write, speeds.write_all, total // 2, machine, threads)
         seconds = busy / threads + reading + panels + writing
     else:
         busy = _streamed(form, element, machine)
@@ -373,7 +373,7 @@ def _accumulator(element: str) -> str:
 # --- memory ---------------------------------------------------------------------------------------
 
 
-def _rate(one: Levels, every: Levels, size: int, machine: Machine, threads: int) -> float:
+def rate(one: Levels, every: Levels, size: int, machine: Machine, threads: int) -> float:
     """Bytes a second at the level that holds so many bytes, for so many threads."""
     if size <= machine.l1_bytes * threads:
         level = "l1"

@@ -36,7 +36,7 @@ def gram_swap(statement: Statement) -> dict[str, str] | None:
     first, second = statement.factors
     if first.tensor != second.tensor or first == second:
         return None
-    swap = {}
+    swap: dict[str, str] = {}
     for one, other in zip(first.subscripts, second.subscripts, strict=True):
         if one != other:
             pairs = _exchanged(one, other)

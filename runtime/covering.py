@@ -177,8 +177,7 @@ class _Call:
             obtain=_nothing,
             memory_limit=memory_limit,
         )
-        steps = (step for bound in execution.bound.values() for step in bound.steps)
-        return frozenset(step.choice.schedule for step in steps)
+        return frozenset(step.choice.schedule for step in execution.every_step)
 
 
 def _nothing(schedule: Schedule, target: Target) -> Kernel:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -63,7 +63,13 @@ class Execution:
     @property
     def steps(self) -> tuple[Step, ...]:
         """The steps for whole blocks."""
-        return next(iter(self.bound.values())).steps
+        return cast("tuple[Step, ...]", next(iter(self.bound.values())).steps)
+
+    @property
+    def every_step(self) -> tuple[Step, ...]:
+        """The steps for blocks of any length."""
+        bound = (cast("tuple[Step, ...]", each.steps) for each in self.bound.values())
+        return tuple(step for steps in bound for step in steps)
 
     @property
     def levels(self) -> tuple[int, ...]:

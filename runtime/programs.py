@@ -6,27 +6,29 @@ Every statement that a kernel can do is one step or more with a kernel, as those
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
 import numpy as np
 
+from ..compiler.chains import Chain, chains, common_workspace
 from ..compiler.evaluate import evaluate_statement, scattered
 from ..compiler.finish import finish_of, has_kernel
 from ..compiler.inside import ZERO, boxes_of, kept_inside
 from ..compiler.machine import Machine, Target
 from ..compiler.program import Program, Statement
-from ..compiler.records import dataclass
+from ..compiler.records import dataclass, replace
 from ..compiler.relayout import relayout
 from ..compiler.schedule import Schedule
 from ..compiler.sliced import Element, Sliced, arrange
 from ..compiler.steps import Stepped, elements_of, steps, with_elements
 from ..compiler.workspace import Workspace
-from . import workspaces
+from . import threads, workspaces
 from .bound import ZERO_AT, Bound, bind_steps
 from .buffers import Buffer
-from .kernels import Kernel, kernel
+from .chain import ChainStep, bind_chain
+from .kernels import Kernel, KernelMissing, kernel
 from .machine import machine
 from .operands import KERNEL_DTYPES
 from .pieces import Pieces, bind_pieces
@@ -45,22 +47,21 @@ class ProgramExecution:
     Attributes:
         program: what is computed, in the order of execution.
         stepped: how it was cut into steps.
-        steps: those with kernels. A statement on windows may have several, one that NumPy evaluates
-            has none.
         dtypes: of every tensor.
         sliced: the loops around the statements, and where intermediates lie.
         stages: steps that are bound together, and between them what NumPy evaluates; of the pieces
             with whole blocks, if it is sliced.
         pieces: what runs if it is.
+        chains: statements that run block by block, with their numbers.
     """
 
     program: Program
     stepped: Stepped
-    steps: tuple[Step, ...]
     dtypes: Mapping[str, np.dtype[Any]]
     sliced: Sliced
     stages: tuple[Bound | Statement, ...]
     pieces: Pieces | None = None
+    chains: tuple[Chain, ...] = ()
 
     @property
     def workspace(self) -> Workspace:
@@ -68,9 +69,26 @@ class ProgramExecution:
         return self.sliced.workspace
 
     @property
-    def levels(self) -> tuple[int, ...]:
-        """For each of the steps how many of the slices' loops are around it."""
-        return tuple(n for each in self.stages if isinstance(each, Bound) for n in each.levels)
+    def steps(self) -> tuple[Step, ...]:
+        """Those with kernels, those of chains for a whole block.
+
+        A statement on windows may have several, one that NumPy evaluates has none.
+        """
+        return tuple(step for step, _, _ in self.runs)
+
+    @property
+    def runs(self) -> tuple[tuple[Step, int, ChainStep | None], ...]:
+        """The same with how often each runs, and its chain."""
+        found: list[tuple[Step, int, ChainStep | None]] = []
+        for stage in self.stages:
+            if not isinstance(stage, Bound):
+                continue
+            for step, level in zip(stage.steps, stage.levels, strict=True):
+                if isinstance(step, ChainStep):
+                    found += [(each, step.blocks, step) for each in step.steps]
+                else:
+                    found.append((step, self.sliced.runs(level), None))
+        return tuple(found)
 
     def __call__(self, operands: Sequence[Array], results: Sequence[Array]) -> None:
         """Compute into ``results``; all arrays have the layouts that were prepared for."""
@@ -167,6 +185,23 @@ def prepare_program(
     Raises:
         EinsumError: (a ValueError) there is no way to keep within the memory limit.
     """
+    prepared = partial(_prepared, program, layouts, optimize, obtain, memory_limit)
+    try:
+        return prepared(in_chains=optimize is True and memory_limit is None)
+    except KernelMissing:
+        return prepared(in_chains=False)  # which asks for kernels that others may have asked for
+
+
+def _prepared(
+    program: Program,
+    layouts: Layouts,
+    optimize: Any,
+    obtain: Callable[[Schedule, Target], Kernel],
+    memory_limit: int | None,
+    *,
+    in_chains: bool,
+) -> ProgramExecution:
+    """The execution, with chains where they are faster or without."""
     host = machine()
     stepped = steps(program, optimize, host, memory_limit)
     if memory_limit is None:
@@ -176,6 +211,11 @@ def prepare_program(
         stepped, sliced = _within(stepped, memory_limit, layouts, host)
     program = sliced.program
     dtypes = _dtypes(program)
+    has_kernel = partial(_has_kernel, dtypes=dtypes, sizes=program.sizes)
+    runner = _chain_runner(obtain) if in_chains else None
+    found = [] if runner is None else chains(program, stepped.element, host, has_kernel)
+    if found:
+        sliced = replace(sliced, workspace=common_workspace(program, found, sliced.sizes))
     tensors = (*program.inputs, *program.results, *sliced.workspace.offsets)
     numbers = {name: number for number, name in enumerate(tensors)}
     numbers[ZERO] = -1
@@ -183,7 +223,12 @@ def prepare_program(
     blocks = {each.index for each in sliced.slices}
     given = {name: each for name, each in layouts.items() if name not in sliced.added}
 
-    def made_of(statement: Statement, part: Program) -> list[Step]:
+    def made_of(
+        statement: Statement,
+        part: Program,
+        given: Layouts = given,
+        blocks: Collection[str] = blocks,
+    ) -> list[Step]:
         known, sizes = _layouts(part, dtypes, given), part.sizes
         dtype = dtypes[statement.factors[0].tensor]
         maker = makers[_wide(dtype)]
@@ -198,26 +243,48 @@ def prepare_program(
 
     if sliced.slices:
         pieces = Pieces(sliced, bind_pieces(sliced, numbers, given, all_of))
-        whole = pieces.whole
-        return ProgramExecution(program, stepped, whole.steps, dtypes, sliced, (whole,), pieces)
+        return ProgramExecution(program, stepped, dtypes, sliced, (pieces.whole,), pieces)
     stages: list[Bound | Statement] = []
-    waiting: list[Step] = []
-    every: list[Step] = []
+    waiting: list[Step | ChainStep] = []
 
     def bind() -> None:
         if waiting:
             stages.append(bind_steps(waiting, numbers, [[]] * len(waiting), [0] * len(waiting)))
-            every.extend(waiting)
             waiting.clear()
 
-    for statement in program.statements:
-        if _has_kernel(statement, dtypes, program.sizes):
+    def chained(chain: Chain) -> ChainStep:
+        every = _layouts(program, dtypes, given)
+        common = {name: each for name, each in every.items() if name not in chain.local}
+        loops = {each.index for each in chain.slices}
+
+        def make(part: Program) -> list[Step]:
+            inside = part.statements[chain.first : chain.last]
+            return [step for each in inside for step in made_of(each, part, common, loops)]
+
+        return bind_chain(chain, program, common, make, host, runner or 0)
+
+    begins = {chain.first: chain for chain in found}
+    inside = {number for chain in found for number in range(chain.first, chain.last)}
+    for number, statement in enumerate(program.statements):
+        if number in begins:
+            waiting.append(chained(begins[number]))
+        elif number in inside:
+            continue
+        elif has_kernel(statement):
             waiting += made_of(statement, program)
         else:
             bind()
             stages.append(statement)
     bind()
-    return ProgramExecution(program, stepped, tuple(every), dtypes, sliced, tuple(stages))
+    return ProgramExecution(program, stepped, dtypes, sliced, tuple(stages), chains=tuple(found))
+
+
+def _chain_runner(obtain: Callable[[Schedule, Target], Kernel]) -> int | None:
+    """The address of what runs chains; None if there is nothing, 0 if nothing will run."""
+    if obtain is not kernel:
+        return 0
+    pool = threads.pool()
+    return None if pool is None else pool.chain
 
 
 def _within(

@@ -65,6 +65,16 @@ class Step:
         )
 
     @property
+    def address(self) -> int:
+        """Where the kernel's code is."""
+        return self.kernel.address
+
+    @property
+    def places(self) -> range:
+        """Where addresses belong among the arguments."""
+        return range(len(self.operands))
+
+    @property
     def geometry(self) -> Geometry:
         """The statement's canonical form."""
         return self.form.step

@@ -252,8 +252,8 @@ def _schedules_of_layouts(request: Request) -> set[Schedule]:
                     )
                 except EinsumError:  # the limit is too low for these sizes
                     continue
-                for bound in execution.bound.values() if execution else ():
-                    found.update(step.choice.schedule for step in bound.steps)
+                if execution is not None:
+                    found.update(step.choice.schedule for step in execution.every_step)
     return found
 
 

@@ -32,6 +32,7 @@ def is_of_windows(step: Geometry, operand: int, tile: Sequence[str]) -> bool:
         return False
     strides, other = step.strides[operand], step.strides[1 - operand]
     own = [i for i in strides if i in step.contracted or (i in tile and i not in other)]
+    own = [i for i in own if strides[i]]
     span = 1 + sum((step.extents[i] - 1) * abs(strides[i]) for i in own)
     return OVERLAP * span <= step.volume(own)
 
