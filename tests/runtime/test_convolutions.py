@@ -275,7 +275,7 @@ IN_PLACE = (  # 45 rows are no whole number of tiles, and sums are longer than a
     [
         *((*IN_PLACE, dtype) for dtype in ("f4", "c8", "i8", "f2")),
         ("n c 2*y+k 2*x+l, n o y x -> o c k l", [(2, 3, 41, 37), (2, 17, 19, 18)], {"k": 5}, "f4"),
-        ("n c 2*x+3*k, n o x -> n o c k", [(2, 3, 127), (2, 33, 58)], {"k": 5}, "f4"),
+        ("n c 2*x+3*k, n o x -> n o c k", [(2, 3, 599), (2, 33, 294)], {"k": 5}, "f4"),
         ("n y+k x c, k c o -> y n x o", [(2, 12, 9, 40), (3, 40, 24)], None, "f2"),
     ],
 )
