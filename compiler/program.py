@@ -14,7 +14,7 @@ A map such as `out[i] = exp(a[i])` is the sum of one product of one factor with 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import chain, count
 from typing import Any, cast
@@ -23,7 +23,7 @@ import numpy as np
 
 from .access import Access
 from .affine import Affine
-from .formula import Value, accesses_of, value_of
+from .formula import Value, accesses_of, value_of, with_accesses
 from .records import dataclass, field, replace
 from .subscripts import Expression
 
@@ -136,6 +136,18 @@ class Statement:
                 names.update(dict.fromkeys(access.names))
             object.__setattr__(self, "_indices", tuple(names))
         return cast("tuple[str, ...]", self._indices)
+
+    def with_accesses(self, made: Callable[[Access], Access]) -> Statement:
+        """The same of other tensors, or of the same ones at other places, target included.
+
+        >>> a, out = (Access(name, (Affine.index("i"),)) for name in ("a", "out"))
+        >>> print(Statement(out, (a,)).with_accesses(lambda at: replace(at, tensor=at.tensor * 2)))
+        outout[i] = aa[i]
+        """
+        epilogue = self.epilogue
+        if epilogue is not None:
+            epilogue = replace(epilogue, value=with_accesses(epilogue.value, made))
+        return Statement(made(self.target), tuple(map(made, self.factors)), epilogue)
 
     def __str__(self) -> str:
         product = f"{_sum(self.contracted)}{' * '.join(map(str, self.factors))}"

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from ..compiler.axis_order import with_ordered_axes
 from ..compiler.factorize import Factorization, factorize
 from ..compiler.finish import operands_of
 from ..compiler.geometry import Geometry
@@ -36,7 +37,7 @@ from .buffers import Buffer
 from .entry import Work
 from .kernels import Kernel, KernelMissing, kernel
 from .machine import machine
-from .step import Layouts, Step, Steps, element, geometry_of, steps_along, strides_of
+from .step import Layouts, Step, Steps, element, geometry_of, moving, steps_along, strides_of
 
 __all__ = ["Execution", "prepare", "prepare_layouts", "same_arrays"]
 
@@ -250,10 +251,12 @@ def _prepared(
 
     maker = Steps(host, obtain, wide)
 
-    def with_copies(program: Program, layouts: Layouts) -> Program:
+    def well_laid_out(program: Program) -> Program:
         if not copies:
             return program
-        shapes, sizes = program.shapes, program.sizes
+        sizes, before = program.sizes, _layouts(program, given, wide)
+        program = with_ordered_axes(program, moving(before, sizes, wide), element(dtype), host)
+        layouts, shapes = _layouts(program, given, wide), program.shapes
 
         def geometry(statement: Statement) -> Geometry:
             windows = maker.windows(shapes, layouts, statement, sizes)
@@ -267,8 +270,7 @@ def _prepared(
             program = in_registers(program, element(dtype), host)
             factorization = replace(factorization, program=program)
         program = pad(factorization.program)
-        layouts = _layouts(program, given, wide)
-        sliced = arrange(with_copies(program, layouts), elements)
+        sliced = arrange(well_laid_out(program), elements)
     else:
         candidates = {name: pad(each) for name, each in factorization.programs.items()}
         chosen, sliced = fit(candidates, memory_limit, elements, host)
@@ -276,7 +278,7 @@ def _prepared(
         factorization = replace(factorization, program=program, chosen=chosen)
         if sliced.adds:
             del given[program.result]  # kernels write pieces of it, which are intermediates
-        program = with_copies(sliced.program, _layouts(sliced.program, given, wide))
+        program = well_laid_out(sliced.program)
         copied = arrange(program, elements, sliced.slices, sliced.hoisted)
         if copied.workspace.size <= memory_limit:
             sliced = copied

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from ..compiler.axis_order import with_ordered_axes
 from ..compiler.finish import finish_of, has_kernel, operands_of
 from ..compiler.machine import Machine, Target
 from ..compiler.pad import pad
@@ -30,7 +31,7 @@ from .entry import Work
 from .kernels import Kernel, kernel
 from .machine import machine
 from .operands import KERNEL_DTYPES
-from .step import Layouts, Step, Steps, geometry_of, strides_of
+from .step import Layouts, Step, Steps, element, geometry_of, moving, strides_of
 
 __all__ = ["ProgramExecution", "prepare_program"]
 
@@ -147,7 +148,7 @@ def prepare_program(
     host = machine()
     stepped = steps(program, optimize, host)
     program = with_elements(pad(stepped.program))
-    program = _with_copies(program, layouts, host)
+    program = _well_laid_out(program, layouts, host)
     dtypes = _dtypes(program)
     shapes, sizes = program.shapes, program.sizes
     known = _layouts(program, dtypes, layouts)
@@ -185,8 +186,10 @@ def prepare_program(
     return ProgramExecution(program, stepped, tuple(made), dtypes, placed, tuple(stages))
 
 
-def _with_copies(program: Program, layouts: Layouts, host: Machine) -> Program:
-    """The program with copies of small operands that a step would read badly."""
+def _well_laid_out(program: Program, layouts: Layouts, host: Machine) -> Program:
+    """The program with the axes of intermediates in the order that steps like, and with copies of
+    small operands that a step would read badly.
+    """
     dtypes = _dtypes(program)
     simple = len({*dtypes.values()}) == 1 and all(
         _has_kernel(statement, dtypes, program.sizes) for statement in program.statements
@@ -194,7 +197,10 @@ def _with_copies(program: Program, layouts: Layouts, host: Machine) -> Program:
     if not simple or not program.statements:
         return program
     (dtype,) = {*dtypes.values()}
-    geometry = partial(geometry_of, _layouts(program, dtypes, layouts), program.sizes, _wide(dtype))
+    sizes, wide = program.sizes, _wide(dtype)
+    moved = moving(_layouts(program, dtypes, layouts), sizes, wide)
+    program = with_ordered_axes(program, moved, element(wide), host)
+    geometry = partial(geometry_of, _layouts(program, dtypes, layouts), sizes, wide)
     return with_elements(relayout(program, geometry, host))
 
 
