@@ -57,8 +57,8 @@ def packed_cycles(
     >>> y, out = {"m": 144, "k": 1}, {"m": 800, "p": 20, "q": 1}
     >>> whole = form_of(product({"k": 800, "p": 20, "q": 1}, y, out), machine)
     >>> short = form_of(product({"p": 2880, "k": 20, "q": 1}, y, out), machine)
-    >>> [packed_cycles(f.numbered_step, f.numbered_choice, machine) for f in (whole, short)]
-    [3456.0, 210816.0]
+    >>> [round(packed_cycles(f.numbered_step, f.numbered_choice, machine)) for f in (whole, short)]
+    [3456, 210816]
     """
     schedule, members = choice.schedule, choice.members
     if schedule.recipe != "packed":
