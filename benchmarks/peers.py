@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pages import forbid_huge, huge_forbidden
+
 if TYPE_CHECKING:
     import numpy as np
     from cases import Access, Case, Expression, Path_, Program
@@ -86,6 +88,8 @@ class Peer:
         self.threads = threads
         self.library: Any = importlib.import_module(self.module)
         self.prepare_library()
+        self.huge_forbidden = huge_forbidden()
+        forbid_huge(False)
 
     @property
     def version(self) -> str:

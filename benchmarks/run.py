@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from options import case_parser
+from pages import forbid_huge
 from peers import PEERS, SPECIAL, Peer, Unsupported, available, limit_threads
 from torch_convolutions import TorchConvolutions
 
@@ -44,6 +45,7 @@ class Variant:
     peer: str
     label: str
     call: Callable[[], Any]
+    huge_forbidden: bool = False
     repeats: int = 1
     best: float = math.inf
     samples: int = 0
@@ -51,6 +53,7 @@ class Variant:
     def sample(self) -> None:
         """Take one turn."""
         call = self.call
+        forbid_huge(self.huge_forbidden)
         begin = time.perf_counter()
         for _ in range(self.repeats):
             call()
@@ -172,6 +175,7 @@ def measure_case(
 
     variants: list[Variant] = []
     for name, peer in contenders.items():
+        forbid_huge(peer.huge_forbidden)
         found = peer.variants(case, arrays, programs)
         try:
             for label, call in found:
@@ -188,7 +192,7 @@ def measure_case(
                 call()
                 once = time.perf_counter() - begin
                 repeats = max(1, min(2000, round(SHORTEST_SAMPLE / max(once, 1e-7))))
-                variants.append(Variant(name, label, call, repeats, best=once))
+                variants.append(Variant(name, label, call, peer.huge_forbidden, repeats, best=once))
         except Exception as problem:  # whatever a peer raises, the others go on
             row.notes[name] = f"{type(problem).__name__}: {problem}".splitlines()[0][:160]
 
@@ -204,6 +208,7 @@ def measure_case(
                 break
     finally:
         gc.enable()
+        forbid_huge(False)
 
     for each in variants:
         if each.best < row.seconds.get(each.peer, math.inf):

@@ -25,7 +25,7 @@ import math
 from collections.abc import Iterable, Mapping
 from math import ceil, prod
 
-from .choose.packed import THIN, register_tile
+from .choose.packed import LONG, THIN, register_tile
 from .formula import Apply, Value
 from .machine import Levels, Machine
 from .program import Access, Program, Statement, bounds
@@ -222,7 +222,7 @@ def _last(access: Access) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Groups:
-    """The products of the extents of a contraction's groups; n has the output's neighbours."""
+    """The products of the extents of a contraction's groups; n has the lanes."""
 
     b: int
     m: int
@@ -241,7 +241,11 @@ def _groups(form: _Form) -> _Groups | None:
     for name in form.kept:
         group = "b" if (name in left) == (name in right) else "m" if name in left else "n"
         volumes[group] *= form.extents[name]
-    return _Groups(**volumes, k=_volume(form.reduced, form.extents))
+    k = _volume(form.reduced, form.extents)
+    if volumes["n"] <= THIN < volumes["m"] and k >= LONG:
+        # The lanes run along the longer side.
+        volumes["m"], volumes["n"] = volumes["n"], volumes["m"]
+    return _Groups(**volumes, k=k)
 
 
 def _is_packed(groups: _Groups, element: str, machine: Machine) -> bool:

@@ -12,6 +12,7 @@ with `i` sliced in blocks of 100:
 and `t0` is as long along `i` as a block. Where the index is kept, as here, every piece writes a
 part of the result. Where it is summed the pieces are partial sums, and are added up. A piece runs
 the kernels that the whole would run: they take extents and strides; a block begins at an offset.
+A program may have several results: an index may be kept in one and summed in another.
 
 Statements that do not depend on the index of an inner loop run outside of it (their *level* is how
 many loops are around them) if there is memory for what they leave.
@@ -20,7 +21,7 @@ many loops are around them) if there is memory for what they leave.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import accumulate, product
 from math import inf, prod
 from operator import mul
@@ -29,7 +30,7 @@ from .cost import statement_cost
 from .errors import EinsumError
 from .machine import Machine
 from .program import Access, Program, Statement, Tensor
-from .records import dataclass, replace
+from .records import dataclass, field, replace
 from .workspace import Workspace, depth_first, most_alive, ordered, workspace
 
 __all__ = ["Element", "Slice", "Sliced", "arrange", "fit", "with_extents"]
@@ -49,7 +50,10 @@ SHORT = 64
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """The element type of the operands and the result, and that of the intermediates."""
+    """The element type of the operands and the result, and that of the intermediates.
+
+    They are for programs whose tensors have no types of their own.
+    """
 
     operand: str
     intermediate: str
@@ -67,7 +71,10 @@ class Element:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A loop over blocks of an index; the last block may be shorter."""
+    """A loop over blocks of an index; the last block may be shorter.
+
+    It is `reduced` if it is an index that no result has.
+    """
 
     index: str
     extent: int
@@ -98,11 +105,12 @@ class Sliced:
         program: what a piece computes: its extents are those of whole blocks.
         slices: the loops, outermost first; those over kept indices come before the summed ones.
         levels: for each statement how many of the loops are around it; they do not fall.
-        sizes: the bytes of each intermediate. If pieces have to be added up, there is one with the
-            name of the result, which is a piece of it, and where intermediates are wider than the
-            result one called `TOTAL`, their sum.
+        sizes: the bytes of each intermediate. Where pieces have to be added up, there is one with
+            the name of the result, which is a piece of it, and where intermediates are wider than
+            the result one called `TOTAL`, their sum.
         workspace: where the intermediates lie.
         hoisted: whether statements are outside of the loops on which they do not depend.
+        added: the results of which pieces are added up, each with the sliced indices that it sums.
     """
 
     program: Program
@@ -111,11 +119,12 @@ class Sliced:
     sizes: Mapping[str, int]
     workspace: Workspace
     hoisted: bool = True
+    added: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @property
     def adds(self) -> bool:
-        """Whether pieces of the result are added up."""
-        return any(each.reduced for each in self.slices)
+        """Whether pieces of a result are added up."""
+        return bool(self.added)
 
     def runs(self, level: int) -> int:
         """How often the statements of a level run."""
@@ -148,24 +157,42 @@ def arrange(
         slices: the loops, outermost first.
         hoisted: whether to take statements out of the loops on which they do not depend.
     """
-    sizes = _sizes(program, program.sizes, slices, element)
+    added = _added(program, [each.index for each in slices])
+    sizes = _sizes(program, program.sizes, added, element)
     levels = _levels(program.statements, [each.index for each in slices], hoisted)
     order = sorted(range(len(levels)), key=levels.__getitem__)  # those of outer loops come first
     statements: Sequence[Statement] = [program.statements[n] for n in order]
     levels = [levels[n] for n in order]
     if slices:
-        placed = workspace(statements, sizes, levels)
+        adding = [_adding(program, name) for name in added]
+        placed = workspace([*statements, *adding], sizes, [*levels, *([len(slices)] * len(adding))])
     else:
         statements, placed = ordered(statements, sizes)
     program = replace(program, statements=tuple(statements))
-    return Sliced(program, tuple(slices), tuple(levels), sizes, placed, hoisted)
+    return Sliced(program, tuple(slices), tuple(levels), sizes, placed, hoisted, added)
+
+
+def _added(program: Program, loops: Sequence[str]) -> dict[str, frozenset[str]]:
+    """The results that are sums over some of these indices, and over which."""
+    if not loops:
+        return {}
+    sums = _sums(program.statements)
+    found = {name: frozenset(sums[name]).intersection(loops) for name in program.results}
+    return {name: indices for name, indices in found.items() if indices}
+
+
+def _adding(program: Program, result: str) -> Statement:
+    """What adds a piece of a result to the others; it takes as long as a product of them."""
+    target = next(s.target for s in program.statements if s.target.tensor == result)
+    parts = Access(result, target.subscripts), Access(TOTAL, target.subscripts)
+    return Statement(Access(f"{TOTAL} of {result}", target.subscripts), parts)
 
 
 def with_extents(program: Program, extents: Mapping[str, int]) -> Program:
     """The program with other extents of some indices; operands keep their shapes."""
     sizes = {**program.sizes, **extents}
     axes = _shapes(program, sizes)
-    tensors = tuple(Tensor(t.name, axes.get(t.name, t.axes)) for t in program.tensors)
+    tensors = tuple(Tensor(t.name, axes.get(t.name, t.axes), t.element) for t in program.tensors)
     return replace(program, tensors=tensors, extents=tuple(sizes.items()))
 
 
@@ -182,16 +209,17 @@ def _shapes(program: Program, sizes: Mapping[str, int]) -> dict[str, tuple[int, 
 
 
 def _sizes(
-    program: Program, extents: Mapping[str, int], slices: Sequence[Slice], element: Element
+    program: Program, extents: Mapping[str, int], added: Collection[str], element: Element
 ) -> dict[str, int]:
     """The bytes of each intermediate."""
-    adds = any(each.reduced for each in slices)
+    known = {tensor.name: tensor.element for tensor in program.tensors}
     sizes = {
-        name: prod(shape) * element.intermediate_bytes
+        name: prod(shape) * int((known[name] or element.intermediate)[1:])
         for name, shape in _shapes(program, extents).items()
-        if adds or name != program.result
+        if name in added or name not in program.results
     }
-    if adds and element.intermediate_bytes != element.operand_bytes:
+    wider = element.intermediate_bytes != element.operand_bytes
+    if wider and any(known[name] is None for name in added):
         sizes[TOTAL] = sizes[program.result]
     return sizes
 
@@ -222,7 +250,11 @@ def _dependences(statements: Sequence[Statement]) -> list[set[str]]:
 
 
 def fit(
-    candidates: Mapping[str, Program], limit: int, element: Element, machine: Machine
+    candidates: Mapping[str, Program],
+    limit: int,
+    element: Element,
+    machine: Machine,
+    fixed: Collection[str] = (),
 ) -> tuple[str, Sliced]:
     """The fastest way to compute one of several equal programs in a workspace of at most `limit`.
 
@@ -233,6 +265,7 @@ def fit(
         limit: in bytes.
         element: sizes of elements.
         machine: what the costs are for.
+        fixed: indices that are not to be sliced.
 
     Returns:
         The name of the program, and how to run it.
@@ -241,7 +274,9 @@ def fit(
         EinsumError: (a ValueError) there is none; the message says what could be reached.
     """
     distinct = {id(program): (name, program) for name, program in candidates.items()}
-    searches = {name: _Search(program, element, machine) for name, program in distinct.values()}
+    searches = {
+        name: _Search(program, element, machine, fixed) for name, program in distinct.values()
+    }
     found: tuple[str, Sliced] | None = None
     best = inf  # seconds
     least: list[int] = []
@@ -303,22 +338,37 @@ def _read_otherwise(statements: Sequence[Statement]) -> Iterator[str]:
                         yield from (*one.names, *other.names)
 
 
-def _not_linear(statements: Sequence[Statement]) -> Iterator[str]:
-    """The indices whose sums the result is a product of, if it is one of two or more.
+def _sums(statements: Sequence[Statement]) -> dict[str, Counter[str]]:
+    """For each tensor that is written the indices whose sums it is made of.
+
+    It is a product of as many sums over an index as the index is counted. What goes into a formula
+    counts twice: what comes out is no sum any more.
+    """
+    sums: dict[str, Counter[str]] = {}
+    for statement in statements:
+        made = Counter(statement.contracted)
+        for access in statement.accesses:
+            made.update(sums.get(access.tensor, {}))
+        if statement.epilogue is not None:
+            made = Counter({index: 2 * count for index, count in made.items()})
+            made.update(statement.epilogue.over)
+        sums[statement.target.tensor] = made
+    return sums
+
+
+def _not_linear(program: Program) -> Iterator[str]:
+    """The indices whose sums a result is a product of, if it is one of two or more.
 
     Pieces of `sum_t a[t]` may be added up, but not those of its square. Equal sums are computed
     once, so that such a sum may be read in several places.
     """
-    sums: dict[str, Counter[str]] = {}  # of which each tensor is a product
-    for statement in statements:
-        made = Counter(statement.reduced)
-        for access in statement.accesses:
-            made.update(sums.get(access.tensor, {}))
-        sums[statement.target.tensor] = made
-    result = statements[-1].target
-    for index, count in sums[result.tensor].items():
-        if count > 1 or index in result.names:
-            yield index
+    sums = _sums(program.statements)
+    halves = {tensor.name for tensor in program.tensors if tensor.element == "f2"}
+    targets = {statement.target.tensor: statement.target for statement in program.statements}
+    for result in program.results:
+        for index, count in sums[result].items():
+            if count > 1 or result in halves or index in targets[result].names:
+                yield index
 
 
 class _Search:
@@ -328,18 +378,18 @@ class _Search:
     Only those matter that the intermediates have which live at the peak.
     """
 
-    def __init__(self, program: Program, element: Element, machine: Machine) -> None:
+    def __init__(
+        self, program: Program, element: Element, machine: Machine, fixed: Collection[str] = ()
+    ) -> None:
         self.element, self.machine = element, machine
         self.extents = program.sizes
         statements = depth_first(program.statements, _sizes(program, self.extents, (), element))
         self.program = replace(program, statements=tuple(statements))
-        result = statements[-1].target
         self.axes = {statement.target.tensor: statement.target.names for statement in statements}
-        self.axes[TOTAL] = result.names
-        self.kept = {*result.names}
-        parts = Access("piece", result.subscripts), Access(TOTAL, result.subscripts)
-        # Adding up pieces costs as much as multiplying them.
-        self.statements = (*statements, Statement(result, parts))
+        results = [self.axes[name] for name in program.results]
+        self.axes[TOTAL] = results[-1]
+        self.kept = {index for axes in results for index in axes}
+        self.statements = (*statements, *(_adding(program, name) for name in program.results))
         self.indices = [statement.indices for statement in self.statements]
         self.depends = _dependences(statements)
         self.whole = {
@@ -348,7 +398,7 @@ class _Search:
             for access in (statement.target, *statement.accesses)
             for name in _not_plain(access)
         }
-        self.whole.update(_read_otherwise(statements), _not_linear(statements))
+        self.whole.update(_read_otherwise(statements), _not_linear(self.program), fixed)
         self.costs: dict[tuple[int, tuple[int, ...]], float] = {}
         self.seconds = sum(self._cost(n, self.extents) for n in range(len(statements)))
 
@@ -400,8 +450,11 @@ class _Search:
             for index in loops
         )
         runs = [1, *accumulate((each.count for each in slices), mul)]
-        sizes = _sizes(self.program, extents, slices, self.element)
-        adding = self._cost(-1, extents) if self.program.result in sizes else 0.0
+        added = _added(self.program, loops)
+        sizes = _sizes(self.program, extents, added, self.element)
+        first, results = len(costs), self.program.results
+        numbers = [first + n for n, name in enumerate(results) if name in added]
+        adding = sum(self._cost(number, extents) for number in numbers)
         states = []
         for hoisted in (True, False):
             levels = [len(loops)] * len(costs)
@@ -410,9 +463,10 @@ class _Search:
                     max((n for n, index in enumerate(loops, start=1) if index in names), default=0)
                     for names in self.depends
                 ]
-            order = sorted(range(len(levels)), key=levels.__getitem__)
+            order = [*sorted(range(len(levels)), key=levels.__getitem__), *numbers]
+            around = [*levels, *([len(loops)] * len(results))]
             peak, alive = most_alive(
-                [self.statements[n] for n in order], sizes, [levels[n] for n in order]
+                [self.statements[n] for n in order], sizes, [around[n] for n in order]
             )
             seconds = sum(cost * runs[level] for cost, level in zip(costs, levels, strict=True))
             seconds += adding * runs[-1]
@@ -427,7 +481,7 @@ class _Search:
         return arrange(program, self.element, state.slices, state.hoisted)
 
     def _cost(self, number: int, extents: Mapping[str, int]) -> float:
-        """The predicted seconds of a statement, the last one being the sum of pieces."""
+        """The predicted seconds of a statement, or of adding a result's pieces up."""
         key = number, tuple([extents[index] for index in self.indices[number]])
         if key not in self.costs:
             self.costs[key] = statement_cost(

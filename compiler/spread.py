@@ -50,6 +50,9 @@ _LONGEST_HALF = 1 << 16
 _LINE = 16
 """Elements of a cache line in f4: parts of so many use whole lines where they are neighbours."""
 
+_RUN = 64
+"""Neighbours in memory that a cut leaves together at least, where an operand has any."""
+
 _ALONE = 192
 """Positions along an output's side that are work for a thread of its own."""
 
@@ -142,9 +145,11 @@ def _long_sum(statement: Statement, sizes: Mapping[str, int], half: bool) -> _Pa
         return None
     # The outermost index: a part is then a piece of memory of its own.
     for index in sorted(statement.contracted, key=lambda i: _place(statement, i)):
-        if sizes[index] <= min(most, 2 * PIECES) and 2 * sizes[index] > min(most, PIECES):
+        near = any(index in f.subscripts[-1].names for f in statement.factors if f.subscripts)
+        whole = sizes[index] <= min(most, 2 * PIECES) and 2 * sizes[index] > min(most, PIECES)
+        if whole and not near:
             return replace(statement, target=_parts(statement.target, index)), {}
-        found = _cut(statement, sizes, index, min(most, PIECES), most, 1)
+        found = _cut(statement, sizes, index, min(most, PIECES), most, _RUN if near else 1)
         if found is not None:
             return found
     return None

@@ -14,6 +14,7 @@ over: a cast is a border.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
@@ -22,7 +23,7 @@ from .machine import Machine
 from .margin import with_margins
 from .merge import in_registers
 from .program import Program, Statement, Tensor
-from .records import dataclass, replace
+from .records import dataclass, field, replace
 
 __all__ = ["Stepped", "elements_of", "steps", "with_elements"]
 
@@ -35,28 +36,50 @@ class Stepped:
         program: the steps; every tensor has an element type.
         factorization: how they were chosen, before any were merged; None if nothing was.
         element: the element type of most of what is computed.
+        candidates: the programs that there were to choose from, by name, if they were asked for.
     """
 
     program: Program
     factorization: Factorization | None
     element: str
+    candidates: Mapping[str, Program] = field(default_factory=dict)
+
+    def choosing(self, name: str) -> Stepped:
+        """The same with another candidate."""
+        found = self.factorization
+        if found is not None:
+            found = replace(found, program=found.programs[name], chosen=name)
+        return replace(self, program=self.candidates[name], factorization=found)
 
 
-def steps(program: Program, optimize: Any, machine: Machine) -> Stepped:
+def steps(
+    program: Program, optimize: Any, machine: Machine, memory_limit: int | None = None
+) -> Stepped:
     """The same program in the order and the pieces in which it is computed.
 
     Args:
         program: every tensor of it has an element type.
         optimize: as for `factorize`; a path is for programs of one statement.
         machine: what the costs are for.
+        memory_limit: bytes that intermediates are wanted to take; there are more candidates then,
+            and all of them are returned.
     """
     element = _main(program)
     if not program.statements or 0 in program.sizes.values():
-        return Stepped(program, None, element)
-    found = factorize(_without(program, element), optimize, machine, element)
-    program = with_margins(found.program, element, machine)
-    made = with_elements(in_registers(program, element, machine))
-    return Stepped(made, found, element)
+        return Stepped(program, None, element, {} if memory_limit is None else {"": program})
+    largest = None if memory_limit is None else memory_limit // int(element[1:])
+    found = factorize(_without(program, element), optimize, machine, element, largest)
+
+    def merged(program: Program) -> Program:
+        program = with_margins(program, element, machine)
+        return with_elements(in_registers(program, element, machine))
+
+    if memory_limit is None:
+        return Stepped(merged(found.program), found, element)
+    distinct = {id(each): each for each in found.programs.values()}
+    made = {key: merged(each) for key, each in distinct.items()}
+    candidates = {name: made[id(each)] for name, each in found.programs.items()}
+    return Stepped(candidates[found.chosen], found, element, candidates)
 
 
 def _main(program: Program) -> str:

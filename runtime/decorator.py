@@ -192,7 +192,7 @@ def compile_einsum(
         signatures: dtypes and ranks to have kernels for, `"f4[i,j], f4[j,k]"`; the grammar is in
             `runtime/signatures.py`. Calls with others work as well.
         optimize: as for `einsum`.
-        memory_limit: as for `einsum`; for equations alone.
+        memory_limit: as for `einsum`.
         sizes: as for `einsum`; for equations alone.
 
     Returns:
@@ -227,15 +227,14 @@ def compile_einsum(
         kind = type(equation).__name__
         raise EinsumTypeError(f"the equation must be a str, or a function to decorate, not {kind}")
     parsed = _signatures(signatures)
-    if limit is not None:
-        raise EinsumError("memory_limit is for equations; a function's body cannot be sliced yet")
     if sizes is not None:
         raise EinsumError("sizes are for equations; a function's body says what its arrays are")
     from .traced import CompiledFunction
 
     if equation is not None:
-        return CompiledFunction(equation, parsed, normalize_optimize(optimize))
-    return lambda function: CompiledFunction(function, parsed, normalize_optimize(optimize))
+        return CompiledFunction(equation, parsed, normalize_optimize(optimize), limit)
+    chosen = normalize_optimize(optimize)
+    return lambda function: CompiledFunction(function, parsed, chosen, limit)
 
 
 def _signatures(

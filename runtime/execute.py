@@ -7,17 +7,14 @@ same dtypes, shapes and strides, from any number of threads.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import product
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from ..compiler.axis_order import with_ordered_axes
 from ..compiler.factorize import Factorization, factorize
-from ..compiler.finish import operands_of
 from ..compiler.geometry import Geometry
 from ..compiler.machine import Target
 from ..compiler.margin import with_margins
@@ -29,15 +26,15 @@ from ..compiler.records import dataclass, replace
 from ..compiler.regions import ZERO, boxes
 from ..compiler.relayout import relayout
 from ..compiler.schedule import Schedule
-from ..compiler.slices import TOTAL, Element, Sliced, arrange, fit, with_extents
+from ..compiler.slices import Element, Sliced, arrange, fit
 from ..compiler.subscripts import Expression
-from . import settings, threads, workspaces
-from .bound import ZERO_AT, Bound, bind_steps
-from .buffers import Buffer
+from . import settings, workspaces
+from .bound import ZERO_AT, Bound
 from .entry import Work
 from .kernels import Kernel, KernelMissing, kernel
 from .machine import machine
-from .step import Layouts, Step, Steps, element, geometry_of, moving, steps_along, strides_of
+from .pieces import Pieces, bind_pieces
+from .step import Layouts, Step, Steps, element, geometry_of, moving, strides_of
 
 __all__ = ["Execution", "prepare", "prepare_layouts", "same_arrays"]
 
@@ -88,61 +85,13 @@ class Execution:
         addresses += [buffer.address + offset for offset in placed.offsets.values()]
         addresses.append(ZERO_AT)
         if self.sliced.slices:
-            with np.errstate(all="ignore"):  # kernels do not warn either
-                self._run_slices(np.array(addresses), out, buffer)
+            pieces = Pieces(self.sliced, self.bound)
+            pieces.run(np.array(addresses), {self.program.result: out}, buffer)
         else:
             self.bound[()].run(addresses)
         # An exception leaves this out: then the memory is freed.
         workspaces.give_back(buffer)
         return None
-
-    def _run_slices(self, addresses: Array, out: Array, buffer: Buffer) -> None:
-        """Run the pieces one after the other, and add them up where that is asked for."""
-        sliced, slices = self.sliced, self.sliced.slices
-        # Statements in loops whose index is where it was have run for a piece already.
-        firsts = {
-            key: [bisect_left(bound.levels, level) for level in range(1, len(slices) + 1)]
-            for key, bound in self.bound.items()
-        }
-        arguments = {key: bound.arguments.copy() for key, bound in self.bound.items()}
-        bases = {k: addresses[bound.tensors] + bound.offsets for k, bound in self.bound.items()}
-        before: tuple[int, ...] = ()
-        for piece in sliced.pieces():
-            key = tuple(p + s.block <= s.extent for p, s in zip(piece, slices, strict=True))
-            bound = self.bound[key]
-            arguments[key][bound.places] = bases[key] + np.array(piece) @ bound.moves
-            changed = (n for n, p in enumerate(before) if p != piece[n])
-            first = firsts[key][next(changed)] if before else 0
-            begin = arguments[key].__array_interface__["data"][0]
-            for code, offset, tiles, scratch_bytes, most in bound.calls[first:]:
-                threads.run(code, begin + offset, tiles, scratch_bytes, most=most)
-            if sliced.adds:
-                self._add(piece, out, buffer)
-            before = piece
-
-    def _add(self, piece: tuple[int, ...], out: Array, buffer: Buffer) -> None:
-        """Add a piece of the result to what there is of it, in the accumulator's dtype."""
-        slices = {s.index: (p, s) for p, s in zip(piece, self.sliced.slices, strict=True)}
-        reduced = [(p, s) for p, s in slices.values() if s.reduced]
-        part = []
-        for axis in self.program.statements[-1].target.subscripts:
-            begin, each = slices.get(axis.names[0], (0, None))
-            part.append(slice(begin, begin + each.block) if each else slice(None))
-        target: Array = out[cast("Any", (*part, ...))]
-        dtype = self.temporaries[self.program.result][1]
-
-        def intermediate(name: str) -> Array:
-            offset = self.sliced.workspace.offsets[name]
-            return np.ndarray(target.shape, dtype, cast("Any", buffer.pages), offset)
-
-        new = intermediate(self.program.result)
-        total = intermediate(TOTAL) if TOTAL in self.sliced.sizes else target
-        if all(p == 0 for p, _ in reduced):
-            np.copyto(total, new)
-        else:
-            np.add(total, new, out=total)
-        if total is not target and all(p + s.block >= s.extent for p, s in reduced):
-            np.copyto(target, total, casting="same_kind")
 
     def work(self) -> Work | None:
         """The same for the native entry, which runs all but pieces and what sets to zero."""
@@ -286,24 +235,19 @@ def _prepared(
     numbers = {name: number for number, name in enumerate([*inputs, program.result, *offsets])}
     numbers[ZERO] = -1
     blocks = {each.index for each in sliced.slices}
-    bound: dict[tuple[bool, ...], Bound] = {}
-    for key in product(*((True, False) if s.extent % s.block else (True,) for s in sliced.slices)):
-        ends = {
-            each.index: each.extent % each.block
-            for each, is_whole in zip(sliced.slices, key, strict=True)
-            if not is_whole
-        }
-        part = with_extents(program, ends) if ends else program
+
+    def steps(part: Program) -> list[tuple[Step, int]]:
         layouts, extents, axes = _layouts(part, given, wide), part.sizes, part.shapes
-        steps, levels = [], []
+        made = []
         for statement, level in zip(part.statements, sliced.levels, strict=True):
             layouts[ZERO] = (), layouts[statement.target.tensor][1]
             whole = partial(maker.windows, axes, layouts)
             for box in boxes(statement, axes, extents, whole=whole):
-                steps.append(maker.make(box.statement, box.extents, layouts, box.windows, blocks))
-                levels.append(level)
-        moves = [_moves(each, sliced, given) for each in steps]
-        bound[key] = bind_steps(steps, numbers, moves, levels)
+                step = maker.make(box.statement, box.extents, layouts, box.windows, blocks)
+                made.append((step, level))
+        return made
+
+    bound = bind_pieces(sliced, numbers, given, steps)
     shapes = program.shapes
     temporaries = {name: (shapes[name], wide) for name in sliced.sizes if name in shapes}
     return Execution(program, factorization, temporaries, sliced, bound)
@@ -319,21 +263,6 @@ def _layouts(
         if tensor.name not in given
     }
     return {**given, **made}
-
-
-def _moves(step: Step, sliced: Sliced, given: Layouts) -> list[list[int]]:
-    """For each slice, by how many bytes each operand's address grows with the sliced index.
-
-    Intermediates are those of a piece, and stay where they are.
-    """
-    accesses = (*operands_of(step.statement), step.statement.target)
-    order = (*step.form.numbered_choice.operands, len(accesses) - 1)
-    grow = []
-    for access in [accesses[n] for n in order] if sliced.slices else ():
-        strides, dtype = given.get(access.tensor, ((0,) * len(access.subscripts), np.dtype("i1")))
-        steps = steps_along(access, strides, dtype)
-        grow.append({index: stride * dtype.itemsize for index, stride in steps.items()})
-    return [[each.get(s.index, 0) for each in grow] for s in sliced.slices]
 
 
 def same_arrays(operands: Sequence[Array]) -> list[int]:

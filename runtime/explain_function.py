@@ -43,10 +43,13 @@ def explain_program(name: str, program: Program, execution: ProgramExecution) ->
     for number, step in enumerate(execution.steps, start=1):
         title = f"step {number} of {len(execution.steps)}: {step.statement}"
         kind = element(dtypes[step.statement.factors[0].tensor])
-        steps.append(explained(step, 1, kind, [name, title]))
+        level = execution.levels[number - 1]
+        runs = execution.sliced.runs(level)
+        steps.append(explained(step, runs, kind, [name, title]))
     missing = sum(isinstance(stage, Statement) for stage in execution.stages)
     shapes = done.shapes
-    temporaries = {each: (shapes[each], dtypes[each]) for each in execution.workspace.offsets}
+    placed = execution.workspace.offsets
+    temporaries = {each: (shapes[each], dtypes[each]) for each in placed if each in shapes}
     found = execution.stepped.factorization
     before = done if found is None else found.program
     return Explanation(
@@ -58,16 +61,22 @@ def explain_program(name: str, program: Program, execution: ProgramExecution) ->
         steps=tuple(steps),
         intermediates=dict(intermediates(before, done, execution.stepped.element)),
         temporaries=temporaries,
+        slices=execution.sliced.slices,
         peak_memory=execution.workspace.size,
         note=f"{missing} statements are evaluated by NumPy" if missing else "",
     )
 
 
 def print_stages(
-    stages: Iterable[str], name: str, program: Program, layouts: Layouts, optimize: Any
+    stages: Iterable[str],
+    name: str,
+    program: Program,
+    layouts: Layouts,
+    optimize: Any,
+    memory_limit: int | None,
 ) -> None:
     """Print stages of what is about to be prepared to stderr: this is EINSUMC_SHOW."""
-    execution = prepare_program(program, layouts, optimize, planned)
+    execution = prepare_program(program, layouts, optimize, planned, memory_limit)
     explanation = explain_program(name, program, execution)
     text = "\n\n".join(explanation.stage(stage).rstrip() for stage in stages)
     print(f"{text}\n", file=sys.stderr, flush=True)

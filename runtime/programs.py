@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from math import prod
 from typing import Any, cast
 
 import numpy as np
@@ -18,12 +17,13 @@ from ..compiler.finish import finish_of, has_kernel, operands_of
 from ..compiler.machine import Machine, Target
 from ..compiler.pad import pad
 from ..compiler.program import Program, Statement, evaluate_statement, scattered
-from ..compiler.records import dataclass, replace
+from ..compiler.records import dataclass
 from ..compiler.regions import ZERO, boxes
 from ..compiler.relayout import relayout
 from ..compiler.schedule import Schedule
+from ..compiler.slices import Element, Sliced, arrange, fit
 from ..compiler.steps import Stepped, elements_of, steps, with_elements
-from ..compiler.workspace import Workspace, ordered
+from ..compiler.workspace import Workspace
 from . import workspaces
 from .bound import ZERO_AT, Bound, bind_steps
 from .buffers import Buffer
@@ -31,6 +31,7 @@ from .entry import Work
 from .kernels import Kernel, kernel
 from .machine import machine
 from .operands import KERNEL_DTYPES
+from .pieces import Pieces, bind_pieces
 from .step import Layouts, Step, Steps, element, geometry_of, moving, strides_of
 
 __all__ = ["ProgramExecution", "prepare_program"]
@@ -48,16 +49,29 @@ class ProgramExecution:
         steps: those with kernels. A statement on windows may have several, one that NumPy evaluates
             has none.
         dtypes: of every tensor.
-        workspace: where the intermediates lie.
-        stages: steps that are bound together, and between them what NumPy evaluates.
+        sliced: the loops around the statements, and where intermediates lie.
+        stages: steps that are bound together, and between them what NumPy evaluates; of the pieces
+            with whole blocks, if it is sliced.
+        pieces: what runs if it is.
     """
 
     program: Program
     stepped: Stepped
     steps: tuple[Step, ...]
     dtypes: Mapping[str, np.dtype[Any]]
-    workspace: Workspace
+    sliced: Sliced
     stages: tuple[Bound | Statement, ...]
+    pieces: Pieces | None = None
+
+    @property
+    def workspace(self) -> Workspace:
+        """Where the intermediates lie."""
+        return self.sliced.workspace
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """For each of the steps how many of the slices' loops are around it."""
+        return tuple(n for each in self.stages if isinstance(each, Bound) for n in each.levels)
 
     def __call__(self, operands: Sequence[Array], results: Sequence[Array]) -> None:
         """Compute into ``results``; all arrays have the layouts that were prepared for."""
@@ -67,11 +81,15 @@ class ProgramExecution:
             buffer = workspaces.take(size)
             addresses += [buffer.address + offset for offset in self.workspace.offsets.values()]
         addresses.append(ZERO_AT)
-        for stage in self.stages:
-            if isinstance(stage, Bound):
-                stage.run(addresses)
-            else:
-                self._by_numpy(stage, operands, results, buffer)
+        if self.pieces is not None and buffer is not None:
+            named = dict(zip(self.program.results, results, strict=True))
+            self.pieces.run(np.array(addresses), named, buffer)
+        else:
+            for stage in self.stages:
+                if isinstance(stage, Bound):
+                    stage.run(addresses)
+                else:
+                    self._by_numpy(stage, operands, results, buffer)
         if buffer is not None:
             workspaces.give_back(buffer)
 
@@ -107,7 +125,7 @@ class ProgramExecution:
         Args:
             constants: the last of the operands, which the plan has at fixed addresses.
         """
-        if len(self.stages) != 1 or len(self.program.results) != 1:
+        if self.pieces is not None or len(self.stages) != 1 or len(self.program.results) != 1:
             return None
         (bound,) = self.stages
         if not isinstance(bound, Bound):
@@ -136,6 +154,7 @@ def prepare_program(
     layouts: Layouts,
     optimize: Any = True,
     obtain: Callable[[Schedule, Target], Kernel] = kernel,
+    memory_limit: int | None = None,
 ) -> ProgramExecution:
     """Plan a program for operands and results of these layouts, and obtain its kernels.
 
@@ -144,46 +163,81 @@ def prepare_program(
         layouts: of the operands and the results: strides in bytes, and dtypes.
         optimize: how to choose the order of contraction.
         obtain: gets the kernels.
+        memory_limit: bytes that intermediates may take.
+
+    Raises:
+        EinsumError: (a ValueError) there is no way to keep within the memory limit.
     """
     host = machine()
-    stepped = steps(program, optimize, host)
-    program = with_elements(pad(stepped.program))
-    program = _well_laid_out(program, layouts, host)
+    stepped = steps(program, optimize, host, memory_limit)
+    if memory_limit is None:
+        made = _well_laid_out(with_elements(pad(stepped.program)), layouts, host)
+        sliced = arrange(made, Element(stepped.element, stepped.element))
+    else:
+        stepped, sliced = _within(stepped, memory_limit, layouts, host)
+    program = sliced.program
     dtypes = _dtypes(program)
-    shapes, sizes = program.shapes, program.sizes
-    known = _layouts(program, dtypes, layouts)
-    intermediates = {
-        name: prod(shapes[name]) * dtypes[name].itemsize for name in dtypes if name not in layouts
-    }
-    statements, placed = ordered(program.statements, intermediates)
-    program = replace(program, statements=tuple(statements))
-    tensors = (*program.inputs, *program.results, *placed.offsets)
+    tensors = (*program.inputs, *program.results, *sliced.workspace.offsets)
     numbers = {name: number for number, name in enumerate(tensors)}
     numbers[ZERO] = -1
     makers = {dtype: Steps(host, obtain, dtype) for dtype in {*map(_wide, dtypes.values())}}
-    made: list[Step] = []
-    stages: list[Bound | Statement] = []
+    blocks = {each.index for each in sliced.slices}
+    given = {name: each for name, each in layouts.items() if name not in sliced.added}
 
-    def bind(since: int) -> None:
-        if since < len(made):
-            part = made[since:]
-            stages.append(bind_steps(part, numbers, [[]] * len(part), [0] * len(part)))
-
-    since = 0
-    for statement in program.statements:
-        if not _has_kernel(statement, dtypes, sizes):
-            bind(since)
-            since = len(made)
-            stages.append(statement)
-            continue
+    def made_of(statement: Statement, part: Program) -> list[Step]:
+        known, sizes = _layouts(part, dtypes, given), part.sizes
         dtype = dtypes[statement.factors[0].tensor]
         maker = makers[_wide(dtype)]
         known[ZERO] = (), dtype
-        whole = partial(maker.windows, shapes, known)
-        for box in boxes(statement, shapes, sizes, whole=whole):
-            made.append(maker.make(box.statement, box.extents, known, box.windows))
-    bind(since)
-    return ProgramExecution(program, stepped, tuple(made), dtypes, placed, tuple(stages))
+        whole = partial(maker.windows, part.shapes, known)
+        found = boxes(statement, part.shapes, sizes, whole=whole)
+        return [maker.make(b.statement, b.extents, known, b.windows, blocks) for b in found]
+
+    def all_of(part: Program) -> list[tuple[Step, int]]:
+        leveled = zip(part.statements, sliced.levels, strict=True)
+        return [(step, level) for each, level in leveled for step in made_of(each, part)]
+
+    if sliced.slices:
+        pieces = Pieces(sliced, bind_pieces(sliced, numbers, given, all_of))
+        whole = pieces.whole
+        return ProgramExecution(program, stepped, whole.steps, dtypes, sliced, (whole,), pieces)
+    stages: list[Bound | Statement] = []
+    waiting: list[Step] = []
+    every: list[Step] = []
+
+    def bind() -> None:
+        if waiting:
+            stages.append(bind_steps(waiting, numbers, [[]] * len(waiting), [0] * len(waiting)))
+            every.extend(waiting)
+            waiting.clear()
+
+    for statement in program.statements:
+        if _has_kernel(statement, dtypes, program.sizes):
+            waiting += made_of(statement, program)
+        else:
+            bind()
+            stages.append(statement)
+    bind()
+    return ProgramExecution(program, stepped, tuple(every), dtypes, sliced, tuple(stages))
+
+
+def _within(
+    stepped: Stepped, limit: int, layouts: Layouts, host: Machine
+) -> tuple[Stepped, Sliced]:
+    """The fastest of the candidates that keeps within a memory limit, sliced if need be."""
+    candidates = {name: with_elements(pad(each)) for name, each in stepped.candidates.items()}
+    elements = Element(stepped.element, stepped.element)
+    fixed = {
+        index
+        for each in candidates.values()
+        for statement in each.statements
+        if not _has_kernel(statement, _dtypes(each), each.sizes)
+        for index in each.sizes
+    }
+    chosen, sliced = fit(candidates, limit, elements, host, fixed)
+    copied = _well_laid_out(sliced.program, layouts, host)
+    again = arrange(copied, elements, sliced.slices, sliced.hoisted)
+    return stepped.choosing(chosen), again if again.workspace.size <= limit else sliced
 
 
 def _well_laid_out(program: Program, layouts: Layouts, host: Machine) -> Program:

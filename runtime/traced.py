@@ -68,6 +68,7 @@ class CompiledFunction(Declared, NativePlans):
     Attributes:
         signatures: the signatures it was declared with.
         optimize: how the order of contraction is chosen.
+        memory_limit: bytes that intermediates may take, or None.
 
     >>> from einsumc import compile_einsum
     >>> @compile_einsum
@@ -84,6 +85,7 @@ class CompiledFunction(Declared, NativePlans):
         function: Callable[..., Any],
         signatures: tuple[Signature, ...] = (),
         optimize: Optimize = True,
+        memory_limit: int | None = None,
     ) -> None:
         super().__init__()
         self._function = function
@@ -95,6 +97,7 @@ class CompiledFunction(Declared, NativePlans):
             )
         self.signatures = signatures
         self.optimize = optimize
+        self.memory_limit = memory_limit
         self._traces: dict[Any, list[Trace]] = {}
         self._by_value: set[Any] = set()  # keys of plans that hold for some numbers alone
         functools.update_wrapper(cast("Any", self), function)
@@ -254,9 +257,12 @@ class CompiledFunction(Declared, NativePlans):
         if stages := settings.current().show:
             from .explain_function import print_stages
 
-            print_stages(stages, self._name, made.program, layouts, self.optimize)
+            limits = self.optimize, self.memory_limit
+            print_stages(stages, self._name, made.program, layouts, *limits)
         return at_best_level(
-            lambda: prepare_program(made.program, layouts, self.optimize),
+            lambda: prepare_program(
+                made.program, layouts, self.optimize, memory_limit=self.memory_limit
+            ),
             lambda problem: self._missing(problem, arrays),
         )
 
@@ -293,7 +299,10 @@ class CompiledFunction(Declared, NativePlans):
             call = _Call(call.structure, tensors.arrays(call.leaves), call.static)
         made = self._unfolded(call)
         layouts = made.layouts(prepared(call.arrays), made.virtual_results())
-        return made.program, prepare_program(made.program, layouts, self.optimize, planned)
+        execution = prepare_program(
+            made.program, layouts, self.optimize, planned, self.memory_limit
+        )
+        return made.program, execution
 
     def explain(self, *args: Any, **named: Any) -> Explanation:
         """How a call with operands like these would be computed, for people to read.

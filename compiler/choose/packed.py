@@ -19,6 +19,9 @@ from .choice import Choice, finish_fields, layout_class, rounded, twice_summed
 THIN = 8
 """The extent of m or n up to which the other operand is better read where it is."""
 
+LONG = 256
+"""Products of a sum whose result may be written one by one."""
+
 LONGEST_TASK = 1 << 33
 """Multiply-adds of one task times an element's bytes: about 50 ms of work in f4 and f8, until
 Python looks for Ctrl-C."""
@@ -47,12 +50,10 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     if step.factors != 2:
         return None
     last = _last(step)
-    order = (0, 1)
-    if last is not None and last in step.strides[0] and last not in step.strides[1]:
-        order = (1, 0)  # the lanes run along n, where the output has neighbours
-    x, y = (step.strides[i] for i in order)
     over = twice_summed(step)
     tile = (*step.kept, *over)
+    order = _order(step, tile, last)
+    x, y = (step.strides[i] for i in order)
     members = {
         "b": tuple(i for i in tile if (i in x) == (i in y)),
         "m": _near(tuple(i for i in tile if i in x and i not in y), x, None),
@@ -140,6 +141,23 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         **finish_fields(step),
     )
     return Choice(schedule, {g.name: members[g.name] for g in groups}, operands)
+
+
+def _order(step: Geometry, tile: tuple[str, ...], last: str | None) -> tuple[int, int]:
+    """The operands of m and of n: the lanes run along n, where the output has neighbours.
+
+    Unless these are a few, and the sums so long that writing them out of order costs little.
+    """
+    order = (0, 1)
+    if last is not None and last in step.strides[0] and last not in step.strides[1]:
+        order = (1, 0)
+    m, n = (
+        step.volume(tuple(i for i in tile if i in step.strides[t] and i not in step.strides[1 - t]))
+        for t in order
+    )
+    if n <= THIN < m and step.volume(step.contracted) >= LONG:
+        return order[1], order[0]
+    return order
 
 
 def _depth(accumulator: str, width: int, machine: Machine) -> int:

@@ -49,7 +49,7 @@ def streamed(step: Geometry, machine: Machine) -> Choice:
     members = {g: indices for g, indices in members.items() if indices or g == "v"}
     panels = () if square else _panels(step, members, lanes, machine)
     if panels and row_tile * vectors > 1:  # from panels, all tiles are read as fast
-        row_tile, vectors = (1, 4) if u is None else _PANEL_TILES.get(step.extents[u], (4, 2))
+        row_tile, vectors = _panel_tile(step, str(v), u, lanes)
     groups = tuple(
         Group(
             g,
@@ -205,6 +205,12 @@ def _turning(step: Geometry, tensor: int, lanes: str) -> int:
 CACHE_LINE, PAGE = 64, 4096  # bytes
 NEAR = 1024  # bytes of one operand that are read before the next operand's
 
+STREAMS = 16
+"""Places of memory that are read side by side and still prefetched."""
+
+SHORT_SUM = 128
+"""Elements that a total of lanes is worth: shorter rows are added up before it."""
+
 WORTH_COPYING = 8
 """How often each element of an operand must be used at least for a copy of it to pay."""
 
@@ -248,6 +254,15 @@ would take 5 % less time in the mean of many sizes, by the cost below, and make 
 _PANEL_TILES = {2: (2, 4), 3: (3, 4)}
 """Tiles of few rows where lanes are read from panels."""
 
+
+def _panel_tile(step: Geometry, v: str, u: str | None, lanes: int) -> tuple[int, int]:
+    """Rows and vectors of the register tile where lanes are read from panels."""
+    if u is None:
+        return (1, 4)
+    usual = _PANEL_TILES.get(step.extents[u], (4, 2))
+    return (4, 3) if usual == (4, 2) and ceil(step.extents[v] / lanes) == 3 else usual
+
+
 LATENCY = 8
 """What a step of a sum costs at least, as it waits for the one before, in instructions."""
 
@@ -261,7 +276,7 @@ def _shapes(step: Geometry, v: str, u: str | None, rows: int) -> list[tuple[int,
         summed_beside = step.reduced and v in step.kept
         return single if summed_beside else [single[0], single[-1]]
     if v in step.reduced:
-        return [(2, 4), (4, 1), (4, 3)]
+        return [(2, 4), (3, 4), (4, 1), (4, 3)]
     return [tile for tile in TILES if tile[0] > 1]
 
 
@@ -305,9 +320,10 @@ def _late_indices(
     wide = v in step.kept and v in strides and step.extents[v] > tile[1]
 
     def is_far(index: str) -> bool:
-        """Whether what lies between is out of cache until it is read."""
-        span = abs(strides.get(index, 0)) * step.extents[index]
-        return span * int(step.elements[large][1:]) > machine.l2_bytes // 2
+        """Whether what lies between is out of cache until it is read, or too much to prefetch."""
+        apart = abs(strides.get(index, 0)) * int(step.elements[large][1:])
+        streams = step.extents[index] > STREAMS and apart >= NEAR
+        return streams or apart * step.extents[index] > machine.l2_bytes // 2
 
     late = tuple(
         i
@@ -431,7 +447,8 @@ def streamed_blocks(
         # The sums of rows whose lanes are kept are so many times as large.
         least = 4 * (min(schedule.row_tile, 4) if "v_block" in schedule.outer else 1)
         if "r" in extents or ("v_block" in schedule.inner and row * width <= machine.l2_bytes):
-            least = 1  # what follows for one position lies together
+            # What follows for one position lies together. Lanes are totalled once for each block.
+            least = 1 if "r" in extents else max(1, SHORT_SUM // width)
         blocks["Q_BLOCK"] = max(least, min(machine.partial_sum, PAGE // (row * read)))
     if "v_block" in schedule.outer:
         blocks["V_BLOCK"] = rounded(min(v, max(lanes, room)), lanes)

@@ -7,12 +7,14 @@ from math import prod
 import numpy as np
 import pytest
 from einsumc.compiler.errors import EinsumError, EinsumTypeError
-from einsumc.runtime import buffers, execute, workspaces
+from einsumc.runtime import buffers, pieces, workspaces
 from einsumc.runtime.decorator import compile_einsum, einsum
 from einsumc.runtime.memory import parse_bytes
 from einsumc.runtime.operands import prepare
+from hypothesis import given
+from hypothesis import strategies as st
 from strategies import Seeded, check, draw_call
-from sweeps import groups, sweep
+from sweeps import examples, groups, sweep
 
 
 def limited(limit, seen):
@@ -40,7 +42,7 @@ def limited(limit, seen):
 def test_random_calls(limit, group, monkeypatch):
     """All dtypes, layouts, `out`s over operands, options."""
     sliced, sizes, seen = [], [], []
-    run, take = execute.Execution._run_slices, workspaces.take
+    run, take = pieces.Pieces.run, workspaces.take
 
     def counted(self, *arguments):
         sliced.append(self.sliced.slices)
@@ -50,7 +52,7 @@ def test_random_calls(limit, group, monkeypatch):
         sizes.append(size)
         return take(size)
 
-    monkeypatch.setattr(execute.Execution, "_run_slices", counted)
+    monkeypatch.setattr(pieces.Pieces, "run", counted)
     monkeypatch.setattr(workspaces, "take", measured)
     for seed in range(100 * group, 100 * (group + 1)):
         sizes.clear()
@@ -294,3 +296,87 @@ def test_workspaces_are_as_large_as_told(monkeypatch):
         workspaces.kept.buffer = buffers.Buffer(None, 0, 0)
         compiled(a, a, a)
         assert sizes.pop() == compiled.explain(a, a, a).peak_memory
+
+
+MAPS = {"twice": lambda x: x * 2, "square": lambda x: x * x, "shift": lambda x: x + 1, "abs": abs}
+
+
+@st.composite
+def bodies(draw):
+    """A function of `[n, t, i]` and `[t, i]`: products of whatever there is, sums, maps.
+
+    `s` is as long as `t`, and `j` and `k` are as long as `i`.
+    """
+    made, steps = ["nti", "ti"], []
+    for _ in range(draw(st.integers(3, 6))):
+        one = draw(st.integers(0, 2 * len(made))) % len(made) if len(steps) % 2 else len(made) - 1
+        kind = draw(st.sampled_from([*["product"] * 4, *MAPS]))
+        if kind in MAPS:
+            steps.append((kind, one, one, ""))
+            made.append(made[one])
+            continue
+        other = draw(st.integers(0, len(made) - 1))
+        first, second = made[one], made[other]
+        old, new = draw(st.sampled_from(["tt", "ts", "ij", "jk"]))
+        if new not in second:
+            second = second.replace(old, new)
+        letters = list(dict.fromkeys(first + second))
+        kept = [letter for letter in letters if draw(st.integers(0, 3))][:3]
+        steps.append(("product", one, other, f"{first},{second}->{''.join(kept)}"))
+        made.append("".join(kept))
+
+    def body(*operands):
+        values = list(operands)
+        for kind, one, other, equation in steps:
+            if kind in MAPS:
+                values.append(MAPS[kind](values[one]))
+            else:
+                values.append(np.einsum(equation, values[one], values[other]))
+        return values[-1], *(values[-2:-1] if len(steps) % 2 else ())
+
+    body.__name__ = str(steps)
+    return body
+
+
+body_slices = []
+
+
+@examples(25)
+@given(bodies(), st.sampled_from([2, 4, 9]))
+def test_bodies_in_pieces(body, part):
+    numbers = np.random.default_rng(1)
+    operands = numbers.integers(-2, 3, (12, 6, 20)) * 1.0, numbers.integers(-1, 2, (6, 20)) * 1.0
+    limit = compile_einsum(body).explain(*operands).peak_memory // part
+    compiled = compile_einsum(body, memory_limit=limit)
+    try:
+        plan = compiled.explain(*operands)
+    except EinsumError as error:
+        assert "memory_limit" in str(error)
+        return
+    body_slices.extend(plan.slices)
+    assert plan.peak_memory <= limit
+    for found, expected in zip(compiled(*operands), body(*operands), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_a_body_that_was_written_for_memory():
+    """Norms, and the sum that depends on all of them: one index is kept here and summed there."""
+
+    @compile_einsum(memory_limit="16 KiB")
+    def clipped(b, a, most):
+        gradient = np.einsum("nti,ntj->nij", b, a)
+        squared = np.einsum("nij,nij->n", gradient, gradient)
+        weights = np.minimum(1, most / np.sqrt(squared))
+        return {"squared": squared, "sum": np.einsum("n,nij->ij", weights, gradient)}
+
+    numbers = np.random.default_rng(0)
+    b, a = numbers.normal(size=(33, 40, 30)), numbers.normal(size=(33, 40, 20))
+    plan = clipped.explain(b, a, 100.0)
+    assert plan.slices
+    assert plan.peak_memory <= 16 << 10
+    assert "in slices: n in " in plan.stage("tree")
+    found, expected = clipped(b, a, 100.0), clipped.__wrapped__(b, a, 100.0)
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-12)
+    with pytest.raises(EinsumError, match=r"memory_limit=100: .* at least \d+ bytes"):
+        compile_einsum(clipped.__wrapped__, memory_limit=100)(b, a, 100.0)
