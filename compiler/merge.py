@@ -87,24 +87,40 @@ def _better(program: Program, element: str, machine: Machine) -> Program | None:
             producer = uses.makers.get(name)
             if producer is None or not _is_private(uses, producer, consumer):
                 continue
+            before = seconds(producer, consumer)
             for renamed, extents in _renamed(program, producer, consumer):
                 sizes = program.sizes | extents
                 one = _merged(renamed, consumer)
+                after: list[Statement] = []
+                if one is None:
+                    reader, after = _apart(program, consumer)
+                    one = _merged(renamed, reader)
                 if one is not None and one.epilogue is not None:
                     alike = _treats_alike(one, uses.makers)
                     if alike and one.epilogue.over and _outputs(one, sizes) < PIECES // 2:
                         continue  # half a matrix is not cut into partial sums: two steps then
                     one = replace(one, epilogue=replace(one.epilogue, symmetric=alike))
-                if one is None or seconds(one) >= seconds(producer, consumer):
+                if one is None or seconds(one, *after) >= before:
                     continue
-                rest = (s for s in program.statements if s is not producer)
-                return replace(
-                    program,
-                    tensors=tuple(t for t in program.tensors if t.name != name),
-                    statements=tuple(one if s is consumer else s for s in rest),
-                    extents=tuple(sizes.items()),
-                )
+                rest = [s for s in program.statements if s is not producer]
+                place = rest.index(consumer)
+                kept = tuple(t for t in program.tensors if t.name != name)
+                program = replace(program, tensors=kept, extents=tuple(sizes.items()))
+                return program.with_statements([*rest[:place], one, *after, *rest[place + 1 :]])
     return None
+
+
+def _apart(program: Program, statement: Statement) -> tuple[Statement, list[Statement]]:
+    """A statement whose sum may take a producer in, and what then has to be done to the sum.
+
+    A formula of a sum, `maximum(sum, 0)`, is a statement of its own then: a merged one has room for
+    what happens before the sum alone.
+    """
+    epilogue = statement.epilogue
+    if epilogue is None or epilogue.over or not statement.contracted:
+        return statement, []
+    total = replace(statement.target, tensor=next(program.fresh_names()))
+    return Statement(total, statement.factors), [Statement(statement.target, (total,), epilogue)]
 
 
 @dataclass(frozen=True, slots=True)

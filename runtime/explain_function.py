@@ -36,7 +36,7 @@ def explain_program(name: str, program: Program, execution: ProgramExecution) ->
       t0[i,k] = sum_j a[i,j] * b[j,k]
       out[i] = sum_k t0[i,k] * t0[i,k]
     >>> [step.subscripts for step in plan.steps]
-    ['jk,lk->jl', 'ij,jl->il', 'il,il->i']
+    ['jk,lk->jl', 'ij,jl,il->i', 'i->i']
     """
     done, dtypes = execution.program, execution.dtypes
     steps = []

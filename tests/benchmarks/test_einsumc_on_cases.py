@@ -2,11 +2,13 @@
 
 import importlib
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from einsumc import einsum
+from einsumc import compile_einsum, einsum
+from einsumc.runtime.plan import virtual
 from sweeps import sweep
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -54,3 +56,44 @@ def test_case(name):
         expected = peer(case.equation, *exact, optimize="greedy")
     scale = max(1.0, float(np.abs(expected).max(initial=0)))
     np.testing.assert_allclose(found, expected, rtol=0, atol=scale * np.finfo(case.dtype).eps * 64)
+
+
+def plan_of(compiled, operands):
+    """What a plan consists of: its kernels with their work, and the memory between them."""
+    plan = compiled.explain(*operands)
+    steps = [(step.key, step.subscripts.count(","), step.cost, step.tiles) for step in plan.steps]
+    return steps, plan.peak_memory, plan.dtype
+
+
+def computed(equation, operands, names, *given):
+    """An equation of these operands, of which the distinct ones are given."""
+    named = dict(zip(names, given, strict=True))
+    return np.einsum(equation, *(named[name] for name in operands))
+
+
+@pytest.mark.parametrize("suite", ["norms", "other_norms"])
+def test_a_body_has_the_plan_of_its_equation(suite):
+    for case in cases.load(suite):
+        arrays = dict(zip(case.operands, case.shapes, strict=True))
+        arrays = {name: virtual(shape, case.dtype) for name, shape in arrays.items()}
+        operands = [arrays[name] for name in case.operands]
+        body = compile_einsum(partial(computed, case.equation, case.operands, tuple(arrays)))
+        wanted = plan_of(compile_einsum(case.equation), operands)
+        assert plan_of(body, arrays.values()) == wanted, case.name
+
+
+@pytest.mark.parametrize("t", [4, 64, 700])
+def test_gradients_that_are_squared_have_the_plan_of_one_equation(t):
+    @compile_einsum
+    def squared_norms(b, a):
+        gradient = np.einsum("nti,ntj->nij", b, a)
+        return (gradient * gradient).sum(axis=(1, 2))
+
+    b, a = virtual((8, t, 300), "f4"), virtual((8, t, 200), "f4")
+    one = compile_einsum("nti,nsi,ntj,nsj->n").explain(b, b, a, a)
+    body = squared_norms.explain(b, a)
+    assert body.peak_memory <= one.peak_memory + 64
+    last = body.steps[len(one.steps) :]  # which makes sure that no sum of squares is negative
+    assert all("maximum" in step.statement for step in last)
+    assert [s.recipe for s in body.steps[: len(one.steps)]] == [s.recipe for s in one.steps]
+    assert body.predicted <= 1.01 * one.predicted + 1e-6
