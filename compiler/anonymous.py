@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from .choose import Choice, choose
-from .finish import Finish
-from .frames import Windows
 from .geometry import Geometry, canonical
 from .machine import Machine
 from .records import dataclass, replace
 from .split import in_lines
+
+if TYPE_CHECKING:
+    from .finish import Finish
+    from .frames import Windows
 
 __all__ = ["Form", "form_of"]
 
@@ -91,7 +94,9 @@ def form_of(step: Geometry, machine: Machine) -> Form:
 
 
 _Strides = tuple[tuple[tuple[str, int], ...], ...]
-_Key = tuple[tuple[str, ...], str, tuple[int, ...], _Strides, bool, Finish | None, Windows | None]
+_Key = tuple[
+    tuple[str, ...], str, tuple[int, ...], _Strides, bool, "Finish | None", "Windows | None"
+]
 
 
 @lru_cache(maxsize=4096)

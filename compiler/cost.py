@@ -24,16 +24,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from math import ceil, prod
+from typing import TYPE_CHECKING
 
 from .choose.packed import LONG, THIN, register_tile
-from .formula import Apply, Value
 from .machine import Levels, Machine
 from .program import Access, Program, Statement, bounds
 from .records import dataclass
 from .schedule import vector_lanes
 from .symmetry import gram_swap
 
-__all__ = ["Cost", "program_cost", "statement_cost", "worthwhile_threads"]
+if TYPE_CHECKING:
+    from .formula import Apply, Value
+
+__all__ = ["Cost", "program_cost", "rate", "statement_cost", "worthwhile_threads"]
 
 TILE_STEPS = 4
 """Of a sum that a tile of the microkernel could have added in the time that it takes besides."""
@@ -130,8 +133,8 @@ def statement_cost(
     written = min(_elements(statement.target, extents) * size, _MOST)
     total = sum(read) + written
     speeds = machine.speeds
-    reading = sum(read) / _rate(speeds.read, speeds.read_all, total, machine, threads)
-    writing = written / _rate(speeds.write, speeds.write_all, total, machine, threads)
+    reading = sum(read) / rate(speeds.read, speeds.read_all, total, machine, threads)
+    writing = written / rate(speeds.write, speeds.write_all, total, machine, threads)
 
     least = max(min(flops, _MOST) / (speeds.flops.of(element) * threads), reading + writing)
     groups = _groups(form)
@@ -144,7 +147,7 @@ def statement_cost(
             gathered = sum(n for f, n in ways if _is_gathered(f, form))
             pieces = gathered // size * PACKED_GATHER_CYCLES
         busy += pieces * _cycle(machine)
-        panels = sum(read) / _rate(speeds.write, speeds.write_all, total // 2, machine, threads)
+        panels = sum(read) / rate(speeds.write, speeds.write_all, total // 2, machine, threads)
         seconds = busy / threads + reading + panels + writing
     else:
         busy = _streamed(form, element, machine)
@@ -357,6 +360,8 @@ def _operations(value: Value | None) -> int:
 
 
 def _functions(value: Value) -> Iterable[Apply]:
+    from .formula import Apply
+
     if isinstance(value, Apply):
         yield value
         for argument in value.arguments:
@@ -380,7 +385,7 @@ def _accumulator(element: str) -> str:
 # --- memory ---------------------------------------------------------------------------------------
 
 
-def _rate(one: Levels, every: Levels, size: int, machine: Machine, threads: int) -> float:
+def rate(one: Levels, every: Levels, size: int, machine: Machine, threads: int) -> float:
     """Bytes a second at the level that holds so many bytes, for so many threads."""
     if size <= machine.l1_bytes * threads:
         level = "l1"

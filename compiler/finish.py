@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from .access import Access
 from .formula import (
     FUNCTIONS,
     Apply,
@@ -33,6 +32,7 @@ from .formula import (
 )
 from .program import Statement
 from .records import dataclass
+from .schedule import wide
 
 __all__ = [
     "Finish",
@@ -41,7 +41,6 @@ __all__ = [
     "has_kernel",
     "inputs_of",
     "of_product",
-    "operands_of",
     "typed",
     "wide",
 ]
@@ -62,15 +61,10 @@ class Finish:
     numbers: tuple[int, ...] = ()
 
 
-def operands_of(statement: Statement) -> tuple[Access, ...]:
-    """The tensors that a statement's kernel reads: its factors, then each read of its formula."""
-    reads = statement.accesses[len(statement.factors) :]
-    return (*statement.factors, *dict.fromkeys(reads))
-
-
 def finish_of(statement: Statement) -> Finish | None:
     """A statement's epilogue without names.
 
+    >>> from .access import Access
     >>> from .affine import Affine
     >>> from .program import Epilogue
     >>> a, b = (Access(name, (Affine.index("i"),)) for name in "ab")
@@ -81,7 +75,7 @@ def finish_of(statement: Statement) -> Finish | None:
     """
     if statement.epilogue is None:
         return None
-    reads = operands_of(statement)[len(statement.factors) :]
+    reads = statement.operands[len(statement.factors) :]
     places: dict[tuple[str, tuple[int, ...]], int] = {}
     numbers: list[int] = []
 
@@ -186,11 +180,6 @@ def inputs_of(formula: Value) -> set[int]:
 # --- types ----------------------------------------------------------------------------------------
 
 _KINDS = {"b": True, "i": 1, "u": 1, "f": 1.0, "c": 1j}
-
-
-def wide(element: str) -> str:
-    """The type in which elements are computed."""
-    return "f4" if element == "f2" else element
 
 
 def typed(value: Value, elements: Sequence[str]) -> str:

@@ -8,10 +8,13 @@ loop), and names are gone. What is left decides the schedule, and with it the ke
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from .finish import Finish
-from .frames import Windows
 from .records import dataclass, field, replace
+
+if TYPE_CHECKING:
+    from .finish import Finish
+    from .frames import Windows
 
 
 @dataclass(frozen=True, slots=True)

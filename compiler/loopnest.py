@@ -28,6 +28,7 @@ from enum import StrEnum
 from .affine import Affine
 from .formula import Value
 from .records import dataclass, replace
+from .schedule import Group
 
 
 class Kind(StrEnum):
@@ -55,26 +56,6 @@ class Buffer:
     element: str
     scope: Scope
     size: tuple[int | str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Indices walked as one loop. A composite group reaches tensors through tables of offsets.
-
-    A group may be summed ``over`` what an epilogue has made of the sum over other groups. Before
-    fusion every index is a group of its own, and ``into`` names the group that it joins.
-    """
-
-    name: str
-    composite: bool
-    reduced: bool
-    into: str | None = None
-    over: bool = False
-
-    @property
-    def extent(self) -> str:
-        """The parameter that holds the product of the members' extents."""
-        return self.name.upper() if self.into is None else f"n_{self.name}"
 
 
 @dataclass(frozen=True, slots=True)

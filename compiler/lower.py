@@ -29,7 +29,6 @@ from .finish import of_product
 from .loopnest import (
     Assign,
     Buffer,
-    Group,
     Kind,
     Loop,
     Nest,
@@ -41,7 +40,7 @@ from .loopnest import (
     nested,
 )
 from .records import replace
-from .schedule import Schedule
+from .schedule import Group, Schedule
 
 
 def lower(

@@ -29,26 +29,15 @@ from .machine import Machine
 from .program import Epilogue, Program, Statement, Tensor
 from .records import dataclass, replace
 from .regions import leaves
-from .spread import PIECES, spread
+from .spread import PIECES
 from .symmetry import gram_swap
 
-__all__ = ["in_registers", "merged"]
+__all__ = ["merged"]
 
 _TRUTH = (
     *("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"),
     *("logical_and", "logical_or", "logical_not"),
 )
-
-
-def in_registers(program: Program, element: str, machine: Machine) -> Program:
-    """The program merged, then spread: what is done to all steps once they are known.
-
-    Args:
-        program: steps, of which intermediates of the type `element` have none of their own.
-        element: type of the elements, such as ``f4``.
-        machine: what the costs are for.
-    """
-    return spread(merged(program, element, machine), element, machine)
 
 
 def merged(program: Program, element: str, machine: Machine) -> Program:

@@ -18,7 +18,6 @@ from importlib.util import find_spec
 from itertools import combinations
 from typing import Any
 
-from .arguments import symbol
 from .errors import EinsumError
 from .machine import Machine
 from .program import Program, Statement
@@ -183,6 +182,8 @@ def _search(
     memory_limit: int | None = None,
 ) -> tuple[str, Path]:
     """The path that a search finds, under the name of the search."""
+    from .arguments import symbol  # where others are asked
+
     symbols = {index: symbol(n) for n, index in enumerate(statement.indices)}
     inputs = [frozenset(symbols[index] for index in f.names) for f in statement.factors]
     summed = {*statement.contracted}

@@ -24,18 +24,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from math import gcd
+from typing import TYPE_CHECKING
 
 from .access import Access
 from .affine import Affine
 from .formula import with_accesses
-from .frames import Windows
+from .inside import ZERO, Box
 from .program import Epilogue, Statement
 from .records import dataclass, replace
 
-__all__ = ["ZERO", "Box", "NotBoxes", "boxes", "leaves"]
+if TYPE_CHECKING:
+    from .frames import Windows
 
-ZERO = "0"
-"""The tensor without axes that is zero; no tensor of an equation has this name."""
+__all__ = ["ZERO", "Box", "NotBoxes", "boxes", "leaves"]
 
 MOST_BOXES = 64
 """Of one statement: each is a call of a kernel. Affine targets may have as many as they need."""
@@ -73,18 +74,6 @@ class NotBoxes(Exception):
                     ranges = {name: (0, sizes[name]) for name in axis.names}
                     self.factor, self.axis, self.reach = place, number, _reach(axis, ranges)
                     return
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """A statement that stays inside of its tensors, with the extents of its indices.
-
-    With `windows` it may leave that factor, where it is zero.
-    """
-
-    statement: Statement
-    extents: Mapping[str, int]
-    windows: Windows | None = None
 
 
 def leaves(

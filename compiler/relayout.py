@@ -18,11 +18,11 @@ would not stay in the last cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from .affine import Affine
 from .anonymous import form_of
-from .choose import LINE, WORTH_COPYING, Choice, is_held, is_small
+from .choose.choice import Choice
 from .geometry import Geometry
 from .machine import Machine
 from .program import Access, Program, Statement
@@ -40,8 +40,13 @@ def relayout(
     statements: list[Statement] = []
     for statement in program.statements:
         form = form_of(geometry(statement), machine)
+        if form.numbered_choice.schedule.recipe != "streamed":
+            statements.append(statement)
+            continue
+        from .choose.gathered import badly_read
+
         factors = list(statement.factors)
-        for place in _badly_read(form.numbered_step, form.numbered_choice, machine):
+        for place in badly_read(form.numbered_step, form.numbered_choice, machine):
             axes = _order(factors[place], form.step, form.choice)
             if axes is not None:
                 copy = Access(next(names), axes)
@@ -49,34 +54,6 @@ def relayout(
                 factors[place] = copy
         statements.append(replace(statement, factors=tuple(factors)))
     return program.with_statements(statements)
-
-
-def _badly_read(step: Geometry, choice: Choice, machine: Machine) -> Iterator[int]:
-    """The factors that a streamed step would gather element by element, many times each."""
-    schedule = choice.schedule
-    lanes = choice.members.get("v", ())
-    if schedule.recipe != "streamed" or not lanes:
-        return
-    for place, strides in enumerate(step.strides[: step.factors]):
-        badly = strides.get(lanes[-1], 0) not in (0, 1) and is_small(step, place, machine)
-        if (badly and not is_held(choice, place)) or _is_scattered(step, choice, place, machine):
-            yield place
-
-
-def _is_scattered(step: Geometry, choice: Choice, place: int, machine: Machine) -> bool:
-    """Whether a factor's elements are read one by one, each from a line that is gone by the time
-    that the outer loops come to its neighbours; and often enough that a copy pays.
-    """
-    strides, outer = step.strides[place], choice.members.get("o", ())
-    inner = [i for i in strides if i not in outer]
-    alone = not any(i in inner for i in choice.members["v"])
-    alone = alone and all(abs(strides[i]) * int(step.elements[place][1:]) >= LINE for i in inner)
-    near = any(strides[i] == 1 for i in strides if i in outer)
-    size = step.volume(tuple(strides)) * int(step.elements[place][1:])
-    fits = size <= machine.l3_bytes // 4
-    used = step.volume(tuple(step.extents)) // step.volume(tuple(strides))
-    gone = step.volume(inner) * LINE > machine.l1_bytes
-    return alone and near and gone and fits and used >= WORTH_COPYING
 
 
 def _order(access: Access, step: Geometry, choice: Choice) -> tuple[Affine, ...] | None:

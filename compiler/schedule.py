@@ -7,10 +7,12 @@ class, so the kernel that it leads to can be shared by every step with the same 
 
 from __future__ import annotations
 
-from .finish import wide
-from .formula import Value
-from .loopnest import Group
+from typing import TYPE_CHECKING
+
 from .records import dataclass
+
+if TYPE_CHECKING:
+    from .formula import Value
 
 
 def vector_lanes(element: str, vector_bytes: int) -> int:
@@ -20,6 +22,31 @@ def vector_lanes(element: str, vector_bytes: int) -> int:
     """
     size = int(element[1:]) // (2 if element[0] == "c" else 1)
     return vector_bytes // max(size, 2)
+
+
+def wide(element: str) -> str:
+    """The type in which elements are computed."""
+    return "f4" if element == "f2" else element
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Indices walked as one loop. A composite group reaches tensors through tables of offsets.
+
+    A group may be summed ``over`` what an epilogue has made of the sum over other groups. Before
+    fusion every index is a group of its own, and ``into`` names the group that it joins.
+    """
+
+    name: str
+    composite: bool
+    reduced: bool
+    into: str | None = None
+    over: bool = False
+
+    @property
+    def extent(self) -> str:
+        """The parameter that holds the product of the members' extents."""
+        return self.name.upper() if self.into is None else f"n_{self.name}"
 
 
 @dataclass(frozen=True, slots=True)

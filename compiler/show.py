@@ -12,7 +12,6 @@ from .cost import Cost
 from .loopnest import (
     Assign,
     Fill,
-    Group,
     Kind,
     Loop,
     Nest,
@@ -25,7 +24,7 @@ from .loopnest import (
 )
 from .program import Program
 from .program import Statement as Step
-from .schedule import Schedule
+from .schedule import Group, Schedule
 
 # --- loop nests -----------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ from .machine import Machine
 from .program import Epilogue, Program, Statement, Tensor
 from .records import replace
 
-__all__ = ["PIECES", "spread"]
+__all__ = ["PIECES", "in_registers", "spread"]
 
 PIECES = 16
 """So many elements of a result, or partial sums of it, keep all threads busy."""
@@ -55,6 +55,21 @@ _RUN = 64
 
 _ALONE = 192
 """Positions along an output's side that are work for a thread of its own."""
+
+
+def in_registers(program: Program, element: str, machine: Machine) -> Program:
+    """The program merged, then spread: what is done to all steps once they are known.
+
+    Args:
+        program: steps, of which intermediates of the type `element` have none of their own.
+        element: type of the elements, such as ``f4``.
+        machine: what the costs are for.
+    """
+    if len(program.statements) > 1:  # one alone has nothing to be merged with
+        from .merge import merged
+
+        program = merged(program, element, machine)
+    return spread(program, element, machine)
 
 
 def spread(program: Program, element: str, machine: Machine) -> Program:

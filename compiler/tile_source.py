@@ -85,11 +85,13 @@ class TileSource:
         runs = self.runs(statement, row_axis, lane_axis)
         self.ask_for_strip(statement, row_axis, lane_axis)
         part = in_memory and False in self.whole.values()
+        turns = self.turns_into_panel(statement, row_axis, lane_axis)
         tests = []
         for axis, guard in ((row_axis, row_guard), (lane_axis, lane_guard)):
             if guard and in_memory and axis.inside not in self.whole:
                 self.line(f"{axis.inside} = {guard}")
-                tests.append(f"{axis.inside} == {axis.size}")
+                if not (turns and axis is lane_axis):
+                    tests.append(f"{axis.inside} == {axis.size}")
         tests += [self.tests.get(test, test) for test in runs]
         if isinstance(statement.add, str):
             self.update(statement, row_axis, lane_axis, tests)
@@ -110,6 +112,16 @@ class TileSource:
         self.assign(statement, row_axis, lane_axis, inside=True)
         self.depth -= 1
         self.firsts.clear()
+
+    def turns_into_panel(self, statement: Assign, rows: Axis, lanes: Axis) -> bool:
+        """Whether a panel is filled with runs along its rows, which are transposed in registers."""
+        if not self.is_packed(statement.target) or rows.size == 1:
+            return False
+        (factor,) = statement.factors
+        self.in_runs = True
+        _, row_step, lane_step = self.steps(factor, rows, lanes)
+        self.in_runs = False
+        return row_step == "1" and lane_step not in ("0", "1")
 
     def update(self, statement: Assign, rows: Axis, lanes: Axis, tests: list[str]) -> None:
         """Store a tile of sums, or add it to those of the blocks before."""
@@ -270,6 +282,10 @@ class TileSource:
         job = self.schedule.stage
         return job is None and self.nest.buffer(ref.buffer).scope is Scope.SCRATCH
 
+    def is_packed(self, ref: Ref) -> bool:
+        """Whether it lies in a panel that an operand of a product is packed into."""
+        return any(ref.buffer == f"{pack.operand}_panel" for pack in self.schedule.packs)
+
     def in_register(self, ref: Ref) -> bool:
         """Whether a variable holds it: a register tile, or the sums of one's rows."""
         tile = ref.buffer.removesuffix("_sum")
@@ -293,8 +309,9 @@ class TileSource:
         panel = not in_register and self.is_panel(target)
         if panel and inside and self.copied_part(statement, rows, lanes):
             return
+        packed = self.is_packed(target)
         values = [
-            self.load(factor, rows, lanes, counts, element, wide=panel and not inside)
+            self.load(factor, rows, lanes, counts, element, wide=packed and not inside)
             for factor in statement.factors
         ]
         if in_register and statement.add is True:
@@ -478,13 +495,12 @@ class TileSource:
         base, row_step, lane_step = self.steps(ref, rows, lanes)
         r, c = rows.size, lanes.size
         width = self.lanes(c)
-        whole = vector_lanes(self.schedule.accumulator, self.schedule.vector_bytes)
         p = ref.buffer
         name = f"{p}_tile"
         if row_step == "0":
             r, counts = 1, counts and f", 1, {lanes.inside or lanes.size}"
-        if wide and width < whole and row_step == "1" and r > 1:
-            call = f"load_panel({p}, {base}, {lane_step}, {c}, {r})"
+        if wide and row_step == "1" and r > 1 and lane_step not in ("0", "1"):
+            call = f"load_panel({p}, {base}, {lane_step}, {c}, {r}, {lanes.inside or c})"
             name = f"{p}_wide"
         elif lane_step == "0":
             call = f"load_splat({p}, {base}, {row_step}, {r}{counts})"
@@ -495,9 +511,8 @@ class TileSource:
             call = f"load_rows({p}, {base}, {row_step}, {r}, {c}, {width}{counts})"
         elif row_step == "1" and self.is_woven(r, width):
             call = f"load_woven({p}, {base}, {lane_step}, {r}, {c}, {width}{counts})"
-        elif row_step == "1" and self.is_turned(r, c, width, copied=wide):
-            side = min(r, width)
-            call = f"load_columns({p}, {base}, {lane_step}, {r}, {c}, {side}{counts})"
+        elif row_step == "1" and self.is_turned(r, c, width):
+            call = f"load_columns({p}, {base}, {lane_step}, {r}, {c}, {width}{counts})"
         else:
             call = f"load_any({p}, {base}, {row_step}, {lane_step}, {r}, {c}, {width}{counts})"
         if buffer.element != element:
@@ -513,14 +528,9 @@ class TileSource:
         """Whether rows that are neighbours in memory are moved by operations of :mod:`.weave`."""
         return self.schedule.recipe == "streamed" and lanes > 1 and rows % lanes != 0
 
-    def is_turned(self, rows: int, columns: int, lanes: int, *, copied: bool) -> bool:
-        """Whether rows that are neighbours in memory are transposed square by square.
-
-        What is computed with needs vectors of so many lanes; what is copied may have shorter ones.
-        """
-        side = min(rows, lanes)
-        whole = rows % side == 0 and columns % side == 0
-        return whole and (copied or side == lanes)
+    def is_turned(self, rows: int, columns: int, lanes: int) -> bool:
+        """Whether rows that are neighbours in memory are transposed square by square."""
+        return rows % lanes == 0 and columns % lanes == 0
 
     def fetch_ahead(self, ref: Ref, axes: tuple[Axis, Axis], row_step: str) -> None:
         """Where late sums are walked in blocks, ask for what the next block will read."""

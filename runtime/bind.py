@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..compiler.choose import Choice, block_sizes, layout_of
+from ..compiler.choose import Choice, block_sizes
 from ..compiler.geometry import Geometry
 from ..compiler.machine import Machine
+
+if TYPE_CHECKING:
+    from ..compiler.frames import Layout
 
 Array = np.ndarray[Any, Any]
 
@@ -17,7 +20,7 @@ Array = np.ndarray[Any, Any]
 def argument_values(choice: Choice, step: Geometry, host: Machine, count: int) -> dict[str, int]:
     """The extents, block sizes and strides of a call, by parameter name."""
     extents = {group: step.volume(members) for group, members in choice.members.items()}
-    frames = layout_of(choice, step) if choice.schedule.framed is not None else None
+    frames = _layout_of(choice, step) if choice.schedule.framed is not None else None
     if frames is not None:
         extents |= {"n": frames.positions, "taps": len(frames.taps)}
         extents |= {"phases": len(frames.phases), "halo": frames.halo}
@@ -46,7 +49,7 @@ def argument_array(
         if name in choice.schedule.names:
             arguments.append(0)
         elif name in ("frame", "taps"):
-            frames, plane = layout_of(choice, step), values["plane"]
+            frames, plane = _layout_of(choice, step), values["plane"]
             arguments.append(len(parameters) + len(descriptions))
             if name == "frame":
                 descriptions += frames.description(plane, _ahead(choice, step, values))
@@ -73,3 +76,9 @@ def _ahead(choice: Choice, step: Geometry, values: Mapping[str, int]) -> int:
         return values["K_BLOCK"] // taps * image[first]
     batch = choice.members.get("b", ())
     return image[batch[-1]] if batch and values["N_TASK"] >= values["N"] else 0
+
+
+def _layout_of(choice: Choice, step: Geometry) -> Layout:
+    from ..compiler.choose.framed import layout_of  # most steps have no frames
+
+    return layout_of(choice, step)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..compiler.records import dataclass
 from . import threads
-from .entry import Call
 from .step import Step
+from .work import Call
+
+if TYPE_CHECKING:
+    from .chain import ChainStep
 
 __all__ = ["ZERO_AT", "Bound", "bind_steps"]
 
@@ -41,7 +44,7 @@ class Bound:
         levels: for each step how many of the slices' loops are around it.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[Step | ChainStep, ...]
     arguments: Array
     places: Array
     tensors: Array
@@ -80,7 +83,7 @@ ZERO_AT = _zero.__array_interface__["data"][0]
 
 
 def bind_steps(
-    steps: Sequence[Step],
+    steps: Sequence[Step | ChainStep],
     numbers: Mapping[str, int],
     moves: Sequence[list[list[int]]],
     levels: Sequence[int],
@@ -91,10 +94,10 @@ def bind_steps(
     offsets: list[int] = []
     begin, calls = 0, []
     for step in steps:
-        places += range(begin, begin + len(step.operands))
+        places += [begin + place for place in step.places]
         tensors += [numbers[name] for name in step.operands]
         offsets += step.offsets
-        calls.append((step.kernel.address, 8 * begin, step.tiles, step.scratch_bytes, step.threads))
+        calls.append((step.address, 8 * begin, step.tiles, step.scratch_bytes, step.threads))
         begin += len(step.arguments)
     return Bound(
         steps=tuple(steps),

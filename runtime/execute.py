@@ -9,32 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from ..compiler.axis_order import with_ordered_axes
 from ..compiler.factorize import Factorization, factorize
 from ..compiler.geometry import Geometry
+from ..compiler.inside import ZERO, boxes_of, kept_inside, with_margins
 from ..compiler.machine import Target
-from ..compiler.margin import with_margins
-from ..compiler.merge import in_registers
-from ..compiler.pad import pad
 from ..compiler.paths import pairwise
 from ..compiler.program import Program, Statement, from_expression
 from ..compiler.records import dataclass, replace
-from ..compiler.regions import ZERO, boxes
 from ..compiler.relayout import relayout
 from ..compiler.schedule import Schedule
-from ..compiler.slices import Element, Sliced, arrange, fit
+from ..compiler.sliced import Element, Sliced, arrange
+from ..compiler.spread import in_registers
 from ..compiler.subscripts import Expression
 from . import settings, workspaces
 from .bound import ZERO_AT, Bound
-from .entry import Work
 from .kernels import Kernel, KernelMissing, kernel
 from .machine import machine
 from .pieces import Pieces, bind_pieces
 from .step import Layouts, Step, Steps, element, geometry_of, moving, strides_of
+from .work import Work
 
 __all__ = ["Execution", "prepare", "prepare_layouts", "same_arrays"]
 
@@ -66,7 +63,13 @@ class Execution:
     @property
     def steps(self) -> tuple[Step, ...]:
         """The steps for whole blocks."""
-        return next(iter(self.bound.values())).steps
+        return cast("tuple[Step, ...]", next(iter(self.bound.values())).steps)
+
+    @property
+    def every_step(self) -> tuple[Step, ...]:
+        """The steps for blocks of any length."""
+        bound = (cast("tuple[Step, ...]", each.steps) for each in self.bound.values())
+        return tuple(step for steps in bound for step in steps)
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -203,8 +206,12 @@ def _prepared(
     def well_laid_out(program: Program) -> Program:
         if not copies:
             return program
-        sizes, before = program.sizes, _layouts(program, given, wide)
-        program = with_ordered_axes(program, moving(before, sizes, wide), element(dtype), host)
+        sizes = program.sizes
+        if len(program.statements) > 1:
+            from ..compiler.axis_order import with_ordered_axes
+
+            moved = moving(_layouts(program, given, wide), sizes, wide)
+            program = with_ordered_axes(program, moved, element(dtype), host)
         layouts, shapes = _layouts(program, given, wide), program.shapes
 
         def geometry(statement: Statement) -> Geometry:
@@ -218,10 +225,12 @@ def _prepared(
             program = with_margins(factorization.program, element(dtype), host)
             program = in_registers(program, element(dtype), host)
             factorization = replace(factorization, program=program)
-        program = pad(factorization.program)
+        program = kept_inside(factorization.program)
         sliced = arrange(well_laid_out(program), elements)
     else:
-        candidates = {name: pad(each) for name, each in factorization.programs.items()}
+        from ..compiler.slices import fit  # the search: few calls have a limit
+
+        candidates = {name: kept_inside(each) for name, each in factorization.programs.items()}
         chosen, sliced = fit(candidates, memory_limit, elements, host)
         program = factorization.programs[chosen]
         factorization = replace(factorization, program=program, chosen=chosen)
@@ -242,7 +251,7 @@ def _prepared(
         for statement, level in zip(part.statements, sliced.levels, strict=True):
             layouts[ZERO] = (), layouts[statement.target.tensor][1]
             whole = partial(maker.windows, axes, layouts)
-            for box in boxes(statement, axes, extents, whole=whole):
+            for box in boxes_of(statement, axes, extents, whole):
                 step = maker.make(box.statement, box.extents, layouts, box.windows, blocks)
                 made.append((step, level))
         return made

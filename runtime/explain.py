@@ -18,7 +18,7 @@ from ..compiler import pipeline, show
 from ..compiler.cost import Cost, statement_cost
 from ..compiler.program import from_expression
 from ..compiler.records import dataclass, field, replace
-from ..compiler.slices import Slice
+from ..compiler.sliced import Slice
 from .execute import Execution, prepare_layouts, same_arrays
 from .kernels import KernelMissing
 from .machine import machine
@@ -137,11 +137,13 @@ class Explanation:
         dtype: what is computed in.
         program: what is computed, before it is cut into steps.
         factorization: the candidates and their costs; None where there is nothing to execute.
-        intermediates: where each of them is: "registers", or "memory 75.0 MiB".
+        intermediates: where each of them is: "registers", "tile 48.0 KiB" if there is a block of it
+            in each thread's scratch, or "memory 75.0 MiB".
         steps: in order of execution.
         temporaries: shape and dtype of each tensor between the steps; of one slice, if there are
             any.
         slices: the loops around the steps, outermost first.
+        chains: which statements run block by block, `1 to 4: i in 256 blocks of 32`.
         peak_memory: bytes of the workspace that temporaries share: what the call needs besides
             operands, result and scratch.
         note: what happens instead, if no kernel is needed.
@@ -167,6 +169,7 @@ class Explanation:
     steps: tuple[ExplainedStep, ...] = ()
     temporaries: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]] = field(default_factory=dict)
     slices: tuple[Slice, ...] = ()
+    chains: tuple[str, ...] = ()
     peak_memory: int = 0
     note: str = ""
 
@@ -437,7 +440,7 @@ def _program(plan: Explanation) -> str:
 def _tree(plan: Explanation) -> str:
     if not plan.steps:
         return plan.note
-    sliced = bool(plan.slices)
+    sliced = bool(plan.slices or plan.chains)
     rows = [
         [
             str(number),
@@ -460,7 +463,8 @@ def _tree(plan: Explanation) -> str:
     took = ["predicted", *(["measured"] if measured else []), "roofline"]
     numbers = ["flops", "bytes", *took, "threads"]
     head = ["step", *(["runs"] if sliced else []), "computes", "subscripts", *numbers, "kernel"]
-    loops = f"in slices: {', '.join(map(str, plan.slices))}\n" if sliced else ""
+    loops = f"in slices: {', '.join(map(str, plan.slices))}\n" if plan.slices else ""
+    loops += "".join(f"together: statements {chain}\n" for chain in plan.chains)
     steps = _indented(show.table(head, rows, " ".join(["runs", *numbers])))
     found = plan.factorization
     memory = f"memory: {_memory(plan)}\n"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from ..compiler.program import Program, Statement
-from ..compiler.show import intermediates
+from ..compiler.records import replace
+from ..compiler.show import intermediates, size
+from ..compiler.sliced import with_extents
 from .explain import Explanation, explained
 from .plan import planned
 from .programs import ProgramExecution, prepare_program
@@ -40,18 +43,18 @@ def explain_program(name: str, program: Program, execution: ProgramExecution) ->
     """
     done, dtypes = execution.program, execution.dtypes
     steps = []
-    for number, step in enumerate(execution.steps, start=1):
+    for number, (step, runs, chain) in enumerate(execution.runs, start=1):
         title = f"step {number} of {len(execution.steps)}: {step.statement}"
         kind = element(dtypes[step.statement.factors[0].tensor])
-        level = execution.levels[number - 1]
-        runs = execution.sliced.runs(level)
-        steps.append(explained(step, runs, kind, [name, title]))
+        made = explained(step, runs, kind, [name, title])
+        steps.append(made if chain is None else replace(made, scratch_bytes=chain.scratch_bytes))
     missing = sum(isinstance(stage, Statement) for stage in execution.stages)
     shapes = done.shapes
     placed = execution.workspace.offsets
     temporaries = {each: (shapes[each], dtypes[each]) for each in placed if each in shapes}
     found = execution.stepped.factorization
     before = done if found is None else found.program
+    places = dict(intermediates(before, done, execution.stepped.element))
     return Explanation(
         equation=name,
         sizes=program.sizes,
@@ -59,12 +62,23 @@ def explain_program(name: str, program: Program, execution: ProgramExecution) ->
         program=str(program),
         factorization=found,
         steps=tuple(steps),
-        intermediates=dict(intermediates(before, done, execution.stepped.element)),
+        intermediates=places | _tiles(execution),
+        chains=tuple(map(str, execution.chains)),
         temporaries=temporaries,
         slices=execution.sliced.slices,
         peak_memory=execution.workspace.size,
         note=f"{missing} statements are evaluated by NumPy" if missing else "",
     )
+
+
+def _tiles(execution: ProgramExecution) -> dict[str, str]:
+    """The intermediates of which there is a block in each thread's scratch."""
+    program, found = execution.program, {}
+    for chain in execution.chains:
+        shapes = with_extents(program, {s.index: s.block for s in chain.slices}).shapes
+        for name in chain.local:
+            found[name] = f"tile {size(prod(shapes[name]) * execution.dtypes[name].itemsize)}"
+    return found
 
 
 def print_stages(

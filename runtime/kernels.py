@@ -255,14 +255,15 @@ def loaded(stored: StoredKernel, provided: Mapping[str, int] | None = None) -> L
 
 def pool_fields() -> KernelFields:
     """What makes the thread pool's code what it is."""
-    return _program_fields("thread pool", f"pool {threads.POOL_ABI}", ("assemble", "image", "pool"))
+    files = ("assemble", "image", "pool", "chain")
+    return _program_fields("thread pool", f"pool {threads.POOL_ABI}", files)
 
 
 def compiled_pool() -> tuple[bytes, dict[str, Any]]:
     """Compile the thread pool: the code and the header that a store keeps."""
     from ..compiler.assemble import assemble
+    from ..compiler.chain import IR
     from ..compiler.image import link
-    from ..compiler.pool import IR
 
     return _program("thread pool", pool_fields(), link(assemble(IR)))
 

@@ -10,15 +10,22 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from ..compiler.machine import TARGETS, Machine, Target, estimate
 from ..compiler.records import replace
 from . import settings, target
 from .levels import wanted_level
-from .machine_file import FILE, Description, MachineFileError, read
 from .trouble import reason, warn_once
 
-__all__ = ["described", "forget", "host_machine", "machine", "source"]
+if TYPE_CHECKING:
+    from .machine_file import Description
+
+__all__ = ["FILE", "described", "forget", "host_machine", "machine", "source"]
+
+
+FILE = "machine.toml"
+"""The name of the description, in the directory of the kernel store."""
 
 
 def machine() -> Machine:
@@ -55,6 +62,8 @@ def host_machine(level: Target | None = None) -> Machine:
 
 def described(machine: Machine) -> Description:
     """A machine as a description of this host."""
+    from .machine_file import Description
+
     return Description(machine, target.cpu_model(), os.cpu_count() or 1)
 
 
@@ -90,11 +99,12 @@ def _machine(level: str, path: str | None, folder: str) -> tuple[Machine, str]:
 
 def _read(path: str, needed: bool) -> Description | None:
     """The description in a file; None, with a warning, where it cannot be used."""
+    if not needed and not _is_there(path):
+        return None
+    from .machine_file import MachineFileError, read
+
     try:
         return read(path)
-    except FileNotFoundError as error:
-        if needed:
-            warn_once(f"machine description {path} cannot be read: {reason(error)}")
     except OSError as error:
         warn_once(f"machine description {path} cannot be read: {reason(error)}")
     except MachineFileError as why:
@@ -103,6 +113,16 @@ def _read(path: str, needed: bool) -> Description | None:
             " `einsumc calibrate` writes it anew."
         )
     return None
+
+
+def _is_there(path: str) -> bool:
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        pass  # reading it says what is wrong
+    return True
 
 
 def _for_target(machine: Machine, wanted: Target) -> Machine:

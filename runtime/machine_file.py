@@ -13,10 +13,7 @@ from typing import Any
 from ..compiler.machine import TARGETS, Levels, Machine, Peak, Speeds
 from ..compiler.records import dataclass, fields
 
-__all__ = ["FILE", "Description", "MachineFileError", "from_text", "read", "to_text", "write"]
-
-FILE = "machine.toml"
-"""The file's name in the directory of the store."""
+__all__ = ["Description", "MachineFileError", "from_text", "read", "to_text", "write"]
 
 FORMAT = 1
 """Raise it when a value gets another meaning."""

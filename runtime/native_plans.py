@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..compiler.records import dataclass
-from . import entry
 from .plan_cache import PlanCache
+from .work import Work
 
 __all__ = ["Direct", "NativePlans"]
 
@@ -26,7 +26,7 @@ class Direct:
         layout: shape and strides of a new result, or None if it goes to `out`.
     """
 
-    work: Callable[[], entry.Work | None]
+    work: Callable[[], Work | None]
     dtype: np.dtype[Any]
     layout: tuple[tuple[int, ...], tuple[int, ...]] | None
 
@@ -49,7 +49,9 @@ class NativePlans(PlanCache):
         super()._forget()
         self._direct.clear()
         if hasattr(self, "_native_plans"):
-            self._native_plans = entry.new_plans()
+            from .entry import new_plans
+
+            self._native_plans = new_plans()
 
     def _make_native(self, key: Any, operands: Sequence[Array], out: Array | None) -> None:
         """Hand a plan that is used again to the native entry, if there is one."""
@@ -58,6 +60,8 @@ class NativePlans(PlanCache):
         direct, owner = self._direct.pop(key, None), self._entered
         if direct is None or owner is None:
             return
+        from . import entry  # only calls that are repeated need it
+
         if not entry.install(owner, "_native_plans", self._parameters_shown):
             return
         facts, work = entry.facts(owner, operands, out), direct.work()

@@ -9,16 +9,15 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..compiler.finish import operands_of
 from ..compiler.program import Program
 from ..compiler.records import dataclass
-from ..compiler.slices import TOTAL, Sliced, with_extents
+from ..compiler.sliced import TOTAL, Slice, Sliced, with_extents
 from . import threads
 from .bound import Bound, bind_steps
 from .buffers import Buffer
 from .step import Layouts, Step, steps_along
 
-__all__ = ["Pieces", "bind_pieces"]
+__all__ = ["Pieces", "bind_pieces", "moves_of"]
 
 Array = np.ndarray[Any, Any]
 
@@ -133,21 +132,21 @@ def bind_pieces(
         part = with_extents(sliced.program, ends) if ends else sliced.program
         made = make(part)
         steps, levels = [step for step, _ in made], [level for _, level in made]
-        moves = [_moves(step, sliced, given) for step in steps]
+        moves = [moves_of(step, sliced.slices, given) for step in steps]
         bound[key] = bind_steps(steps, numbers, moves, levels)
     return bound
 
 
-def _moves(step: Step, sliced: Sliced, given: Layouts) -> list[list[int]]:
+def moves_of(step: Step, slices: Sequence[Slice], given: Layouts) -> list[list[int]]:
     """For each slice, by how many bytes each operand's address grows with the sliced index.
 
-    Intermediates are those of a piece, and stay where they are.
+    Tensors that are not given are those of a piece, and stay where they are.
     """
-    accesses = (*operands_of(step.statement), step.statement.target)
+    accesses = (*step.statement.operands, step.statement.target)
     order = (*step.form.numbered_choice.operands, len(accesses) - 1)
     grow = []
-    for access in [accesses[n] for n in order] if sliced.slices else ():
+    for access in [accesses[n] for n in order] if slices else ():
         strides, dtype = given.get(access.tensor, ((0,) * len(access.subscripts), np.dtype("i1")))
         steps = steps_along(access, strides, dtype)
         grow.append({index: stride * dtype.itemsize for index, stride in steps.items()})
-    return [[each.get(s.index, 0) for each in grow] for s in sliced.slices]
+    return [[each.get(s.index, 0) for each in grow] for s in slices]

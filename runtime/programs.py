@@ -6,35 +6,38 @@ Every statement that a kernel can do is one step or more with a kernel, as those
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
 import numpy as np
 
 from ..compiler.axis_order import with_ordered_axes
-from ..compiler.finish import finish_of, has_kernel, operands_of
+from ..compiler.chains import Chain, chains, common_workspace
+from ..compiler.evaluate import evaluate_statement, scattered
+from ..compiler.finish import finish_of, has_kernel
+from ..compiler.inside import ZERO, boxes_of, kept_inside
 from ..compiler.machine import Machine, Target
-from ..compiler.pad import pad
-from ..compiler.program import Program, Statement, evaluate_statement, scattered
-from ..compiler.records import dataclass
-from ..compiler.regions import ZERO, boxes
+from ..compiler.paths import pairwise
+from ..compiler.program import Program, Statement
+from ..compiler.records import dataclass, replace
 from ..compiler.relayout import relayout
 from ..compiler.schedule import Schedule
-from ..compiler.slices import Element, Sliced, arrange, fit
+from ..compiler.sliced import Element, Sliced, arrange
 from ..compiler.steps import Stepped, elements_of, steps, with_elements
 from ..compiler.workspace import Workspace
-from . import workspaces
+from . import threads, workspaces
 from .bound import ZERO_AT, Bound, bind_steps
 from .buffers import Buffer
-from .entry import Work
-from .kernels import Kernel, kernel
+from .chain import ChainStep, bind_chain
+from .kernels import Kernel, KernelMissing, kernel
 from .machine import machine
 from .operands import KERNEL_DTYPES
 from .pieces import Pieces, bind_pieces
 from .step import Layouts, Step, Steps, element, geometry_of, moving, strides_of
+from .work import Work
 
-__all__ = ["ProgramExecution", "prepare_program"]
+__all__ = ["ProgramExecution", "prepare_apart", "prepare_program"]
 
 Array = np.ndarray[Any, Any]
 
@@ -46,22 +49,21 @@ class ProgramExecution:
     Attributes:
         program: what is computed, in the order of execution.
         stepped: how it was cut into steps.
-        steps: those with kernels. A statement on windows may have several, one that NumPy evaluates
-            has none.
         dtypes: of every tensor.
         sliced: the loops around the statements, and where intermediates lie.
         stages: steps that are bound together, and between them what NumPy evaluates; of the pieces
             with whole blocks, if it is sliced.
         pieces: what runs if it is.
+        chains: statements that run block by block, with their numbers.
     """
 
     program: Program
     stepped: Stepped
-    steps: tuple[Step, ...]
     dtypes: Mapping[str, np.dtype[Any]]
     sliced: Sliced
     stages: tuple[Bound | Statement, ...]
     pieces: Pieces | None = None
+    chains: tuple[Chain, ...] = ()
 
     @property
     def workspace(self) -> Workspace:
@@ -69,9 +71,26 @@ class ProgramExecution:
         return self.sliced.workspace
 
     @property
-    def levels(self) -> tuple[int, ...]:
-        """For each of the steps how many of the slices' loops are around it."""
-        return tuple(n for each in self.stages if isinstance(each, Bound) for n in each.levels)
+    def steps(self) -> tuple[Step, ...]:
+        """Those with kernels, those of chains for a whole block.
+
+        A statement on windows may have several, one that NumPy evaluates has none.
+        """
+        return tuple(step for step, _, _ in self.runs)
+
+    @property
+    def runs(self) -> tuple[tuple[Step, int, ChainStep | None], ...]:
+        """The same with how often each runs, and its chain."""
+        found: list[tuple[Step, int, ChainStep | None]] = []
+        for stage in self.stages:
+            if not isinstance(stage, Bound):
+                continue
+            for step, level in zip(stage.steps, stage.levels, strict=True):
+                if isinstance(step, ChainStep):
+                    found += [(each, step.blocks, step) for each in step.steps]
+                else:
+                    found.append((step, self.sliced.runs(level), None))
+        return tuple(found)
 
     def __call__(self, operands: Sequence[Array], results: Sequence[Array]) -> None:
         """Compute into ``results``; all arrays have the layouts that were prepared for."""
@@ -167,16 +186,59 @@ def prepare_program(
 
     Raises:
         EinsumError: (a ValueError) there is no way to keep within the memory limit.
+        KernelMissing: kernels may not be compiled, and there is no way to do with those that exist.
     """
+    prepared = partial(_prepared, program, layouts, optimize, obtain, memory_limit)
+    try:
+        return prepared(in_chains=optimize is True and memory_limit is None)
+    except KernelMissing:
+        try:
+            return prepared(
+                in_chains=False
+            )  # which asks for kernels that others may have asked for
+        except KernelMissing:
+            if optimize is not True or memory_limit is not None:
+                raise
+            return prepare_apart(program, layouts, obtain)
+
+
+def prepare_apart(
+    program: Program, layouts: Layouts, obtain: Callable[[Schedule, Target], Kernel] = kernel
+) -> ProgramExecution:
+    """The same in steps of two operands at most, each statement on its own and without copies.
+
+    What kernels that takes does not depend on sizes: a signature's store has them for any.
+    """
+    return _prepared(program, layouts, pairwise, obtain, None, in_chains=False, apart=True)
+
+
+def _prepared(
+    program: Program,
+    layouts: Layouts,
+    optimize: Any,
+    obtain: Callable[[Schedule, Target], Kernel],
+    memory_limit: int | None,
+    *,
+    in_chains: bool,
+    apart: bool = False,
+) -> ProgramExecution:
+    """The execution, with chains where they are faster or without; or with statements `apart`."""
     host = machine()
-    stepped = steps(program, optimize, host, memory_limit)
+    stepped = steps(program, optimize, host, memory_limit, apart)
     if memory_limit is None:
-        made = _well_laid_out(with_elements(pad(stepped.program)), layouts, host)
+        made = with_elements(kept_inside(stepped.program))
+        if not apart:
+            made = _well_laid_out(made, layouts, host)
         sliced = arrange(made, Element(stepped.element, stepped.element))
     else:
         stepped, sliced = _within(stepped, memory_limit, layouts, host)
     program = sliced.program
     dtypes = _dtypes(program)
+    has_kernel = partial(_has_kernel, dtypes=dtypes, sizes=program.sizes)
+    runner = _chain_runner(obtain) if in_chains else None
+    found = [] if runner is None else chains(program, stepped.element, host, has_kernel)
+    if found:
+        sliced = replace(sliced, workspace=common_workspace(program, found, sliced.sizes))
     tensors = (*program.inputs, *program.results, *sliced.workspace.offsets)
     numbers = {name: number for number, name in enumerate(tensors)}
     numbers[ZERO] = -1
@@ -184,13 +246,18 @@ def prepare_program(
     blocks = {each.index for each in sliced.slices}
     given = {name: each for name, each in layouts.items() if name not in sliced.added}
 
-    def made_of(statement: Statement, part: Program) -> list[Step]:
+    def made_of(
+        statement: Statement,
+        part: Program,
+        given: Layouts = given,
+        blocks: Collection[str] = blocks,
+    ) -> list[Step]:
         known, sizes = _layouts(part, dtypes, given), part.sizes
         dtype = dtypes[statement.factors[0].tensor]
         maker = makers[_wide(dtype)]
         known[ZERO] = (), dtype
         whole = partial(maker.windows, part.shapes, known)
-        found = boxes(statement, part.shapes, sizes, whole=whole)
+        found = boxes_of(statement, part.shapes, sizes, whole)
         return [maker.make(b.statement, b.extents, known, b.windows, blocks) for b in found]
 
     def all_of(part: Program) -> list[tuple[Step, int]]:
@@ -199,33 +266,59 @@ def prepare_program(
 
     if sliced.slices:
         pieces = Pieces(sliced, bind_pieces(sliced, numbers, given, all_of))
-        whole = pieces.whole
-        return ProgramExecution(program, stepped, whole.steps, dtypes, sliced, (whole,), pieces)
+        return ProgramExecution(program, stepped, dtypes, sliced, (pieces.whole,), pieces)
     stages: list[Bound | Statement] = []
-    waiting: list[Step] = []
-    every: list[Step] = []
+    waiting: list[Step | ChainStep] = []
 
     def bind() -> None:
         if waiting:
             stages.append(bind_steps(waiting, numbers, [[]] * len(waiting), [0] * len(waiting)))
-            every.extend(waiting)
             waiting.clear()
 
-    for statement in program.statements:
-        if _has_kernel(statement, dtypes, program.sizes):
+    def chained(chain: Chain) -> ChainStep:
+        every = _layouts(program, dtypes, given)
+        common = {name: each for name, each in every.items() if name not in chain.local}
+        loops = {each.index for each in chain.slices}
+
+        def make(part: Program) -> list[Step]:
+            inside = part.statements[chain.first : chain.last]
+            return [step for each in inside for step in made_of(each, part, common, loops)]
+
+        return bind_chain(chain, program, common, make, host, runner or 0)
+
+    begins = {chain.first: chain for chain in found}
+    inside = {number for chain in found for number in range(chain.first, chain.last)}
+    for number, statement in enumerate(program.statements):
+        if number in begins:
+            waiting.append(chained(begins[number]))
+        elif number in inside:
+            continue
+        elif has_kernel(statement):
             waiting += made_of(statement, program)
         else:
             bind()
             stages.append(statement)
     bind()
-    return ProgramExecution(program, stepped, tuple(every), dtypes, sliced, tuple(stages))
+    return ProgramExecution(program, stepped, dtypes, sliced, tuple(stages), chains=tuple(found))
+
+
+def _chain_runner(obtain: Callable[[Schedule, Target], Kernel]) -> int | None:
+    """The address of what runs chains; None if there is nothing, 0 if nothing will run."""
+    if obtain is not kernel:
+        return 0
+    pool = threads.pool()
+    return None if pool is None else pool.chain
 
 
 def _within(
     stepped: Stepped, limit: int, layouts: Layouts, host: Machine
 ) -> tuple[Stepped, Sliced]:
     """The fastest of the candidates that keeps within a memory limit, sliced if need be."""
-    candidates = {name: with_elements(pad(each)) for name, each in stepped.candidates.items()}
+    from ..compiler.slices import fit  # the search: few calls have a limit
+
+    candidates = {
+        name: with_elements(kept_inside(each)) for name, each in stepped.candidates.items()
+    }
     elements = Element(stepped.element, stepped.element)
     fixed = {
         index
@@ -285,7 +378,7 @@ def _has_kernel(
     statement: Statement, dtypes: Mapping[str, np.dtype[Any]], sizes: Mapping[str, int]
 ) -> bool:
     """Whether there is code for a statement's types and functions, and something to compute."""
-    accesses = (*operands_of(statement), statement.target)
+    accesses = (*statement.operands, statement.target)
     if not all(sizes[index] for index in statement.indices):
         return False
     if not {dtypes[access.tensor] for access in accesses} <= KERNEL_DTYPES:
@@ -297,6 +390,6 @@ def _has_kernel(
     if finish is None:
         target = dtypes[statement.target.tensor]
         return len(factors) == 1 and (target in factors or {target, *factors} == _HALVES)
-    reads = operands_of(statement)[len(statement.factors) :]
+    reads = statement.operands[len(statement.factors) :]
     elements = [f"{d.kind}{d.itemsize}" for d in (*factors, *(dtypes[r.tensor] for r in reads))]
     return len(factors) == 1 and has_kernel(finish.formula, elements)

@@ -146,7 +146,7 @@ def _kind(header: Mapping[str, Any]) -> str:
 
 def _schedule(header: Mapping[str, Any]) -> Schedule | None:
     """The schedule in a header, if this version of the compiler can read it."""
-    from ..compiler.describe import read
+    from ..compiler.described import read
 
     try:
         return read(str(header.get("schedule", "")))

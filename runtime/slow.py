@@ -9,7 +9,8 @@ import numpy as np
 
 from ..compiler.access import Access
 from ..compiler.affine import Affine
-from ..compiler.program import bounds, scattered
+from ..compiler.evaluate import scattered
+from ..compiler.program import bounds
 from ..compiler.subscripts import Expression
 from .operands import Array
 from .views import diagonal_of

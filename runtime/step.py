@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..compiler.anonymous import Form, form_of
 from ..compiler.choose import Choice, substitutes
 from ..compiler.cost import statement_cost, worthwhile_threads
-from ..compiler.finish import finish_of, operands_of
-from ..compiler.frames import Windows, windows_of
 from ..compiler.geometry import Geometry
 from ..compiler.machine import Machine, Target
 from ..compiler.program import Access, Statement
@@ -22,6 +20,10 @@ from ..compiler.symmetry import are_twins
 from . import threads
 from .bind import argument_array, argument_values
 from .kernels import Kernel, KernelMissing
+
+if TYPE_CHECKING:
+    from ..compiler.finish import Finish
+    from ..compiler.frames import Windows
 
 __all__ = ["Layouts", "Step", "Steps", "element", "geometry_of", "steps_along", "strides_of"]
 
@@ -64,6 +66,16 @@ class Step:
         )
 
     @property
+    def address(self) -> int:
+        """Where the kernel's code is."""
+        return self.kernel.address
+
+    @property
+    def places(self) -> range:
+        """Where addresses belong among the arguments."""
+        return range(len(self.operands))
+
+    @property
     def geometry(self) -> Geometry:
         """The statement's canonical form."""
         return self.form.step
@@ -95,6 +107,10 @@ class Steps:
         extents: Mapping[str, int],
     ) -> Windows | None:
         """The windows of a statement that is best computed in frames, as it is."""
+        if statement.is_plain:
+            return None
+        from ..compiler.frames import windows_of
+
         tensors = {access.tensor for access in (*statement.factors, statement.target)}
         if not tensors <= layouts.keys():
             return None
@@ -133,7 +149,7 @@ class Steps:
             form.key, self._first(statement, extents, form)
         )
         choice = alike.form.numbered_choice
-        accesses = (*operands_of(statement), statement.target)
+        accesses = (*statement.operands, statement.target)
         order = (*choice.operands, len(accesses) - 1)
         operands = tuple([accesses[i].tensor for i in order])
         form = form if choice is form.numbered_choice else replace(form, numbered_choice=choice)
@@ -198,14 +214,14 @@ def geometry_of(
     sliced: Collection[str] = (),
 ) -> Geometry:
     """A statement's sizes and strides, in elements."""
-    accesses = (*operands_of(statement), statement.target)
+    accesses = (*statement.operands, statement.target)
     return Geometry(
         elements=tuple(element(layouts[a.tensor][1]) for a in accesses),
         accumulator=element(accumulator),
         extents={i: extents[i] for i in statement.indices},
         strides=tuple(steps_along(a, *layouts[a.tensor]) for a in accesses),
         twins=are_twins(statement, sliced),
-        finish=finish_of(statement),
+        finish=_finish_of(statement),
         windows=windows,
     )
 
@@ -221,6 +237,14 @@ def moving(
         return geometry_of({**layouts, **there}, extents, accumulator, statement)
 
     return geometry
+
+
+def _finish_of(statement: Statement) -> Finish | None:
+    if statement.epilogue is None:
+        return None
+    from ..compiler.finish import finish_of  # an equation alone has no epilogues
+
+    return finish_of(statement)
 
 
 def element(dtype: np.dtype[Any]) -> str:

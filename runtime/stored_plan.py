@@ -24,11 +24,11 @@ from ..compiler.sources import sources
 from ..compiler.subscripts import Expression
 from . import kernels, settings, target, threads, workspaces
 from .digests import sha256
-from .entry import Call, Work
 from .key import kernel_key
 from .levels import wanted_level
 from .load import LoadError
 from .store import StoredKernel, default_stores
+from .work import Call, Work
 
 __all__ = ["StoredPlan", "prepare"]
 

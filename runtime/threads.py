@@ -47,7 +47,10 @@ POOL_ABI = 1
 """How the pool's entry is called. Raise it when its arguments or the state change."""
 
 POOL_ENTRY = "pool_run"
-"""The pool image's one function; `compiler/pool.py` describes it."""
+"""The pool image's function that shares tiles out; `compiler/pool.py` describes it."""
+
+CHAIN_ENTRY = "chain_run"
+"""The one that runs a block of a chain; `compiler/chain.py` describes it."""
 
 MAX_THREADS = 1024
 
@@ -68,11 +71,13 @@ class Pool:
 
     Attributes:
         call: the native `pool_run`.
+        chain: address of `chain_run`, which is called as kernels are (`compiler/chain.py`).
         state: address of its state, which is never unmapped: workers sleep on it for ever.
         wiped: whether forked children find the state zeroed.
     """
 
     call: Callable[..., int]
+    chain: int
     state: int
     wiped: bool
 
@@ -191,11 +196,11 @@ def install_pool(image: LoadedImage) -> None:
         ValueError: the image is not a pool.
     """
     global _pool
-    if POOL_ENTRY not in image.entries:
+    if not {POOL_ENTRY, CHAIN_ENTRY} <= image.entries.keys():
         raise ValueError(f"not a thread pool: it exports {sorted(image.entries)}")
     state = anonymous_pages(_STATE_BYTES)
     wiped = wipe_on_fork(state, _STATE_BYTES)
-    _pool = Pool(_PoolRun(image.entries[POOL_ENTRY]), state, wiped)
+    _pool = Pool(_PoolRun(image.entries[POOL_ENTRY]), image.entries[CHAIN_ENTRY], state, wiped)
 
 
 def pool() -> Pool | None:

@@ -205,7 +205,12 @@ def _plan(request: AnyRequest, level: str) -> list[Job]:
 def jobs_of(request: AnyRequest) -> list[Job]:
     """The kernels that one request needs at the level that plans are made for."""
     if isinstance(request, FunctionRequest):
-        return jobs_for_function(load_function(request.function), request.signatures)
+        return jobs_for_function(
+            load_function(request.function),
+            request.signatures,
+            dict(request.arguments),
+            request.layouts,
+        )
     if isinstance(request, GradnormsRequest):
         from ..gradnorms.entries import read_entry
 
@@ -252,8 +257,8 @@ def _schedules_of_layouts(request: Request) -> set[Schedule]:
                     )
                 except EinsumError:  # the limit is too low for these sizes
                     continue
-                for bound in execution.bound.values() if execution else ():
-                    found.update(step.choice.schedule for step in bound.steps)
+                if execution is not None:
+                    found.update(step.choice.schedule for step in execution.every_step)
     return found
 
 

@@ -8,8 +8,9 @@ from functools import cache
 import numpy as np
 from einsumc.compiler.anonymous import form_of
 from einsumc.compiler.build import builder
-from einsumc.compiler.choose import Choice, layout_of
-from einsumc.compiler.finish import finish_of, operands_of
+from einsumc.compiler.choose import Choice
+from einsumc.compiler.choose.framed import layout_of
+from einsumc.compiler.finish import finish_of
 from einsumc.compiler.geometry import Geometry
 from einsumc.compiler.image import link
 from einsumc.compiler.interpret import Binding
@@ -186,7 +187,7 @@ def statement_geometry(
     accumulator: str,
 ) -> Geometry:
     """A statement on arrays: those of its operands in their order, and the output."""
-    accesses = (*operands_of(statement), statement.target)
+    accesses = (*statement.operands, statement.target)
     strides = []
     for access, array in zip(accesses, arrays, strict=True):
         found: dict[str, int] = {}
@@ -232,6 +233,6 @@ def run_program(program: Program, arrays: dict[str, np.ndarray], machine: Machin
     for statement in program.statements:
         name = statement.target.tensor
         arrays[name] = np.full(shapes[name], np.nan if dtype[0] == "f" else 99, dtype)
-        tensors = [arrays[a.tensor] for a in (*operands_of(statement), statement.target)]
+        tensors = [arrays[a.tensor] for a in (*statement.operands, statement.target)]
         run_statement(statement, program.sizes, tensors, dtype, machine)
     return {name: arrays[name] for name in program.results}

@@ -3,48 +3,41 @@
 There are four recipes, each in a file of its own: :mod:`.framed` for products with windows,
 :mod:`.packed` for contractions that are large enough for it, :mod:`.turned` for large outputs that
 no sum leads to, and :mod:`.streamed` for everything else. A fifth one, :mod:`.general`, is for
-steps whose kernel does not exist and may not be compiled.
+steps whose kernel does not exist and may not be compiled. But for the packed one, recipes are
+imported when a step may need them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ..geometry import Geometry
 from ..machine import Machine
 from ..records import replace
 from ..schedule import Schedule
 from .choice import Choice
-from .framed import framed, framed_blocks, layout_of, other_tiles
-from .general import Kind, general, general_schedule
 from .packed import packed, packed_blocks
-from .streamed import WORTH_COPYING, is_held, is_small, streamed, streamed_blocks
-from .turned import LINE, as_bits, turned, turned_blocks
 
-__all__ = [
-    "LINE",
-    "WORTH_COPYING",
-    "Choice",
-    "Kind",
-    "block_sizes",
-    "choose",
-    "general",
-    "general_schedule",
-    "is_held",
-    "is_small",
-    "layout_of",
-    "substitutes",
-]
+__all__ = ["Choice", "block_sizes", "choose", "substitutes", "usual"]
 
 
 def choose(step: Geometry, machine: Machine) -> Choice:
     """The schedule for a step in canonical form."""
-    return (
-        framed(step, machine)
-        or packed(step, machine)
-        or turned(step, machine)
-        or streamed(as_bits(step), machine)
-    )
+    if step.windows is not None:
+        from .framed import framed
+
+        found = framed(step, machine)
+        if found is not None:
+            return found
+    return packed(step, machine) or _at_memory_speed(step, machine)
+
+
+def _at_memory_speed(step: Geometry, machine: Machine) -> Choice:
+    """The schedule for a step that is not worth packing."""
+    from .streamed import streamed
+    from .turned import as_bits, turned
+
+    return turned(step, machine) or streamed(as_bits(step), machine)
 
 
 USUAL = (8, 24, 512)
@@ -58,8 +51,14 @@ def substitutes(step: Geometry, machine: Machine) -> Iterator[Choice]:
     they compute this step as well, if not as fast. The last one is the general schedule.
     """
     if step.windows is not None:
+        from .framed import other_tiles
+
         yield from other_tiles(step, machine)
         return
+    from .general import general
+    from .streamed import streamed
+    from .turned import as_bits
+
     names = tuple(step.extents)
     nearest = tuple(_near(extent, USUAL) for extent in step.extents.values())
     sizes = [
@@ -76,6 +75,18 @@ def substitutes(step: Geometry, machine: Machine) -> Iterator[Choice]:
         yield general(step, machine)
 
 
+def usual(step: Geometry, machine: Machine) -> Choice:
+    """The last of the `substitutes` for a step with a formula: what it has where all is large.
+
+    It depends on the layout alone, so that it can be compiled for calls of any sizes.
+    """
+    other = replace(step, extents=dict.fromkeys(step.extents, USUAL[-1]))
+    from .streamed import streamed
+    from .turned import as_bits
+
+    return packed(other, machine) or streamed(as_bits(other), machine)
+
+
 def _near(extent: int, sizes: Sequence[int]) -> int:
     """The size whose ratio to an extent is nearest to one."""
     return min(sizes, key=lambda size: max(size, extent) / min(size, extent))
@@ -89,14 +100,16 @@ def block_sizes(
     What decides the order of a sum (``K_BLOCK``, ``R_BLOCK``) does not depend on the number of
     threads, so that the result's bits do not either.
     """
-    sizes = _BLOCKS[schedule.recipe]
+    sizes = packed_blocks if schedule.recipe == "packed" else _other_blocks(schedule.recipe)
     return sizes(schedule, extents, machine, threads)
 
 
-_BLOCKS = {
-    "framed": framed_blocks,
-    "packed": packed_blocks,
-    "turned": turned_blocks,
-    "streamed": streamed_blocks,
-    "general": streamed_blocks,
-}
+def _other_blocks(recipe: str) -> _Blocks:
+    from .framed import framed_blocks
+    from .streamed import streamed_blocks
+    from .turned import turned_blocks
+
+    return {"framed": framed_blocks, "turned": turned_blocks}.get(recipe, streamed_blocks)
+
+
+_Blocks = Callable[[Schedule, Mapping[str, int], Machine, int], dict[str, int]]

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..geometry import Geometry
-from ..loopnest import Group
 from ..records import dataclass
-from ..schedule import Schedule
+from ..schedule import Group, Schedule
 
 
 @dataclass(frozen=True, slots=True)

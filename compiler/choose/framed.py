@@ -13,9 +13,8 @@ from math import ceil
 
 from ..frames import AXES, Layout, layout
 from ..geometry import Geometry
-from ..loopnest import Group
 from ..machine import Machine
-from ..schedule import Pack, Schedule, vector_lanes
+from ..schedule import Group, Pack, Schedule, vector_lanes
 from .choice import Choice, layout_class, rounded
 from .packed import LONGEST_TASK, halved, splits
 

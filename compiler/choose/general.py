@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from ..geometry import Geometry
-from ..loopnest import Group
 from ..machine import Machine
-from ..schedule import Schedule, Split, vector_lanes
+from ..schedule import Group, Schedule, Split, vector_lanes
 from .choice import Choice
 from .streamed import lane_index
 from .turned import as_bits

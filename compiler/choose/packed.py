@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from math import ceil
 
 from ..geometry import Geometry
-from ..loopnest import Group
 from ..machine import Machine
-from ..schedule import Pack, Schedule, Split, vector_lanes
+from ..schedule import Group, Pack, Schedule, Split, vector_lanes
 from .choice import Choice, finish_fields, layout_class, rounded, twice_summed
 
 THIN = 8

@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from math import ceil, lcm, prod
 
 from ..geometry import Geometry
-from ..loopnest import Group
 from ..machine import Machine
 from ..records import replace
-from ..schedule import Panel, Schedule, Split, vector_lanes
+from ..schedule import Group, Panel, Schedule, Split, vector_lanes
 from .choice import Choice, finish_fields, layout_class, rounded, twice_summed
 
 

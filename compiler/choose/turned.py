@@ -18,10 +18,9 @@ from itertools import takewhile
 from math import ceil
 
 from ..geometry import Geometry
-from ..loopnest import Group
 from ..machine import Machine
 from ..records import replace
-from ..schedule import Schedule, Split, Stage, vector_lanes
+from ..schedule import Group, Schedule, Split, Stage, vector_lanes
 from .choice import Choice, layout_class, rounded
 
 LINE = 64  # bytes of a cache line

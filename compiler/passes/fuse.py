@@ -21,9 +21,9 @@ number.
 
 from __future__ import annotations
 
-from ..loopnest import Assign, Group, Loop, Nest, Ref, Statement, Term, at, nested
+from ..loopnest import Assign, Loop, Nest, Ref, Statement, Term, at, nested
 from ..records import replace
-from ..schedule import Schedule
+from ..schedule import Group, Schedule
 
 
 def fuse(nest: Nest, schedule: Schedule) -> Nest:

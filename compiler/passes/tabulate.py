@@ -21,7 +21,6 @@ from ..loopnest import (
     Assign,
     Buffer,
     Fill,
-    Group,
     Loop,
     Nest,
     Ref,
@@ -34,7 +33,7 @@ from ..loopnest import (
     at,
 )
 from ..records import replace
-from ..schedule import Schedule
+from ..schedule import Group, Schedule
 
 
 def tabulate(nest: Nest, schedule: Schedule) -> Nest:

@@ -10,44 +10,61 @@ Each is one file with one rewrite, shown before and after at its head, and leave
 
 `renaming` says which statements are equal up to the names of indices; `common`, and the search for
 trees in which parts repeat (`compiler/shared.py`), are built on it.
+
+A pass is imported when a program has what it is about: most equations have nothing of the kind, and
+to import a module takes a process longer than to plan its first call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
 
 from ..machine import Machine
-from ..program import Program
-from .common import compute_once, without_unused
-from .lonely import sum_lonely_indices
+from ..program import Program, Statement
 
-__all__ = ["AFTER", "BEFORE", "compute_once", "finish", "simplify", "without_unused"]
-
-BEFORE: tuple[Callable[[Program, Machine, str], Program], ...] = (
-    sum_lonely_indices,
-    lambda program, machine, element: compute_once(program),
-)
-"""What is done to a product before it is split; the last statement's factors keep their places."""
-
-AFTER: tuple[Callable[[Program], Program], ...] = (compute_once,)
-"""What is done to all statements after that."""
+__all__ = ["finish", "simplify"]
 
 
 def simplify(program: Program, machine: Machine, element: str) -> Program:
     """Run the passes that come before a product is split, its last statement.
+
+    The last statement's factors keep their places.
 
     Args:
         program: statements of which the last one is to be split.
         machine: what the costs are for.
         element: type of all elements, such as ``f4``.
     """
-    for rewrite in BEFORE:
-        program = rewrite(program, machine, element)
+    if _has_lonely_indices(program.statements[-1]):
+        from .lonely import sum_lonely_indices
+
+        program = sum_lonely_indices(program, machine, element)
+    return _computed_once(program)
+
+
+def finish(program: Program, machine: Machine, element: str) -> Program:
+    """Run the passes that come after products are split into steps, on all of them.
+
+    Args: as for `simplify`.
+    """
+    program = _computed_once(program)
+    if not all(statement.is_plain for statement in program.statements):
+        from .pixels import pixels_first
+
+        program = pixels_first(program, machine, element)
     return program
 
 
-def finish(program: Program) -> Program:
-    """Run the passes that come after products are split into steps."""
-    for rewrite in AFTER:
-        program = rewrite(program)
-    return program
+def _computed_once(program: Program) -> Program:
+    if len(program.statements) == 1:
+        return program  # there is nothing that it could be equal to
+    from .common import compute_once
+
+    return compute_once(program)
+
+
+def _has_lonely_indices(statement: Statement) -> bool:
+    """Whether an index is summed that only one of several factors has."""
+    factors = statement.factors
+    uses = Counter(index for factor in factors for index in factor.names)
+    return len(factors) > 1 and any(uses[index] == 1 for index in statement.contracted)

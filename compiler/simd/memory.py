@@ -87,11 +87,11 @@ def load_columns(
 
 
 @operation
-def load_panel(p: Any, offset: Any, step: Any, columns: Any, lanes: Any) -> Any:
+def load_panel(p: Any, offset: Any, step: Any, columns: Any, lanes: Any, inside: Any) -> Any:
     """``lanes`` rows of ``columns`` values whose columns are runs, filled up to whole vectors.
 
-    Like :func:`load_columns` where the columns are no whole number of vectors. The columns that
-    are too many repeat the first one.
+    Like :func:`load_columns` for what becomes a panel. Columns outside the tensor repeat the last
+    one inside, as nothing of them is ever stored, and those that fill up the first one.
     """
     sizes = literals(columns, lanes)
     if sizes is None or not isinstance(p, Pointer):
@@ -102,7 +102,7 @@ def load_panel(p: Any, offset: Any, step: Any, columns: Any, lanes: Any) -> Any:
     kind = Tile(p.element, size, whole.rows, size)
 
     def lowering(e: Emitter, values: Sequence[Any]) -> Any:
-        loaded = load_runs(e, runs, values[:2], (step, values[2]), ())
+        loaded = load_clamped(e, runs, values[:2], (step, values[2]), values[5])
         filled = []
         for plane in range(planes(p.element)):
             part = loaded[plane * width : (plane + 1) * width]

@@ -104,14 +104,14 @@ def load_runs(
 def load_clamped(
     e: Emitter, kind: Tile, base: Sequence[Any], step: tuple[Any, Any], rows: Any
 ) -> list[Any]:
-    """One element a row, for rows outside the tensor those of the last one inside."""
+    """One element or vector a row, for rows outside the tensor those of the last one inside."""
     last = e.builder.sub(rows, e.integer(1))
     units = []
     for row in range(kind.rows):
         inside = e.builder.icmp_signed("<", e.integer(row), last)
         offset = step_to(e, step, e.builder.select(inside, e.integer(row), last))
         at = e.address(kind.element, base[0], e.builder.add(base[1], offset))
-        units.append(e.load(kind.element, at, 1, None))
+        units.append(e.load(kind.element, at, kind.lanes, None))
     return [unit[plane] for plane in range(planes(kind.element)) for unit in units]
 
 

@@ -70,8 +70,8 @@ def calibrate(output: str | None, only_show: bool) -> None:
     What is written is used from then on for as long as it describes this machine. Without it
     speeds are estimated.
     """
-    from ..machine import described, forget, machine, source
-    from ..machine_file import FILE, to_text, write
+    from ..machine import FILE, described, forget, machine, source
+    from ..machine_file import to_text, write
 
     if only_show:
         click.echo(f"# {source()}\n{to_text(described(machine()))}".rstrip())

@@ -5,16 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from einsumc.compiler import describe
+from einsumc.compiler import describe, described
 from einsumc.compiler.access import Access
 from einsumc.compiler.affine import Affine
 from einsumc.compiler.anonymous import form_of
-from einsumc.compiler.finish import operands_of, wide
+from einsumc.compiler.evaluate import evaluate
 from einsumc.compiler.formula import CONTRACTED, Apply, Constant, Read
 from einsumc.compiler.interpret import interpret
 from einsumc.compiler.machine import Machine
 from einsumc.compiler.pipeline import stages_of
-from einsumc.compiler.program import Epilogue, Program, Statement, Tensor, evaluate
+from einsumc.compiler.program import Epilogue, Program, Statement, Tensor
+from einsumc.compiler.schedule import wide
 from einsumc.runtime.target import LEVELS, can_run
 from steps import V3, bind, binding, run_statement, statement_geometry
 from sweeps import sweep
@@ -82,7 +83,7 @@ class Case:
         return evaluate(program, self.arrays)
 
     def tensors(self):
-        return [*(self.arrays[a.tensor] for a in operands_of(self.statement)), self.out]
+        return [*(self.arrays[a.tensor] for a in self.statement.operands), self.out]
 
     def geometry(self):
         return statement_geometry(self.statement, self.extents, self.tensors(), self.accumulator)
@@ -307,7 +308,7 @@ def test_schedules_with_formulas_are_read_back():
     made = statement("o:i", "a:ij", cubed, "j")
     case = Case(made, {"i": 4, "j": 9}, {"a": "f8", "m": "b1"}, "f8", np.random.default_rng(0))
     schedule = form_of(case.geometry(), STREAMED).numbered_choice.schedule
-    assert describe.read(describe.describe(schedule)) == schedule
+    assert described.read(describe.describe(schedule)) == schedule
 
 
 @pytest.mark.parametrize("element", ["i2", "i4", "i8", "f4"])

@@ -13,10 +13,11 @@ import numpy as np
 import opt_einsum
 import pytest
 from einsumc.compiler.errors import EinsumError
+from einsumc.compiler.evaluate import evaluate, verify_program
 from einsumc.compiler.factorize import MOST_FACTORS, Factorization, factorize, follow
 from einsumc.compiler.machine import TARGETS, Machine
 from einsumc.compiler.paths import pairwise
-from einsumc.compiler.program import Program, evaluate, from_expression, verify_program
+from einsumc.compiler.program import Program, from_expression
 from einsumc.compiler.resolve import resolve
 from einsumc.compiler.subscripts import parse
 from hypothesis import given

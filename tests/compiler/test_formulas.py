@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from einsumc.compiler.access import Access
 from einsumc.compiler.affine import Affine
-from einsumc.compiler.finish import finish_of, operands_of, typed
+from einsumc.compiler.evaluate import evaluate
+from einsumc.compiler.finish import finish_of, typed
 from einsumc.compiler.formula import CONTRACTED, Apply, Constant, Read
 from einsumc.compiler.machine import Machine
-from einsumc.compiler.program import Epilogue, Program, Statement, Tensor, evaluate
+from einsumc.compiler.program import Epilogue, Program, Statement, Tensor
 from einsumc.runtime.target import LEVELS, can_run
 from hypothesis import given
 from hypothesis import strategies as st
@@ -95,7 +96,7 @@ def test_random_statements(data):
         shape = [extents[i] for i in a.names]
         arrays.setdefault(a.tensor, values(rng, shape, element, draw(st.sampled_from([1, 2, -1]))))
     finish = finish_of(statement)
-    reads_in_order = operands_of(statement)[len(factors) :]
+    reads_in_order = statement.operands[len(factors) :]
     elements = [f"{arrays[a.tensor].dtype.kind}{arrays[a.tensor].itemsize}" for a in reads_in_order]
     try:
         element = typed(finish.formula, [accumulator, *elements])
@@ -117,7 +118,7 @@ def test_random_statements(data):
     )
     with np.errstate(all="ignore"):
         expected = evaluate(program, exact)
-    operands = [arrays[a.tensor] for a in operands_of(statement)]
+    operands = [arrays[a.tensor] for a in statement.operands]
     run_statement(statement, extents, [*operands, out], accumulator, SMALL)
     if expected.dtype == bool:
         expected = expected.astype(element)

@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from einsumc.compiler.anonymous import form_of
+from einsumc.compiler.evaluate import evaluate
 from einsumc.compiler.frames import windows_of
 from einsumc.compiler.interpret import interpret
 from einsumc.compiler.machine import TARGETS, Machine
 from einsumc.compiler.pipeline import stages
-from einsumc.compiler.program import evaluate, from_expression
+from einsumc.compiler.program import from_expression
 from einsumc.compiler.resolve import resolve
 from einsumc.compiler.subscripts import parse
 from hypothesis import given, settings

@@ -5,8 +5,9 @@ import random
 import numpy as np
 import pytest
 from einsumc import EinsumError
+from einsumc.compiler.evaluate import evaluate, evaluate_statement, verify_program
 from einsumc.compiler.pad import pad
-from einsumc.compiler.program import evaluate, evaluate_statement, from_expression, verify_program
+from einsumc.compiler.program import from_expression
 from einsumc.compiler.regions import ZERO, boxes
 from einsumc.compiler.resolve import resolve
 from einsumc.compiler.subscripts import parse

@@ -6,19 +6,12 @@ import numpy as np
 import pytest
 from einsumc.compiler.access import Access
 from einsumc.compiler.affine import Affine
+from einsumc.compiler.evaluate import evaluate, verify_program
 from einsumc.compiler.follow import follow
 from einsumc.compiler.formula import CONTRACTED, Apply, Constant, Read
 from einsumc.compiler.machine import Machine
 from einsumc.compiler.merge import merged
-from einsumc.compiler.program import (
-    Epilogue,
-    Program,
-    Statement,
-    Tensor,
-    evaluate,
-    from_expression,
-    verify_program,
-)
+from einsumc.compiler.program import Epilogue, Program, Statement, Tensor, from_expression
 from einsumc.compiler.resolve import resolve
 from einsumc.compiler.spread import spread
 from einsumc.compiler.subscripts import parse

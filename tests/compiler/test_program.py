@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from einsumc.compiler.affine import Affine
+from einsumc.compiler.evaluate import VerificationError, evaluate, verify_program
 from einsumc.compiler.formula import CONTRACTED, Apply, Constant, Read
 from einsumc.compiler.program import (
     Access,
@@ -12,11 +13,8 @@ from einsumc.compiler.program import (
     Program,
     Statement,
     Tensor,
-    VerificationError,
     bounds,
-    evaluate,
     from_expression,
-    verify_program,
 )
 from einsumc.compiler.resolve import resolve
 from einsumc.compiler.subscripts import parse

@@ -3,7 +3,7 @@
 from math import prod
 
 import numpy as np
-from einsumc.compiler.program import evaluate_all, verify_program
+from einsumc.compiler.evaluate import evaluate_all, verify_program
 from einsumc.compiler.trace import Place, filled, trace, unfold
 from hypothesis import given
 from hypothesis import strategies as st

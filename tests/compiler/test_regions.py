@@ -9,15 +9,10 @@ import numpy as np
 import pytest
 from einsumc.compiler.access import Access
 from einsumc.compiler.affine import Affine
+from einsumc.compiler.evaluate import evaluate, verify_program
 from einsumc.compiler.formula import CONTRACTED, Apply, Constant, Read
 from einsumc.compiler.pad import pad
-from einsumc.compiler.program import (
-    Epilogue,
-    Program,
-    evaluate,
-    from_expression,
-    verify_program,
-)
+from einsumc.compiler.program import Epilogue, Program, from_expression
 from einsumc.compiler.regions import ZERO, Box, NotBoxes, boxes, leaves
 from einsumc.compiler.resolve import resolve
 from einsumc.compiler.subscripts import parse, parse_axis

@@ -7,20 +7,13 @@ import pytest
 from einsumc.compiler.access import Access
 from einsumc.compiler.affine import Affine
 from einsumc.compiler.cost import program_cost
+from einsumc.compiler.evaluate import evaluate, verify_program
 from einsumc.compiler.factorize import factorize, follow
 from einsumc.compiler.formula import CONTRACTED, Apply, Read
 from einsumc.compiler.machine import TARGETS, Machine
-from einsumc.compiler.program import (
-    Epilogue,
-    Program,
-    Statement,
-    Tensor,
-    evaluate,
-    from_expression,
-    verify_program,
-)
+from einsumc.compiler.program import Epilogue, Program, Statement, Tensor, from_expression
 from einsumc.compiler.resolve import resolve
-from einsumc.compiler.rewrite import compute_once
+from einsumc.compiler.rewrite.common import compute_once
 from einsumc.compiler.rewrite.describe import describe
 from einsumc.compiler.rewrite.inline import inlinable, inlined
 from einsumc.compiler.rewrite.renaming import is_symmetric, renamings

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from einsumc.compiler.cost import program_cost
+from einsumc.compiler.evaluate import evaluate, verify_program
 from einsumc.compiler.machine import TARGETS, Machine
-from einsumc.compiler.program import Program, evaluate, from_expression, verify_program
+from einsumc.compiler.program import Program, from_expression
 from einsumc.compiler.resolve import resolve
 from einsumc.compiler.rewrite import simplify
 from einsumc.compiler.subscripts import parse

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 from einsumc.compiler.errors import EinsumError
+from einsumc.compiler.evaluate import evaluate, verify_program
 from einsumc.compiler.factorize import factorize, follow
 from einsumc.compiler.machine import TARGETS, Machine
-from einsumc.compiler.program import Program, evaluate, from_expression, verify_program
+from einsumc.compiler.program import Program, from_expression
 from einsumc.compiler.resolve import resolve
-from einsumc.compiler.slices import Element, Sliced, arrange, fit
+from einsumc.compiler.sliced import Element, Sliced, arrange
+from einsumc.compiler.slices import fit
 from einsumc.compiler.subscripts import parse
 from hypothesis import given
 from hypothesis import strategies as st

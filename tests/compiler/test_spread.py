@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from einsumc import einsum, set_num_threads
+from einsumc.compiler.evaluate import evaluate, verify_program
 from einsumc.compiler.machine import TARGETS, Machine
-from einsumc.compiler.program import evaluate, from_expression, verify_program
+from einsumc.compiler.program import from_expression
 from einsumc.compiler.resolve import resolve
 from einsumc.compiler.spread import spread
 from einsumc.compiler.subscripts import parse

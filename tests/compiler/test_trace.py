@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from einsumc.compiler.program import evaluate_all, verify_program
+from einsumc.compiler.evaluate import evaluate_all, verify_program
 from einsumc.compiler.trace import Place, filled, trace, unfold
 from traced_bodies import BODIES, check, numpys, operands_of
 

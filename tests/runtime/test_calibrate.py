@@ -11,8 +11,8 @@ from einsumc.runtime import calibrate as module
 from einsumc.runtime import threads
 from einsumc.runtime.calibrate import calibrate
 from einsumc.runtime.cli import command
-from einsumc.runtime.machine import described, forget, host_machine, machine, source
-from einsumc.runtime.machine_file import FILE, from_text, read, to_text, write
+from einsumc.runtime.machine import FILE, described, forget, host_machine, machine, source
+from einsumc.runtime.machine_file import from_text, read, to_text, write
 
 
 @pytest.fixture(autouse=True)

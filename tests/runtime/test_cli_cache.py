@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from einsumc.compiler.describe import describe, read
+from einsumc.compiler.describe import describe
+from einsumc.compiler.described import read
 from einsumc.compiler.resolve import resolve
 from einsumc.compiler.subscripts import parse
 from einsumc.runtime import kernels, verify_store

@@ -6,7 +6,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from einsumc import EinsumError, compile_einsum, einsum
-from einsumc.compiler.program import evaluate, from_expression
+from einsumc.compiler.evaluate import evaluate
+from einsumc.compiler.program import from_expression
 from einsumc.compiler.resolve import resolve
 from einsumc.compiler.subscripts import parse
 from einsumc.compiler.windows import given_sizes

@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from einsumc.compiler.machine import TARGETS, Levels, Machine, Peak, Speeds, estimate
-from einsumc.runtime import machine as module
-from einsumc.runtime import target
+from einsumc.runtime import machine_file, target
 from einsumc.runtime.decorator import compile_einsum
-from einsumc.runtime.machine import described, forget, host_machine, machine, source
+from einsumc.runtime.machine import FILE, described, forget, host_machine, machine, source
 from einsumc.runtime.machine_file import (
-    FILE,
     Description,
     MachineFileError,
     from_text,
@@ -221,7 +219,13 @@ def test_clock_of_the_host(tmp_path, monkeypatch):
 
 def test_the_description_is_read_once(store, monkeypatch):
     reads = []
-    monkeypatch.setattr(module, "read", lambda path: reads.append(path) or described(measured()))
+    (store / FILE).touch()
+
+    def read_once(path):
+        reads.append(path)
+        return described(measured())
+
+    monkeypatch.setattr(machine_file, "read", read_once)
     for _ in range(3):
         machine()
         source()

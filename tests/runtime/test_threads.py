@@ -18,6 +18,7 @@ from pathlib import Path
 
 import llvmlite.binding as llvm
 import pytest
+from einsumc.compiler import chain as chain_source
 from einsumc.compiler import pool as pool_source
 from einsumc.compiler.assemble import assemble
 from einsumc.compiler.image import Image, link
@@ -167,7 +168,7 @@ def compiled(ir: str) -> Image:
 
 @pytest.fixture(scope="session")
 def images() -> dict[str, Image]:
-    return {"pool": link(assemble(pool_source.IR)), "kernels": compiled(IR)}
+    return {"pool": link(assemble(chain_source.IR)), "kernels": compiled(IR)}
 
 
 @pytest.fixture(scope="session")
@@ -510,7 +511,7 @@ def test_only_a_pool_is_a_pool() -> None:
 
 
 def test_both_sides_agree() -> None:
-    assert threads.POOL_ENTRY == pool_source.ENTRY
+    assert (threads.POOL_ENTRY, threads.CHAIN_ENTRY) == (pool_source.ENTRY, chain_source.ENTRY)
     assert threads._STATE_BYTES == pool_source.STATE_BYTES
 
 
