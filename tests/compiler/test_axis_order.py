@@ -10,10 +10,11 @@ from einsumc import compile_einsum, einsum
 from einsumc.compiler import axis_order
 from einsumc.compiler.axis_order import with_ordered_axes
 from einsumc.compiler.cost import Cost
+from einsumc.compiler.evaluate import evaluate, verify_program
 from einsumc.compiler.factorize import factorize
 from einsumc.compiler.geometry import Geometry
 from einsumc.compiler.machine import TARGETS, Machine
-from einsumc.compiler.program import Program, Statement, evaluate, from_expression, verify_program
+from einsumc.compiler.program import Program, Statement, from_expression
 from einsumc.compiler.resolve import resolve
 from einsumc.compiler.subscripts import parse
 

@@ -6,10 +6,11 @@ from random import Random
 
 import numpy as np
 from einsumc.compiler.affine import Affine
+from einsumc.compiler.evaluate import evaluate
 from einsumc.compiler.follow import follow
 from einsumc.compiler.machine import TARGETS, Machine
 from einsumc.compiler.paths import Path, propose
-from einsumc.compiler.program import Access, Program, Statement, Tensor, evaluate
+from einsumc.compiler.program import Access, Program, Statement, Tensor
 from einsumc.compiler.subtrees import TRAFFIC, WIDEST, Network
 
 
