@@ -53,6 +53,7 @@ def factorize(
     machine: Machine,
     element: str,
     largest: int | None = None,
+    inlining: bool = True,
 ) -> Factorization:
     """Split the statements of a program into steps.
 
@@ -72,6 +73,7 @@ def factorize(
         element: type of all elements, such as ``f4``.
         largest: elements of the largest intermediate that is wanted, if that matters: there are
             more candidates then.
+        inlining: whether statements may be put together before they are split.
 
     Raises:
         EinsumError: (a ValueError) there is no such name, or the path does not fit the operands.
@@ -91,7 +93,7 @@ def factorize(
     if len(program.statements) > 1:
         from .factorize_program import factorize_program
 
-        return factorize_program(program, optimize, machine, element, largest)
+        return factorize_program(program, optimize, machine, element, largest, inlining)
     exact = exact_path(optimize, len(program.statements[-1].factors))
     proposals: Iterable[tuple[str, Path]]
     if exact is not None:

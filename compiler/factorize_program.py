@@ -31,7 +31,12 @@ MOST_TRIED = 8
 
 
 def factorize_program(
-    program: Program, optimize: Any, machine: Machine, element: str, largest: int | None
+    program: Program,
+    optimize: Any,
+    machine: Machine,
+    element: str,
+    largest: int | None,
+    inlining: bool,
 ) -> Factorization:
     """Cut every statement of a program into steps, and choose which intermediates it keeps.
 
@@ -62,6 +67,8 @@ def factorize_program(
     def fits(whole: Program) -> bool:
         return all(len(statement.factors) <= MOST_INLINED for statement in whole.statements)
 
+    if not inlining:
+        return cheapest({_WRITTEN: cut(program)})
     candidates, real = {}, element.startswith("f")
     for form, written in _forms(program):
         candidates[form] = cut(written)

@@ -53,7 +53,11 @@ class Stepped:
 
 
 def steps(
-    program: Program, optimize: Any, machine: Machine, memory_limit: int | None = None
+    program: Program,
+    optimize: Any,
+    machine: Machine,
+    memory_limit: int | None = None,
+    apart: bool = False,
 ) -> Stepped:
     """The same program in the order and the pieces in which it is computed.
 
@@ -63,14 +67,19 @@ def steps(
         machine: what the costs are for.
         memory_limit: bytes that intermediates are wanted to take; there are more candidates then,
             and all of them are returned.
+        apart: whether to leave statements as they are written, each on its own.
     """
     element = _main(program)
     if not program.statements or 0 in program.sizes.values():
         return Stepped(program, None, element, {} if memory_limit is None else {"": program})
     largest = None if memory_limit is None else memory_limit // int(element[1:])
-    found = factorize(_without(program, element), optimize, machine, element, largest)
+    found = factorize(
+        _without(program, element), optimize, machine, element, largest, inlining=not apart
+    )
 
     def merged(program: Program) -> Program:
+        if apart:
+            return with_elements(program)
         program = with_margins(program, element, machine)
         return with_elements(in_registers(program, element, machine))
 

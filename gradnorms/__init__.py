@@ -32,6 +32,7 @@ from .steps import (
     norms,
     squared_norms,
     squared_norms_by_layer,
+    squared_norms_per_head,
 )
 
 __all__ = [
@@ -54,5 +55,6 @@ __all__ = [
     "norms",
     "squared_norms",
     "squared_norms_by_layer",
+    "squared_norms_per_head",
     "tied",
 ]

@@ -6,12 +6,13 @@ gradients have a product that only pairs of places with the same number contribu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
 
-from ..runtime.decorator import einsum
+from ..runtime.decorator import compile_einsum
 from .layer import Array, Layer, flat, merged, takes_tensors
 
 __all__ = ["Embedding", "TiedEmbedding", "tied"]
@@ -29,6 +30,8 @@ class Embedding(Layer):
         outputs: gradients at what was looked up, `[n, ..., d]`.
         rows: how many rows the table has; only for sums of gradients.
     """
+
+    shapes: ClassVar[Mapping[str, str]] = {"ids": "n...", "outputs": "n...d"}
 
     ids: Array
     outputs: Array
@@ -81,12 +84,20 @@ class TiedEmbedding(Layer):
         chosen: of the last, the columns of the rows that were looked up, `[n, t, s]`.
     """
 
+    shapes: ClassVar[Mapping[str, str]] = {
+        "ids": "ns",
+        "outputs": "nsd",
+        "inputs": "ntd",
+        "logits": "ntv",
+        "chosen": "nts",
+    }
+    gathers: ClassVar[bool] = True
+
     ids: Array
     outputs: Array
     inputs: Array
     logits: Array
     chosen: Array
-    gathers: ClassVar[bool] = True
 
     def squared_norms(self) -> Array:
         """The squared norm of each example's gradient of the table, `[n]`."""
@@ -98,13 +109,9 @@ class TiedEmbedding(Layer):
 
     def dot_products(self, other: Self) -> Array:
         """Dot products of all examples' gradients here with all of another batch, `[n, m]`."""
-        same = self.ids[:, None, :, None] == other.ids[None, :, None, :]
-        tops = (self.logits, self.inputs, other.logits, other.inputs)
-        products: Array = (
-            einsum("nmts,ntd,msd->nm", same, self.outputs, other.outputs)
-            + einsum("ntv,ntd,msv,msd->nm", *tops)
-            + einsum("ntms,ntd,msd->nm", self.logits[:, :, other.ids], self.inputs, other.outputs)
-            + einsum("msnt,msd,ntd->nm", other.logits[:, :, self.ids], other.inputs, self.outputs)
+        products: Array = _tied_products(
+            (self.ids, self.outputs, self.inputs, self.logits, self.logits[:, :, other.ids]),
+            (other.ids, other.outputs, other.inputs, other.logits, other.logits[:, :, self.ids]),
         )
         return products
 
@@ -127,6 +134,21 @@ def tied(ids: Array, outputs: Array, inputs: Array, logits: Array) -> TiedEmbedd
     inputs, logits = (flat(np.asarray(each)) for each in (inputs, logits))
     chosen = np.take_along_axis(logits, ids[:, None, :], axis=2)
     return TiedEmbedding(ids, outputs, inputs, logits, chosen)
+
+
+@compile_einsum
+def _tied_products(mine: tuple[Array, ...], theirs: tuple[Array, ...]) -> Array:
+    """Dot products of gradients; the last of each are the logits at the others' rows."""
+    ids, outputs, inputs, logits, chosen = mine
+    other_ids, other_outputs, other_inputs, other_logits, other_chosen = theirs
+    same = ids[:, None, :, None] == other_ids[None, :, None, :]
+    products: Array = (
+        np.einsum("nmts,ntd,msd->nm", same, outputs, other_outputs)
+        + np.einsum("ntv,ntd,msv,msd->nm", logits, inputs, other_logits, other_inputs)
+        + np.einsum("ntms,ntd,msd->nm", chosen, inputs, other_outputs)
+        + np.einsum("msnt,msd,ntd->nm", other_chosen, other_inputs, outputs)
+    )
+    return products
 
 
 def _places(ids: Array, outputs: Array) -> tuple[Array, Array]:

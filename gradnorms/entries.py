@@ -16,6 +16,7 @@ products with another batch.
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ import numpy as np
 
 from .. import gradnorms
 from ..compiler.errors import EinsumError
+from ..runtime.manifest import NotWritable
 from ..runtime.signatures import OperandSignature, Signature, parse_signature
 from .layer import Layer
 from .steps import FUNCTIONS, Form, program
@@ -30,7 +32,7 @@ from .steps import FUNCTIONS, Form, program
 if TYPE_CHECKING:
     from ..runtime.traced import CompiledFunction
 
-__all__ = ["read_entry"]
+__all__ = ["read_entry", "write_entry"]
 
 
 def read_entry(text: str) -> tuple[CompiledFunction, Signature]:
@@ -44,6 +46,51 @@ def read_entry(text: str) -> tuple[CompiledFunction, Signature]:
     f4[n,10], f4[n,64]
     """
     return _Entry(text).read()
+
+
+def write_entry(
+    what: Callable[..., Any], forms: Sequence[Form], further: Sequence[str], signature: Signature
+) -> str:
+    """The text of the entry that `read_entry` makes the same of.
+
+    Args:
+        what: the body of one of `FUNCTIONS`.
+        forms: of its groups of layers.
+        further: its operands after those of the layers, by name.
+        signature: of all operands.
+
+    Raises:
+        NotWritable: there is no such text.
+
+    >>> from .steps import FUNCTIONS
+    >>> _, signature = read_entry(text := "norms(Linear(outputs=f4[n,10], inputs=f4[n,64]))")
+    >>> form = (("layer", gradnorms.Linear, (("bias", True),), ("outputs", "inputs")),)
+    >>> write_entry(FUNCTIONS["norms"].body, [form], (), signature) == text
+    True
+    """
+    names = [name for name, each in FUNCTIONS.items() if what in (each.body, each.another)]
+    operands = iter(signature.operands)
+    groups = [[_layer_text(layer, operands) for layer in form] for form in forms]
+    parts = [
+        text if name == "layer" else f"{name}={text}" for group in groups for name, text in group
+    ]
+    if not names or any(len(group) > 1 for group in groups[1:]):
+        raise NotWritable("there is no entry for the products of several layers with others")
+    rest = zip(further, operands, strict=True)
+    parts += [f"{n}={each}" for n, each in rest if n not in FUNCTIONS[names[0]].numbers]
+    return f"{names[0]}({', '.join(parts)})"
+
+
+def _layer_text(
+    layer: tuple[str, type[Layer], tuple[tuple[str, object], ...], tuple[str, ...]],
+    operands: Iterator[OperandSignature],
+) -> tuple[str, str]:
+    """The name of a layer, and its call with operands in place of arrays."""
+    name, kind, options, arrays = layer
+    defaults = {field.name: field.default for field in fields(kind)}
+    parts = [f"{array}={next(operands)}" for array in arrays]
+    parts += [f"{option}={value!r}" for option, value in options if value != defaults[option]]
+    return name, f"{kind.__name__}({', '.join(parts)})"
 
 
 class _Entry:

@@ -35,6 +35,7 @@ class Layer:
     PyTorch's tensors.
     """
 
+    shapes: ClassVar[Mapping[str, str]] = {}  # of arrays, by field: "n...o"; dots are any axes
     shared: ClassVar[tuple[str, ...]] = ()
     gathers: ClassVar[bool] = False  # whether dot products look elements up by number
 
@@ -77,7 +78,7 @@ class Layer:
         return sums
 
     def check(self, name: str) -> None:
-        """Raise ValueError unless the arrays have the same number of examples."""
+        """Raise ValueError unless the arrays have the same number of examples, and fit together."""
         counts = {
             field: array.shape[0] if array.ndim else None
             for field, array in self.arrays().items()
@@ -87,6 +88,33 @@ class Layer:
             listed = ", ".join(f"{field} has {count}" for field, count in counts.items())
             kind = type(self).__name__
             raise ValueError(f"the first axis of {kind} {name!r} counts examples, but {listed}")
+        known: dict[str, tuple[str, object]] = {}
+        for field, term in self.shapes.items():
+            shape = getattr(self, field).shape
+            for axis, extent in self._axes(name, field, term, shape):
+                first, expected = known.setdefault(axis, (field, extent))
+                if extent != expected:
+                    before = getattr(self, first).shape
+                    raise ValueError(
+                        f"{type(self).__name__} {name!r}: {first} is {_listed(self.shapes[first])} "
+                        f"and {field} is {_listed(term)}, but their shapes are {before} and {shape}"
+                    )
+
+    def _axes(
+        self, name: str, field: str, term: str, shape: tuple[int, ...]
+    ) -> Iterable[tuple[str, object]]:
+        """The axes of an array by name, and their extents; all that dots stand for are one."""
+        head, dots, tail = term.partition("...")
+        between = len(shape) - len(head) - len(tail)
+        if between < 0 or (between and not dots):
+            raise ValueError(
+                f"{type(self).__name__} {name!r}: {field} is {_listed(term)}, "
+                f"but its shape is {shape}"
+            )
+        yield from zip(head, shape, strict=False)
+        if dots:
+            yield "...", shape[len(head) : len(head) + between]
+        yield from zip(tail, shape[len(head) + between :], strict=True)
 
 
 def takes_tensors(
@@ -141,6 +169,11 @@ def takes_tensors(
         return made
 
     return call
+
+
+def _listed(term: str) -> str:
+    """`[n, ..., o]` for `n...o`."""
+    return f"[{', '.join(term.replace('...', '.')).replace('.', '...')}]"
 
 
 def _is_option(value: object) -> bool:

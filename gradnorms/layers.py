@@ -6,6 +6,7 @@ tokens, pixels, or nothing), `x` is a layer's input and `g` the gradient of the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
@@ -35,6 +36,8 @@ class Linear(Layer):
         weight: whether the weight is trained.
     """
 
+    shapes: ClassVar[Mapping[str, str]] = {"outputs": "n...o", "inputs": "n...i"}
+
     outputs: Array
     inputs: Array
     bias: bool = True
@@ -62,6 +65,8 @@ class Projection(Layer):
         bias: whether there is one, `[h, d]`.
     """
 
+    shapes: ClassVar[Mapping[str, str]] = {"outputs": "n...hd", "inputs": "n...i"}
+
     outputs: Array
     inputs: Array
     bias: bool = False
@@ -75,9 +80,9 @@ class Projection(Layer):
 
     def squared_norms_per_head(self) -> Array:
         """The squared norm of each example's gradient of each head's weight, `[n, h]`."""
-        gradient = self.gradients()["weight"]
-        norms: Array = np.einsum("nhdi,nhdi->nh", gradient, gradient)
-        return norms
+        from .steps import squared_norms_per_head  # which imports the layers' base
+
+        return squared_norms_per_head(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +97,8 @@ class Bilinear(Layer):
         right: `[n, ..., j]`.
         bias: whether there is one.
     """
+
+    shapes: ClassVar[Mapping[str, str]] = {"outputs": "n...o", "left": "n...i", "right": "n...j"}
 
     outputs: Array
     left: Array
@@ -124,6 +131,12 @@ class LoRA(Layer):
         scale: alpha / r in the paper.
     """
 
+    shapes: ClassVar[Mapping[str, str]] = {
+        "outputs": "n...o",
+        "inputs": "n...i",
+        "down": "ri",
+        "up": "or",
+    }
     shared: ClassVar[tuple[str, ...]] = ("down", "up")
 
     outputs: Array
@@ -158,6 +171,8 @@ class LSTM(Layer):
         biases: how many there are: PyTorch has 2, one beside each weight.
     """
 
+    shapes: ClassVar[Mapping[str, str]] = {"gates": "ntk", "inputs": "nti", "states": "nth"}
+
     gates: Array
     inputs: Array
     states: Array
@@ -191,6 +206,8 @@ class LayerNorm(Layer):
         bias: whether there is one.
     """
 
+    shapes: ClassVar[Mapping[str, str]] = {"outputs": "n...", "inputs": "n..."}
+
     outputs: Array
     inputs: Array
     axes: int = 1
@@ -219,6 +236,8 @@ class RMSNorm(Layer):
         eps: what is added to the mean square.
     """
 
+    shapes: ClassVar[Mapping[str, str]] = {"outputs": "n...d", "inputs": "n...d"}
+
     outputs: Array
     inputs: Array
     eps: float = 1e-6
@@ -246,6 +265,8 @@ class GroupNorm(Layer):
         eps: what is added to the variance.
         bias: whether there is one.
     """
+
+    shapes: ClassVar[Mapping[str, str]] = {"outputs": "nc...", "inputs": "nc..."}
 
     outputs: Array
     inputs: Array

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from ..runtime.decorator import compile_einsum
 from .layer import Array, Layer, takes_tensors, total
+
+if TYPE_CHECKING:
+    from ..runtime.signatures import Signature
 
 __all__ = [
     "FUNCTIONS",
@@ -27,6 +30,7 @@ __all__ = [
     "program",
     "squared_norms",
     "squared_norms_by_layer",
+    "squared_norms_per_head",
 ]
 
 Layers = Layer | Mapping[str, Layer]
@@ -49,6 +53,16 @@ def squared_norms(layers: Layers) -> Array:
 def squared_norms_by_layer(layers: Mapping[str, Layer]) -> dict[str, Array]:
     """The squared norm of each example's gradient of each layer, `[n]`, by the layers' names."""
     return cast("dict[str, Array]", _run(_squared_by_layer, _named(layers)))
+
+
+@takes_tensors
+def squared_norms_per_head(layer: Layer) -> Array:
+    """The squared norm of each example's gradient of each head's weight, `[n, h]`.
+
+    Args:
+        layer: a `Projection`, whose gradients of `weight` are `[n, h, ...]`.
+    """
+    return cast("Array", _run(_squared_per_head, _named(layer)))
 
 
 @takes_tensors
@@ -108,11 +122,16 @@ def dot_products(layers: Layers, others: Layers | None = None) -> Array:
     """
     named = _named(layers)
     other = named if others is None else _named(others)
-    if any(layer.gathers for layer in named.values()):
-        return total(named[name].dot_products(other[name]) for name in named)
-    if other is named:
-        return cast("Array", _run(_own_products, named))
-    return cast("Array", _run(_dot_products, named, other))
+    terms = [named[name].dot_products(other[name]) for name in named if named[name].gathers]
+    mine, theirs = (
+        {name: layer for name, layer in each.items() if not layer.gathers}
+        for each in (named, other)
+    )
+    if mine and other is named:
+        terms.append(_run(_own_products, mine))
+    elif mine:
+        terms.append(_run(_dot_products, mine, theirs))
+    return total(terms)
 
 
 # --- what is traced -------------------------------------------------------------------------------
@@ -129,6 +148,12 @@ def _squared_norms(layers: Mapping[str, Layer]) -> Array:
 
 def _squared_by_layer(layers: Mapping[str, Layer]) -> dict[str, Array]:
     return {name: _squared(layer) for name, layer in layers.items()}
+
+
+def _squared_per_head(layers: Mapping[str, Layer]) -> Array:
+    gradient = layers[_ONLY].gradients()["weight"]
+    squares: Array = (gradient * gradient).sum(tuple(range(2, gradient.ndim)))
+    return squares
 
 
 def _norms(layers: Mapping[str, Layer]) -> Array:
@@ -175,6 +200,7 @@ FUNCTIONS = {
     "norms": Function(_norms),
     "squared_norms": Function(_squared_norms),
     "squared_norms_by_layer": Function(_squared_by_layer),
+    "squared_norms_per_head": Function(_squared_per_head),
     "clip_coefficients": Function(_coefficients, ("max_norm",)),
     "clipped_sums": Function(_clipped, ("max_norm",)),
     "dot_products": Function(_own_products, another=_dot_products),
@@ -230,4 +256,11 @@ def program(
         ]
         return what(*groups, **{name: next(rest) for name in further})
 
-    return compile_einsum(body)
+    def written(signature: Signature) -> str:
+        from .entries import write_entry
+
+        return write_entry(what, forms, further, signature)
+
+    compiled = compile_einsum(body)
+    compiled.written = written
+    return compiled

@@ -15,16 +15,19 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations_with_replacement
 from random import Random
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..compiler.choose import usual
 from ..compiler.choose.general import Kind, general_schedule
 from ..compiler.errors import EinsumError
 from ..compiler.records import dataclass
 from ..compiler.resolve import resolve
 from .execute import prepare_layouts
 from .kernels import Kernel
+from .layouts import virtual_of
 from .machine import machine
 from .memory import memory_order
 from .operands import Array
@@ -92,29 +95,57 @@ def schedules_for(
     return _most_wanted(asked) | (_general(every, len(signature.operands)) if every else set())
 
 
-def schedules_for_function(function: CompiledFunction, signature: Signature) -> set[Schedule]:
-    """The schedules of the kernels that serve a compiled function whose positional arguments have
-    a signature.
+def schedules_for_function(
+    function: CompiledFunction,
+    signature: Signature,
+    arguments: Mapping[str, Any] = MappingProxyType({}),
+    layouts: Sequence[tuple[str, ...]] = (),
+) -> set[Schedule]:
+    """The schedules of the kernels that serve calls of a compiled function.
+
+    Args:
+        function: that is called.
+        signature: of the operands, which are its first arguments but for
+        arguments: by name.
+        layouts: of operands, beside C and Fortran order.
 
     Raises:
         EinsumError: (a ValueError) the function does not go together with the signature.
     """
     asked: Counter[frozenset[Schedule]] = Counter()
+    known: set[Schedule] = set()
+    plain: set[Schedule] = set()
+    host = machine()
     problem: EinsumError | None = None
     dtypes = [operand.dtype for operand in signature.operands]
     for shapes in shapes_for(signature):
-        for kind in "CF":
-            operands = (_drawn(s, d, kind, Random(0)) for s, d in zip(shapes, dtypes, strict=True))
+        for kinds in ("C", "F", *layouts):
+            if isinstance(kinds, str):
+                arrays = [
+                    _drawn(s, d, kinds, Random(0)) for s, d in zip(shapes, dtypes, strict=True)
+                ]
+            else:
+                found = map(virtual_of, shapes, dtypes, kinds)
+                arrays = [array for array in found if array is not None]
             try:
-                _, execution = function.planned(*operands)
+                best, apart = function.planned_for(arrays, arguments)
             except EinsumError as error:  # sizes that do not go together in this function
                 problem = error
                 continue
-            asked[frozenset(step.choice.schedule for step in execution.steps)] += 1
+            schedules = frozenset(step.choice.schedule for step in best.steps)
+            asked[schedules] += 1
+            if not isinstance(kinds, str):
+                known |= schedules
+            for step in apart.steps:
+                form = step.form.numbered_step
+                if form.finish is None:  # which the general kernels do
+                    plain.add(step.choice.schedule)
+                else:
+                    known.add(usual(form, host).schedule)
     if not asked and problem is not None:
         raise problem
     every: frozenset[Schedule] = frozenset().union(*asked)
-    return _most_wanted(asked) | (_general(every, 2) if every else set())
+    return _most_wanted(asked) | known | (_general(every | plain, 2) if every | plain else set())
 
 
 def _most_wanted(asked: Counter[frozenset[Schedule]]) -> set[Schedule]:

@@ -258,7 +258,8 @@ class Dispatcher(NativePlans):
                 self.sizes,
             )
 
-        write = at_best_level(prepare_here, lambda why: explain_missing(why, use(), given))
+        what = f"equation   {self.equation}"
+        write = at_best_level(prepare_here, lambda why: explain_missing(why, what, given, use))
         path = settings.current().record
         if path is not None:
             from .record import record

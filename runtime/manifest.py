@@ -9,11 +9,13 @@
     sizes = {"y" = 32}                   # as einsum takes them
 
 The last four may be left out. In place of an equation there may be a function that
-`compile_einsum` decorates; its operands are the function's positional arguments:
+`compile_einsum` decorates (`function_use.py`); its operands are the function's first arguments but
+for those that are named:
 
     [[kernel]]
     function = "package.module:name"
     signatures = ["f4[n,i], f4[n,j]"]
+    arguments = {axis = 1}               # may be left out, as may layouts
 
 or a function of `einsumc.gradnorms`, in one line (`gradnorms/entries.py`):
 
@@ -30,8 +32,8 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 
@@ -46,16 +48,22 @@ from .optimize import Optimize, normalize_optimize
 from .signatures import OperandSignature, Signature, parse_signature
 
 __all__ = [
+    "AnyUse",
     "FunctionRequest",
+    "FunctionUse",
     "GradnormsRequest",
+    "GradnormsUse",
+    "NotWritable",
     "Request",
     "Use",
+    "arguments_as_toml",
     "read_requests",
     "to_text",
     "use_of",
     "uses_in",
 ]
 
+_FUNCTION_KEYS = ("function", "signatures", "layouts", "arguments")
 _KEYS = ("equation", "signatures", "optimize", "memory_limit", "layouts", "sizes")
 
 
@@ -83,9 +91,80 @@ class Use:
     sizes: str = ""
 
     @property
-    def _key(self) -> tuple[str, str, int, str]:
+    def key(self) -> tuple[int, str, str, int, str]:
+        """What entries are sorted by; those of one key are one entry."""
         limit = -1 if self.memory_limit is None else self.memory_limit
-        return self.equation, self.optimize, limit, self.sizes
+        return 0, self.equation, self.optimize, limit, self.sizes
+
+    def entry(self, alike: Sequence[Self]) -> Iterator[str]:
+        """The lines of the entry for all uses of this key."""
+        yield f"equation = {_toml(self.equation)}"
+        yield f"signatures = {_toml_list(each.signature for each in alike)}"
+        if self.optimize != "true":
+            yield f"optimize = {self.optimize}"
+        if self.memory_limit is not None:
+            yield f"memory_limit = {self.memory_limit}"
+        yield from _layout_lines(alike)
+        if self.sizes:
+            yield f"sizes = {self.sizes}"
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionUse:
+    """A kind of call of a function whose body is compiled: see `function_use.py`.
+
+    Attributes:
+        function: its name, `module:name`.
+        signature: dtypes and axes of the operands.
+        layouts: words for the operands' layouts; "" if they are usual.
+        arguments: those that are no operands, as TOML; "" if there are none.
+    """
+
+    function: str
+    signature: str
+    layouts: str = ""
+    arguments: str = ""
+
+    @property
+    def key(self) -> tuple[int, str, str, int, str]:
+        """As for `Use`."""
+        return 1, self.function, self.arguments, 0, ""
+
+    def entry(self, alike: Sequence[Self]) -> Iterator[str]:
+        """As for `Use`."""
+        yield f"function = {_toml(self.function)}"
+        yield f"signatures = {_toml_list(each.signature for each in alike)}"
+        yield from _layout_lines(alike)
+        if self.arguments:
+            yield f"arguments = {self.arguments}"
+
+
+@dataclass(frozen=True, slots=True)
+class GradnormsUse:
+    """A kind of call of a function of `einsumc.gradnorms`, as its entry has it."""
+
+    text: str
+
+    @property
+    def key(self) -> tuple[int, str, str, int, str]:
+        """As for `Use`."""
+        return 2, self.text, "", 0, ""
+
+    def entry(self, alike: Sequence[Self]) -> Iterator[str]:
+        """As for `Use`."""
+        yield f"gradnorms = {_toml(self.text)}"
+
+
+class NotWritable(ValueError):
+    """A call that no entry of a manifest stands for; the message says why."""
+
+
+AnyUse = Use | FunctionUse | GradnormsUse
+
+
+def _layout_lines(alike: Sequence[Use] | Sequence[FunctionUse]) -> Iterator[str]:
+    if any(each.layouts for each in alike):
+        yield f"layouts = {_toml_list(each.layouts for each in alike if each.layouts)}"
 
 
 def use_of(
@@ -153,36 +232,37 @@ def _unused(name: str, taken: set[str]) -> str:
 # --- writing --------------------------------------------------------------------------------------
 
 
-def to_text(uses: Iterable[Use]) -> str:
-    """The `[[kernel]]` entries of a manifest for these uses: those of one equation together.
+def to_text(uses: Iterable[AnyUse]) -> str:
+    """The `[[kernel]]` entries of a manifest for these uses: those of one
+    equation or function together.
 
     >>> print(to_text([Use("i,i->", "f4[i], f4[i]"), Use("i,i->", "f8[i], f8[i]")]))
     [[kernel]]
     equation = "i,i->"
     signatures = ["f4[i], f4[i]", "f8[i], f8[i]"]
     """
-    groups: dict[tuple[str, str, int, str], list[Use]] = {}
+    groups: dict[Any, list[Any]] = {}
     for use in uses:
-        groups.setdefault(use._key, []).append(use)
-    return "\n\n".join(_entry(groups[key]) for key in sorted(groups))
+        groups.setdefault(use.key, []).append(use)
+    entries = (groups[key][0].entry(groups[key]) for key in sorted(groups))
+    return "\n\n".join("\n".join(["[[kernel]]", *entry]) for entry in entries)
 
 
-def _entry(uses: Sequence[Use]) -> str:
-    use = uses[0]
-    lines = [
-        "[[kernel]]",
-        f"equation = {_toml(use.equation)}",
-        f"signatures = {_toml_list(each.signature for each in uses)}",
-    ]
-    if use.optimize != "true":
-        lines.append(f"optimize = {use.optimize}")
-    if use.memory_limit is not None:
-        lines.append(f"memory_limit = {use.memory_limit}")
-    if any(each.layouts for each in uses):
-        lines.append(f"layouts = {_toml_list(each.layouts for each in uses if each.layouts)}")
-    if use.sizes:
-        lines.append(f"sizes = {use.sizes}")
-    return "\n".join(lines)
+def arguments_as_toml(arguments: Mapping[str, Any]) -> str:
+    """Arguments of a function as an inline table; "" if there are none.
+
+    Raises:
+        TypeError: there is one that TOML has no word for.
+
+    >>> arguments_as_toml({"scale": 0.5, "axes": (0, 1)})
+    '{axes = [0, 1], scale = 0.5}'
+    """
+    for name, value in arguments.items():
+        parts = value if isinstance(value, list | tuple) else [value]
+        if not all(type(part) in (bool, int, float, str) for part in parts):
+            raise TypeError(f"its argument {name!r} is a {type(value).__name__}")
+    items = [f"{name} = {_toml(value)}" for name, value in sorted(arguments.items())]
+    return f"{{{', '.join(items)}}}" if items else ""
 
 
 def _sizes_as_toml(sizes: Mapping[str, int]) -> str:
@@ -212,17 +292,27 @@ def _toml(value: Any) -> str:
 # --- reading --------------------------------------------------------------------------------------
 
 
-def uses_in(text: str) -> list[Use]:
+def uses_in(text: str) -> list[AnyUse]:
     """What is in a manifest that `to_text` wrote; nothing is checked but that it can be read.
 
     Raises:
         ValueError, TypeError, KeyError: it cannot.
     """
-    found = []
+    found: list[AnyUse] = []
     for entry in tomllib.loads(text).get("kernel", []):
+        if "gradnorms" in entry:
+            found.append(GradnormsUse(entry["gradnorms"]))
+            continue
+        first, *others = entry["signatures"]
+        if "function" in entry:
+            name, arguments = entry["function"], arguments_as_toml(entry.get("arguments", {}))
+            found += [FunctionUse(name, each, "", arguments) for each in (first, *others)]
+            words = entry.get("layouts", [])
+            found += [FunctionUse(name, first, each, arguments) for each in words]
+            continue
         sizes = _sizes_as_toml(entry.get("sizes", {}))
         shared = (_toml(entry.get("optimize", True)), entry.get("memory_limit"), sizes)
-        equation, (first, *others) = entry["equation"], entry["signatures"]
+        equation = entry["equation"]
         found += [Use(equation, each, "", *shared) for each in (first, *others)]
         found += [Use(equation, first, each, *shared) for each in entry.get("layouts", [])]
     return found
@@ -252,7 +342,8 @@ class FunctionRequest:
     function: str
     signatures: tuple[Signature, ...]
     optimize: Optimize = True
-    memory_limit: int | None = None
+    layouts: tuple[tuple[str, ...], ...] = ()
+    arguments: tuple[tuple[str, Any], ...] = ()
 
     @property
     def text(self) -> str:
@@ -332,8 +423,9 @@ def _request(where: str, entry: Mapping[str, Any]) -> Request | FunctionRequest 
 
 def _function_request(where: str, entry: Mapping[str, Any]) -> FunctionRequest:
     for key in entry:
-        if key not in ("function", "signatures"):
-            raise _wrong_key(where, key, "beside function, expected signatures alone")
+        if key not in _FUNCTION_KEYS:
+            problem = f"beside function, expected {', '.join(_FUNCTION_KEYS[1:])}"
+            raise _wrong_key(where, key, problem)
     function, signatures = entry["function"], entry.get("signatures")
     if not isinstance(function, str) or not re.fullmatch(r"[\w.]+:[\w.]+", function):
         raise _wrong_key(where, "function", "expected a text such as 'package.module:name'")
@@ -343,7 +435,17 @@ def _function_request(where: str, entry: Mapping[str, Any]) -> FunctionRequest:
         _located(f"{where}, signature {n}", parse_signature, signature)
         for n, signature in enumerate(signatures, start=1)
     )
-    return FunctionRequest(function, checked)
+    layouts, arguments = entry.get("layouts", []), entry.get("arguments", {})
+    if not isinstance(layouts, list):
+        raise _wrong_key(where, "layouts", "expected a list of texts")
+    words = tuple(
+        _located(f"{where}, layouts {n}", parse_layouts, each, len(checked[0].operands))
+        for n, each in enumerate(layouts, start=1)
+    )
+    if not isinstance(arguments, dict):
+        raise _wrong_key(where, "arguments", "expected a table, such as {axis = 1}")
+    named = tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in sorted(arguments.items()))
+    return FunctionRequest(function, checked, layouts=words, arguments=named)
 
 
 def _gradnorms_request(where: str, entry: Mapping[str, Any]) -> GradnormsRequest:

@@ -12,7 +12,7 @@ from .levels import levels, planning_for
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .manifest import Use
+    from .manifest import AnyUse
     from .operands import Array
 
 __all__ = ["at_best_level", "explain_missing", "hooks"]
@@ -47,13 +47,22 @@ def at_best_level(prepare: Callable[[], _T], explain: Callable[[KernelMissing], 
     raise error from None
 
 
-def explain_missing(problem: KernelMissing, use: Use, operands: Sequence[Array]) -> str:
-    """The error for a call whose kernels are missing: which call, and how to compile them."""
+def explain_missing(
+    problem: KernelMissing, what: str, operands: Sequence[Array], use: Callable[[], AnyUse]
+) -> str:
+    """The error for a call whose kernels are missing: which call, and how to compile them.
+
+    Args:
+        problem: says which kernel.
+        what: the equation or the function.
+        operands: as they were given.
+        use: makes the entry of a manifest; NotWritable if there is none.
+    """
     import shlex
     import textwrap
 
     from .layouts import layout_of
-    from .manifest import to_text
+    from .manifest import NotWritable, to_text
     from .store import default_stores
 
     if settings.current().compile == "never":
@@ -66,13 +75,23 @@ def explain_missing(problem: KernelMissing, use: Use, operands: Sequence[Array])
     command = ["einsumc", "precompile", "kernels.toml", "--target", target]
     command += ["--output", stores[0].path]
     searched = "\n             ".join(store.path for store in stores)
-    return (
+    head = (
         f"a kernel is in no store, and {reason}\n"
-        f"  equation   {use.equation}\n"
+        f"  {what}\n"
         f"  operands   {', '.join(given)}\n"
         f"  target     {target}\n"
         f"  kernel     {problem}\n"
         f"  searched   {searched}\n"
-        f"Put this into kernels.toml:\n\n{textwrap.indent(to_text([use]), '    ')}\n\n"
+    )
+    try:
+        entry = textwrap.indent(to_text([use()]), "    ")
+    except NotWritable as why:
+        return (
+            f"{head}No entry of a kernels.toml can stand for this call: {why}.\n"
+            "Declare signatures= for such operands, and call .precompile() where compiling is "
+            "allowed."
+        )
+    return (
+        f"{head}Put this into kernels.toml:\n\n{entry}\n\n"
         f"and run where compiling is allowed:\n\n    {shlex.join(command)}\n"
     )

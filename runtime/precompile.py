@@ -6,9 +6,10 @@ and what no store has is compiled, in several processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..compiler.machine import Target
@@ -164,16 +165,21 @@ def jobs_for(
     return [jobs[key] for key in sorted(jobs)]
 
 
-def jobs_for_function(function: CompiledFunction, signatures: Iterable[Signature]) -> list[Job]:
+def jobs_for_function(
+    function: CompiledFunction,
+    signatures: Iterable[Signature],
+    arguments: Mapping[str, Any] = MappingProxyType({}),
+    layouts: Sequence[tuple[str, ...]] = (),
+) -> list[Job]:
     """The kernels that calls of a compiled function like these need, as `jobs_for` has them.
 
-    A signature has an entry for each operand, in the order of the function's parameters; operands
-    are its positional arguments.
+    A signature has an entry for each operand, in the order of the function's parameters; the
+    operands are its first arguments but for those that are named in `arguments`.
     """
     target = machine().target
     schedules: set[Schedule] = set()
     for signature in signatures:
-        schedules |= schedules_for_function(function, signature)
+        schedules |= schedules_for_function(function, signature, arguments, layouts)
     keys = {fields(schedule, target).key(): schedule for schedule in schedules}
     jobs = {key: Job(key, schedule, target) for key, schedule in keys.items()}
     for name, (program, _) in _PROGRAMS.items():

@@ -12,11 +12,13 @@ from typing import Any, cast
 
 import numpy as np
 
+from ..compiler.axis_order import with_ordered_axes
 from ..compiler.chains import Chain, chains, common_workspace
 from ..compiler.evaluate import evaluate_statement, scattered
 from ..compiler.finish import finish_of, has_kernel
 from ..compiler.inside import ZERO, boxes_of, kept_inside
 from ..compiler.machine import Machine, Target
+from ..compiler.paths import pairwise
 from ..compiler.program import Program, Statement
 from ..compiler.records import dataclass, replace
 from ..compiler.relayout import relayout
@@ -32,10 +34,10 @@ from .kernels import Kernel, KernelMissing, kernel
 from .machine import machine
 from .operands import KERNEL_DTYPES
 from .pieces import Pieces, bind_pieces
-from .step import Layouts, Step, Steps, geometry_of, strides_of
+from .step import Layouts, Step, Steps, element, geometry_of, moving, strides_of
 from .work import Work
 
-__all__ = ["ProgramExecution", "prepare_program"]
+__all__ = ["ProgramExecution", "prepare_apart", "prepare_program"]
 
 Array = np.ndarray[Any, Any]
 
@@ -184,12 +186,30 @@ def prepare_program(
 
     Raises:
         EinsumError: (a ValueError) there is no way to keep within the memory limit.
+        KernelMissing: kernels may not be compiled, and there is no way to do with those that exist.
     """
     prepared = partial(_prepared, program, layouts, optimize, obtain, memory_limit)
     try:
         return prepared(in_chains=optimize is True and memory_limit is None)
     except KernelMissing:
-        return prepared(in_chains=False)  # which asks for kernels that others may have asked for
+        try:
+            return prepared(
+                in_chains=False
+            )  # which asks for kernels that others may have asked for
+        except KernelMissing:
+            if optimize is not True or memory_limit is not None:
+                raise
+            return prepare_apart(program, layouts, obtain)
+
+
+def prepare_apart(
+    program: Program, layouts: Layouts, obtain: Callable[[Schedule, Target], Kernel] = kernel
+) -> ProgramExecution:
+    """The same in steps of two operands at most, each statement on its own and without copies.
+
+    What kernels that takes does not depend on sizes: a signature's store has them for any.
+    """
+    return _prepared(program, layouts, pairwise, obtain, None, in_chains=False, apart=True)
 
 
 def _prepared(
@@ -200,12 +220,15 @@ def _prepared(
     memory_limit: int | None,
     *,
     in_chains: bool,
+    apart: bool = False,
 ) -> ProgramExecution:
-    """The execution, with chains where they are faster or without."""
+    """The execution, with chains where they are faster or without; or with statements `apart`."""
     host = machine()
-    stepped = steps(program, optimize, host, memory_limit)
+    stepped = steps(program, optimize, host, memory_limit, apart)
     if memory_limit is None:
-        made = _with_copies(with_elements(kept_inside(stepped.program)), layouts, host)
+        made = with_elements(kept_inside(stepped.program))
+        if not apart:
+            made = _well_laid_out(made, layouts, host)
         sliced = arrange(made, Element(stepped.element, stepped.element))
     else:
         stepped, sliced = _within(stepped, memory_limit, layouts, host)
@@ -305,13 +328,15 @@ def _within(
         for index in each.sizes
     }
     chosen, sliced = fit(candidates, limit, elements, host, fixed)
-    copied = _with_copies(sliced.program, layouts, host)
+    copied = _well_laid_out(sliced.program, layouts, host)
     again = arrange(copied, elements, sliced.slices, sliced.hoisted)
     return stepped.choosing(chosen), again if again.workspace.size <= limit else sliced
 
 
-def _with_copies(program: Program, layouts: Layouts, host: Machine) -> Program:
-    """The program with copies of small operands that a step would read badly."""
+def _well_laid_out(program: Program, layouts: Layouts, host: Machine) -> Program:
+    """The program with the axes of intermediates in the order that steps like, and with copies of
+    small operands that a step would read badly.
+    """
     dtypes = _dtypes(program)
     simple = len({*dtypes.values()}) == 1 and all(
         _has_kernel(statement, dtypes, program.sizes) for statement in program.statements
@@ -319,7 +344,10 @@ def _with_copies(program: Program, layouts: Layouts, host: Machine) -> Program:
     if not simple or not program.statements:
         return program
     (dtype,) = {*dtypes.values()}
-    geometry = partial(geometry_of, _layouts(program, dtypes, layouts), program.sizes, _wide(dtype))
+    sizes, wide = program.sizes, _wide(dtype)
+    moved = moving(_layouts(program, dtypes, layouts), sizes, wide)
+    program = with_ordered_axes(program, moved, element(wide), host)
+    geometry = partial(geometry_of, _layouts(program, dtypes, layouts), sizes, wide)
     return with_elements(relayout(program, geometry, host))
 
 

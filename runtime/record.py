@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from .disk import DIRECTORY, write_file
-from .manifest import Use, to_text, uses_in
+from .manifest import AnyUse, NotWritable, to_text, uses_in
 from .trouble import warn_once
 
 try:
@@ -50,8 +50,8 @@ class _Record:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.known: set[Use] = set()
-        self.waiting: set[Use] = set()
+        self.known: set[AnyUse] = set()
+        self.waiting: set[AnyUse] = set()
         self.seen: tuple[int, int, int] | None = None
 
     def write(self) -> None:
@@ -131,12 +131,12 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-def record(path: str, use: Callable[[], Use]) -> None:
+def record(path: str, use: Callable[[], AnyUse]) -> None:
     """Add a use to the record at `path`, unless it is there. Trouble is a warning.
 
     Args:
         path: absolute.
-        use: makes it.
+        use: makes it; NotWritable is a warning as well.
     """
     with _warning(path):
         made = use()
@@ -159,6 +159,9 @@ def _write_what_waits() -> None:
 def _warning(path: str) -> Iterator[None]:
     try:
         yield
+    except NotWritable as problem:
+        with suppress(Warning):
+            warn_once(f"EINSUMC_RECORD: a call cannot be written down: {problem}")
     except Exception as problem:
         why = problem.strerror if isinstance(problem, OSError) else None
         with suppress(Warning):  # where warnings are errors, this one is none either

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -30,9 +30,10 @@ from .tensors import tensors_among
 if TYPE_CHECKING:
     from ..compiler.program import Program
     from .explain import Explanation
-    from .manifest import FunctionRequest
+    from .manifest import FunctionRequest, FunctionUse, GradnormsUse
     from .precompile import Job
     from .programs import ProgramExecution
+    from .step import Layouts
 
 __all__ = ["CompiledFunction"]
 
@@ -69,6 +70,7 @@ class CompiledFunction(Declared, NativePlans):
         signatures: the signatures it was declared with.
         optimize: how the order of contraction is chosen.
         memory_limit: bytes that intermediates may take, or None.
+        written: for a function of `einsumc.gradnorms` its entry in a manifest, by its operands.
 
     >>> from einsumc import compile_einsum
     >>> @compile_einsum
@@ -98,6 +100,7 @@ class CompiledFunction(Declared, NativePlans):
         self.signatures = signatures
         self.optimize = optimize
         self.memory_limit = memory_limit
+        self.written: Callable[[Signature], str] | None = None
         self._traces: dict[Any, list[Trace]] = {}
         self._by_value: set[Any] = set()  # keys of plans that hold for some numbers alone
         functools.update_wrapper(cast("Any", self), function)
@@ -230,7 +233,7 @@ class CompiledFunction(Declared, NativePlans):
             in_place = ready(out, made.results[0].dtype) and not clashes(out, [*arrays, *hidden])
             if in_place:
                 results = made.tensors([out])
-        execution = self._execution(made, arrays, results)
+        execution = self._execution(made, call, results)
         plan = FunctionPlan(made, execution, not all(map(plain, arrays)), in_place)
         if key == layout_of(arrays) or (out is not None and key[0] == layout_of(arrays)):
             direct = None if made.trace.guards.given else plan.direct()
@@ -246,37 +249,40 @@ class CompiledFunction(Declared, NativePlans):
         if not np.can_cast(result.dtype, out.dtype, "same_kind"):
             raise EinsumTypeError(f"the result would be cast from {result.dtype} to {out.dtype}")
 
-    def _execution(
-        self, made: Made, arrays: Sequence[Array], results: Sequence[Array]
-    ) -> ProgramExecution:
+    def _execution(self, made: Made, call: _Call, results: Sequence[Array]) -> ProgramExecution:
         """A program, its kernels at hand, for operands and results of these layouts."""
-        from .missing import at_best_level
+        from .missing import at_best_level, explain_missing
         from .programs import prepare_program
 
+        arrays = call.arrays
         layouts = made.layouts(prepared(arrays), results)
         if stages := settings.current().show:
             from .explain_function import print_stages
 
             limits = self.optimize, self.memory_limit
             print_stages(stages, self._name, made.program, layouts, *limits)
-        return at_best_level(
+
+        def use() -> FunctionUse | GradnormsUse:
+            from .function_use import use_of_function
+
+            args, named = call.structure
+            bound = self._parameters.bind(*args, **named)
+            bound.apply_defaults()
+            return use_of_function(self, bound, call.leaves, made.program)
+
+        what = f"function   {self.__module__}:{self._name}"
+        execution = at_best_level(
             lambda: prepare_program(
                 made.program, layouts, self.optimize, memory_limit=self.memory_limit
             ),
-            lambda problem: self._missing(problem, arrays),
+            lambda problem: explain_missing(problem, what, arrays, use),
         )
+        path = settings.current().record
+        if path is not None and execution.steps:
+            from .record import record
 
-    def _missing(self, problem: Exception, arrays: Sequence[Array]) -> str:
-        """What to say where a kernel is missing."""
-        given = ", ".join(f"{a.dtype} {'x'.join(map(str, a.shape)) or '()'}" for a in arrays)
-        return (
-            f"a kernel is in no store, and it may not or cannot be compiled here\n"
-            f"  function   {self.__module__}:{self._name}\n"
-            f"  operands   {given}\n"
-            f"  kernel     {problem}\n"
-            "Declare signatures= for such operands, and call .precompile() where compiling is "
-            "allowed."
-        )
+            record(path, use)
+        return execution
 
     # --- before any call ---
 
@@ -293,16 +299,35 @@ class CompiledFunction(Declared, NativePlans):
         from .plan import planned
         from .programs import prepare_program
 
+        program, layouts = self._planned(args, named)
+        return program, prepare_program(program, layouts, self.optimize, planned, self.memory_limit)
+
+    def _planned(self, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Program, Layouts]:
+        """The program of a call, and the layouts of its operands and results."""
         call = self._bound(args, named)
         tensors = tensors_among(call.leaves)
         if tensors is not None:
             call = _Call(call.structure, tensors.arrays(call.leaves), call.static)
         made = self._unfolded(call)
-        layouts = made.layouts(prepared(call.arrays), made.virtual_results())
-        execution = prepare_program(
-            made.program, layouts, self.optimize, planned, self.memory_limit
-        )
-        return made.program, execution
+        return made.program, made.layouts(prepared(call.arrays), made.virtual_results())
+
+    def planned_for(
+        self, operands: Sequence[Array], arguments: Mapping[str, Any]
+    ) -> tuple[ProgramExecution, ProgramExecution]:
+        """What calls like one in a manifest would execute, and what they would do without that.
+
+        Args:
+            operands: of which only the layouts matter.
+            arguments: all that are no operands, by name.
+        """
+        from .function_use import arranged
+        from .plan import planned
+        from .programs import prepare_apart, prepare_program
+
+        bound = arranged(self._parameters, operands, arguments)
+        program, layouts = self._planned(bound.args, bound.kwargs)
+        limits = self.optimize, planned, self.memory_limit
+        return prepare_program(program, layouts, *limits), prepare_apart(program, layouts, planned)
 
     def explain(self, *args: Any, **named: Any) -> Explanation:
         """How a call with operands like these would be computed, for people to read.

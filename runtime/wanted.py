@@ -205,7 +205,12 @@ def _plan(request: AnyRequest, level: str) -> list[Job]:
 def jobs_of(request: AnyRequest) -> list[Job]:
     """The kernels that one request needs at the level that plans are made for."""
     if isinstance(request, FunctionRequest):
-        return jobs_for_function(load_function(request.function), request.signatures)
+        return jobs_for_function(
+            load_function(request.function),
+            request.signatures,
+            dict(request.arguments),
+            request.layouts,
+        )
     if isinstance(request, GradnormsRequest):
         from ..gradnorms.entries import read_entry
 

@@ -18,7 +18,7 @@ from ..schedule import Schedule
 from .choice import Choice
 from .packed import packed, packed_blocks
 
-__all__ = ["Choice", "block_sizes", "choose", "substitutes"]
+__all__ = ["Choice", "block_sizes", "choose", "substitutes", "usual"]
 
 
 def choose(step: Geometry, machine: Machine) -> Choice:
@@ -73,6 +73,18 @@ def substitutes(step: Geometry, machine: Machine) -> Iterator[Choice]:
         yield packed(other, machine) or streamed(as_bits(other), machine)
     if step.finish is None:  # each formula has kernels of its own
         yield general(step, machine)
+
+
+def usual(step: Geometry, machine: Machine) -> Choice:
+    """The last of the `substitutes` for a step with a formula: what it has where all is large.
+
+    It depends on the layout alone, so that it can be compiled for calls of any sizes.
+    """
+    other = replace(step, extents=dict.fromkeys(step.extents, USUAL[-1]))
+    from .streamed import streamed
+    from .turned import as_bits
+
+    return packed(other, machine) or streamed(as_bits(other), machine)
 
 
 def _near(extent: int, sizes: Sequence[int]) -> int:

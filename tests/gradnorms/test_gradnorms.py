@@ -261,6 +261,7 @@ def test_norms_of_heads():
     gradient = reference(CASES["projection"])["weight"]
     expected = np.einsum("nhdi,nhdi->nh", gradient, gradient)
     np.testing.assert_allclose(layer.squared_norms_per_head(), expected)
+    np.testing.assert_allclose(gradnorms.squared_norms_per_head(layer), expected)
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
@@ -274,6 +275,26 @@ def test_the_dtype_is_that_of_the_arrays(dtype):
 def test_a_gradient_of_zero_is_not_clipped():
     layer = gradnorms.Linear(np.zeros((2, 3)), np.ones((2, 4)))
     np.testing.assert_array_equal(gradnorms.clip_coefficients(layer, 1.0), [1, 1])
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (
+            gradnorms.Linear(np.ones((2, 5, 3)), np.ones((2, 4))),
+            r"Linear 'layer': outputs is \[n, ..., o\] and inputs is \[n, ..., i\], "
+            r"but their shapes are \(2, 5, 3\) and \(2, 4\)",
+        ),
+        (
+            gradnorms.LSTM(np.ones((2, 5, 8)), np.ones((2, 5)), np.ones((2, 5, 2))),
+            r"LSTM 'layer': inputs is \[n, t, i\], but its shape is \(2, 5\)",
+        ),
+        (gradnorms.LoRA(*map(np.ones, [(2, 3), (2, 4), (5, 4), (3, 6)])), "down is .*and up is"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_one_clear_error(layer, message):
+    with pytest.raises(ValueError, match=message):
+        gradnorms.norms(layer)
 
 
 def test_arrays_of_different_batches():

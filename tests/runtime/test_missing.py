@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ import pytest
 from einsumc import compile_einsum
 from einsumc.compiler.machine import TARGETS
 from einsumc.compiler.subscripts import parse
-from einsumc.runtime import kernels, machine, missing, target
+from einsumc.runtime import covering, kernels, machine, missing, programs, target
 from einsumc.runtime.kernels import KernelMissing
 from einsumc.runtime.levels import levels, planning_for
 from einsumc.runtime.load import LoadError
 from einsumc.runtime.manifest import Request
+from einsumc.runtime.plan import planned
 from einsumc.runtime.precompile import build
 from einsumc.runtime.signatures import parse_signature
 from einsumc.runtime.store import Store
@@ -62,6 +64,56 @@ def targets(store: Path) -> set[str]:
 
 
 # --- the error ------------------------------------------------------------------------------------
+
+
+@compile_einsum
+def scaled_norms(a, b, scale=1.0):
+    return np.sqrt(((a @ b) ** 2).sum(axis=1)) * scale
+
+
+def test_of_a_compiled_function_it_says_the_same(cache, monkeypatch):
+    monkeypatch.setenv("EINSUMC_COMPILE", "never")
+    operands = np.ones((5, 6), "f4"), np.ones((6, 7), "f4")
+    with pytest.raises(KernelMissing, match=f"function   {__name__}:scaled_norms") as caught:
+        scaled_norms(*operands, scale=0.5)
+    text = str(caught.value)
+    entry = tomllib.loads(text[text.index("    [[kernel]]") : text.index("and run")])["kernel"][0]
+    assert entry["function"] == f"{__name__}:scaled_norms"
+    assert entry["signatures"] == ["f4[i,j], f4[j,k]"]
+    assert entry["arguments"] == {"scale": 0.5}
+    assert "einsumc precompile kernels.toml" in text
+
+    with pytest.raises(KernelMissing, match=r"<locals>.<lambda> is not found by that name"):
+        compile_einsum(lambda a: (a * a).sum(axis=1))(operands[0])
+
+
+@compile_einsum
+def several_statements(a, b, c):
+    return np.sqrt(((a @ b) ** 2 * c.T).sum(axis=1)) + np.einsum("ni,ij,jn->n", a, b, c)
+
+
+def test_a_functions_kernels_serve_calls_of_any_sizes(monkeypatch):
+    """Where those of the best plan are missing, those of statements one by one are there."""
+    monkeypatch.setattr(covering, "SHAPES", 6)
+    known = covering.schedules_for_function(
+        several_statements, parse_signature("f4[i,j], f4[j,k], f4[k,i]"), {}, [("C", "C", "F")]
+    )
+    apart = []
+    real = programs.prepare_apart
+    monkeypatch.setattr(programs, "prepare_apart", lambda *call: apart.append(call) or real(*call))
+
+    def obtain(schedule, target):
+        if schedule not in known:
+            raise KernelMissing("it is not among those of the signature")
+        return planned(schedule, target)
+
+    for i, j, k in product((2, 400), repeat=3):
+        for orders in ("CCC", "FFF", "CCF"):
+            shapes = (i, j), (j, k), (k, i)
+            arrays = [np.zeros(s, "f4", order) for s, order in zip(shapes, orders, strict=True)]
+            program, layouts = several_statements._planned(tuple(arrays), {})
+            programs.prepare_program(program, layouts, obtain=obtain)
+    assert apart
 
 
 def test_it_says_what_is_missing_and_how_to_make_it(cache, monkeypatch):

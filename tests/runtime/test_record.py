@@ -1,5 +1,6 @@
 """EINSUMC_RECORD: what a run used, whole at any time, from any number of threads and processes."""
 
+import importlib
 import os
 import random
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from einsumc import compile_einsum, einsum
+from einsumc import compile_einsum, einsum, gradnorms
 from einsumc.compiler.subscripts import parse
 from einsumc.runtime import decorator, trouble
 from einsumc.runtime import record as module
@@ -21,6 +22,7 @@ from einsumc.runtime.layouts import layout_of, parse_layouts, virtual_of
 from einsumc.runtime.manifest import Use, read_requests, to_text, uses_in
 from einsumc.runtime.record import HEAD, record
 from einsumc.runtime.signatures import parse_signature
+from einsumc.runtime.trouble import StoreWarning
 
 
 @pytest.fixture
@@ -98,6 +100,64 @@ def test_what_needs_no_kernels_is_not_recorded(path):
 def test_a_compiled_einsum_records_as_well(path):
     compile_einsum("ij,j->i")(np.ones((3, 4)), np.ones(4))
     assert entries(path)[0]["signatures"] == ["f8[i,j], f8[j]"]
+
+
+MODULE = """
+import numpy as np
+from einsumc import compile_einsum
+
+@compile_einsum
+def norms(a, b, scale=1.0, axis=1):
+    return np.sqrt(((a @ b) ** 2).sum(axis=axis)) * scale
+
+def made():
+    @compile_einsum
+    def inner(a):
+        return (a * a).sum(axis=1)
+    return inner
+"""
+
+
+@pytest.fixture
+def bodies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A module with compiled functions that can be imported by its name."""
+    (tmp_path / "recorded_bodies.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield importlib.import_module("recorded_bodies")
+    del sys.modules["recorded_bodies"]
+
+
+def test_a_compiled_function_records_its_name_operands_and_arguments(path, bodies):
+    a, b = np.ones((8, 30), "f4"), np.ones((30, 50), "f4")
+    bodies.norms(a, b)
+    assert entries(path) == [
+        {"function": "recorded_bodies:norms", "signatures": ["f4[i,j], f4[j,k]"]}
+    ]
+    bodies.norms(a, b[:, ::2], axis=0, scale=0.5)
+    bodies.norms(a.astype("f8"), b.astype("f8"))
+    plain, named = entries(path)
+    assert plain["signatures"] == ["f4[i,j], f4[j,k]", "f8[i,j], f8[j,k]"]
+    assert named["arguments"] == {"axis": 0, "scale": 0.5}
+    assert named["layouts"] == ["C, C*"]
+    assert path.read_text() == HEAD + to_text(uses_in(path.read_text())) + "\n"
+    (request, other) = read_requests(path)
+    assert request.signatures == tuple(map(parse_signature, plain["signatures"]))
+    assert dict(other.arguments) == {"axis": 0, "scale": 0.5}
+
+
+def test_a_function_that_no_manifest_can_name_is_one_warning(path, bodies):
+    with pytest.warns(StoreWarning, match=r"made.<locals>.inner is not found by that name"):
+        bodies.made()(np.ones((3, 4)))
+    assert not path.exists()
+
+
+def test_gradient_norms_are_recorded_as_their_entries_are_written(path):
+    x, g = np.ones((5, 7, 6), "f4"), np.ones((5, 7, 3), "f4")
+    layer = gradnorms.Linear(outputs=g, inputs=x, bias=False)
+    gradnorms.clipped_sums({"fc": layer}, 1.0, weights=np.ones(5, "f4"))
+    (entry,) = entries(path)
+    text = "Linear(outputs=f4[i,j,k], inputs=f4[i,j,l], bias=False)"
+    assert entry == {"gradnorms": f"clipped_sums(fc={text}, weights=f4[i])"}
 
 
 def test_texts_that_toml_has_to_escape():

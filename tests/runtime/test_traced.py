@@ -353,7 +353,7 @@ def test_functions_in_modules_and_manifests(tmp_path, monkeypatch):
         ("function = 'math'\nsignatures = ['f8']", "expected a text such as"),
         ("function = 'math:sin'", "it has no signatures"),
         ("function = 'math:sin'\nsignatures = ['x8']", "signature 1: there is no dtype 'x8'"),
-        ("function = 'math:sin'\nsignatures = ['f8']\nlayouts = ['C']", "beside function"),
+        ("function = 'math:sin'\nsignatures = ['f8']\nsizes = {i = 8}", "beside function"),
         ("function = 'math:sin'\nsignatures = ['f8']", "math:sin is no function that"),
         ("function = 'no.module:sin'\nsignatures = ['f8']", "there is no module 'no.module'"),
     ],
