@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from ..compiler.axis_order import with_ordered_axes
 from ..compiler.chains import Chain, chains, common_workspace
 from ..compiler.evaluate import evaluate_statement, scattered
 from ..compiler.finish import finish_of, has_kernel
@@ -33,7 +34,7 @@ from .kernels import Kernel, KernelMissing, kernel
 from .machine import machine
 from .operands import KERNEL_DTYPES
 from .pieces import Pieces, bind_pieces
-from .step import Layouts, Step, Steps, geometry_of, strides_of
+from .step import Layouts, Step, Steps, element, geometry_of, moving, strides_of
 from .work import Work
 
 __all__ = ["ProgramExecution", "prepare_apart", "prepare_program"]
@@ -231,7 +232,7 @@ def _prepared(
     if memory_limit is None:
         made = with_elements(kept_inside(stepped.program))
         if not apart:
-            made = _with_copies(made, layouts, host)
+            made = _well_laid_out(made, layouts, host)
         sliced = arrange(made, Element(stepped.element, stepped.element))
     else:
         stepped, sliced = _within(stepped, memory_limit, layouts, host)
@@ -331,13 +332,15 @@ def _within(
         for index in each.sizes
     }
     chosen, sliced = fit(candidates, limit, elements, host, fixed)
-    copied = _with_copies(sliced.program, layouts, host)
+    copied = _well_laid_out(sliced.program, layouts, host)
     again = arrange(copied, elements, sliced.slices, sliced.hoisted)
     return stepped.choosing(chosen), again if again.workspace.size <= limit else sliced
 
 
-def _with_copies(program: Program, layouts: Layouts, host: Machine) -> Program:
-    """The program with copies of small operands that a step would read badly."""
+def _well_laid_out(program: Program, layouts: Layouts, host: Machine) -> Program:
+    """The program with the axes of intermediates in the order that steps like, and with copies of
+    small operands that a step would read badly.
+    """
     dtypes = _dtypes(program)
     simple = len({*dtypes.values()}) == 1 and all(
         _has_kernel(statement, dtypes, program.sizes) for statement in program.statements
@@ -345,7 +348,10 @@ def _with_copies(program: Program, layouts: Layouts, host: Machine) -> Program:
     if not simple or not program.statements:
         return program
     (dtype,) = {*dtypes.values()}
-    geometry = partial(geometry_of, _layouts(program, dtypes, layouts), program.sizes, _wide(dtype))
+    sizes, wide = program.sizes, _wide(dtype)
+    moved = moving(_layouts(program, dtypes, layouts), sizes, wide)
+    program = with_ordered_axes(program, moved, element(wide), host)
+    geometry = partial(geometry_of, _layouts(program, dtypes, layouts), sizes, wide)
     return with_elements(relayout(program, geometry, host))
 
 
