@@ -190,17 +190,26 @@ def _cut(
 ) -> _Part | None:
     """The statement with a summed index in two, of which the outer one is kept.
 
-    There are about so many parts as are ``wanted``, of ``least`` positions or more, all alike.
+    There are about so many parts as are ``wanted``, of ``least`` positions or more. They are all
+    alike, but for the last one where nothing near that number divides the index and no formula is
+    applied to sums: it reads beyond the end, where all is zero, and :mod:`.regions` cuts it there.
     """
     extent = sizes[index]
     pieces = [p for p in range(2, most + 1) if extent % p == 0 and extent // p >= least]
-    if wanted < 2 or not pieces:
+    if wanted < 2:
         return None
     near = [p for p in pieces if wanted <= 2 * p and extent // p % _LINE == 0]
-    count = min(near or pieces, key=lambda p: abs(p - wanted))
+    count = min(near or pieces, key=lambda p: abs(p - wanted), default=1)
+    length = extent // count
+    if wanted > 2 * count and statement.epilogue is None:
+        # The last part is shorter: what it would read behind the end counts as zero.
+        shorter = -(-extent // wanted // _LINE) * _LINE
+        if shorter >= _LENGTH:
+            count, length = -(-extent // shorter), shorter
+    if count < 2 or length < least:
+        return None
     fresh = (f"{index}_{k}" for k in range(len(sizes) + 2))
     outer, inner = [name for name in fresh if name not in sizes][:2]
-    length = extent // count
 
     def access(old: Access) -> Access:
         return Access(old.tensor, tuple(map(cut, old.subscripts)))
