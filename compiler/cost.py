@@ -26,7 +26,8 @@ from collections.abc import Iterable, Mapping
 from math import ceil, prod
 from typing import TYPE_CHECKING
 
-from .choose.packed import LONG, THIN, register_tile
+from .choose.in_place import THIN
+from .choose.packed import LONG, register_tile
 from .machine import Levels, Machine
 from .program import Access, Program, Statement, bounds
 from .records import dataclass
@@ -101,8 +102,18 @@ def statement_cost(
     element: str,
     machine: Machine,
     threads: int = 1,
+    pieces: float | None = None,
 ) -> Cost:
     """The cost of a statement whose tensors have one element type, such as ``f4`` or ``c16``.
+
+    Args:
+        statement: what is computed.
+        extents: of its indices.
+        element: the type of all elements.
+        machine: what the cost is for.
+        threads: how many work on it.
+        pieces: cycles that a packed step takes besides, for the order in which its tensors' axes
+            lie (:mod:`.runs`); by default they are estimated from the last axes alone.
 
     >>> from .machine import TARGETS
     >>> from .program import from_expression
@@ -132,8 +143,11 @@ def statement_cost(
         busy = _packed(groups, element, machine, _is_mirrored(statement, groups, element))
         if statement.epilogue is not None:
             busy += _long_panels(groups, element, machine)
-        gathered = sum(n for f, n in zip(form.factors, read, strict=False) if _is_gathered(f, form))
-        busy += gathered // size * PACKED_GATHER_CYCLES * _cycle(machine)
+        if pieces is None:
+            ways = zip(form.factors, read, strict=False)
+            gathered = sum(n for f, n in ways if _is_gathered(f, form))
+            pieces = gathered // size * PACKED_GATHER_CYCLES
+        busy += pieces * _cycle(machine)
         panels = sum(read) / rate(speeds.write, speeds.write_all, total // 2, machine, threads)
         seconds = busy / threads + reading + panels + writing
     else:

@@ -149,6 +149,8 @@ class _Source(TileSource):
         guards: dict[str, str] = {}
         if _is_innermost(loop):
             self.name_fixed_parts(loop)
+            if self.schedule.in_place is not None:
+                self.name_rows(loop)
             self.name_tests(loop)
         known = self.whole
         if not known and (_is_innermost(loop) or loop.index == "q"):
@@ -173,6 +175,7 @@ class _Source(TileSource):
         self.whole = known
         self.fixed.clear()
         self.tests.clear()
+        self.rows_at.clear()
 
     def sums_lanes_of(self, loop: Loop) -> bool:
         """Whether a loop walks lanes that are summed, tile by tile, with the sums in registers."""

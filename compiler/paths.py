@@ -4,7 +4,8 @@ A path is a list of contractions, each the positions of the factors that it take
 those that are left; its result goes to the end of that list. For up to eight factors :mod:`.shared`
 looks at all trees, and knows what need not be computed twice where a tensor repeats; where one is
 read at windows :mod:`.windows_path` does, which knows that they overlap. From four factors on
-opt_einsum and, for large networks, cotengra propose paths too, by counting operations. (Of 250
+opt_einsum and, for large networks, cotengra propose paths too, by counting operations; of more than
+eight factors these are improved (:mod:`.subtrees`), and those without hope left out. (Of 250
 random products of three to eight factors, those found here are faster by the cost model in 51, and
 those of opt_einsum in 15. Up to eight factors it need not be installed.)
 """
@@ -12,7 +13,7 @@ those of opt_einsum in 15. Up to eight factors it need not be installed.)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import combinations
 from typing import Any
@@ -56,6 +57,15 @@ SMALL = ", small"
 SEARCHED = "searched"
 """The name of what :mod:`.shared` proposes."""
 
+HOPELESS = 1e8
+"""A path that costs so many times the least is not improved."""
+
+FAR = 3
+"""A path that costs so many times the least of all, by a rough count, is not considered."""
+
+WORTH_RANDOM = 1e7
+"""Multiply-adds of a path from which on a random search may save more time than it takes."""
+
 TRIALS, EFFORT = 32, 100_000
 """At most so many trials, and at most so many factors squared in all: below a tenth of a second."""
 
@@ -95,14 +105,38 @@ def propose(
         most = 3 if factors == ALONE else 2
         for path in shared_paths(statement, extents, element, machine, most):
             yield SEARCHED, path
-    yield "left to right", ((0, 1), *((0, left) for left in range(factors - 2, 0, -1)))
+    forward: Path = ((0, 1), *((0, left) for left in range(factors - 2, 0, -1)))
+    counted = [("left to right", forward)]
     if factors > MOST_SHARED or (factors > ALONE and find_spec("opt_einsum")):
         for name in ("greedy", "auto") if factors <= AUTO else ("greedy",):
-            yield _search(statement, extents, *_named_search(name))
+            counted.append(_search(statement, extents, *_named_search(name)))
+    yield from counted if factors <= MOST_FACTORS else _improved(counted, statement, extents)
     if factors <= EXHAUSTIVE and not all(f.is_plain for f in statement.factors):
         yield "windows", windows_path(statement, extents, program.shapes)
-    if factors > RANDOM and find_spec("cotengra"):
-        yield _search(statement, extents, "cotengra", _cotengra)
+
+
+def _improved(
+    found: Sequence[tuple[str, Path]], statement: Statement, extents: Mapping[str, int]
+) -> Iterator[tuple[str, Path]]:
+    """The better ones of some paths of many factors, and what can be made of them."""
+    from .subtrees import Network
+
+    network = Network(statement, extents)
+    paths = {path: name for name, path in reversed(found)}
+    costs = {path: network.cost(path) for path in paths}
+    least = min(costs.values())
+    if len(statement.factors) > RANDOM and least > WORTH_RANDOM and find_spec("cotengra"):
+        name, path = _search(statement, extents, "cotengra", _cotengra)
+        paths[path], costs[path] = name, network.cost(path)
+    for path, cost in sorted(costs.items(), key=lambda each: each[1]):
+        if cost <= HOPELESS * least:
+            better = network.improved(path)
+            if better not in costs:
+                paths[better], costs[better] = f"{paths[path]}, improved", network.cost(better)
+    least = min(costs.values())
+    for path in sorted(costs, key=costs.__getitem__):
+        if costs[path] <= FAR * least:
+            yield paths[path], path
 
 
 def propose_small(

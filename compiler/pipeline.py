@@ -11,6 +11,7 @@ becomes a kernel::
     merge       a step and the only one that reads it -> one; long sums -> partial ones
     pad         operands that boxes cannot keep a step inside of -> copies framed in zeros
     slices      statements -> loops over pieces, in less memory; only if it is limited
+    axis order  intermediates lie as the steps that write and read them like best
     relayout    small operands that steps would read badly -> copies of them
     workspace   intermediates -> offsets in one piece of memory
     regions     a step that leaves its tensors -> boxes, steps that do not

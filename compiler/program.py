@@ -14,7 +14,7 @@ A map such as `out[i] = exp(a[i])` is the sum of one product of one factor with 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, count
 from typing import TYPE_CHECKING, cast
 
@@ -141,6 +141,20 @@ class Statement:
                 names.update(dict.fromkeys(access.names))
             object.__setattr__(self, "_indices", tuple(names))
         return cast("tuple[str, ...]", self._indices)
+
+    def with_accesses(self, made: Callable[[Access], Access]) -> Statement:
+        """The same of other tensors, or of the same ones at other places, target included.
+
+        >>> a, out = (Access(name, (Affine.index("i"),)) for name in ("a", "out"))
+        >>> print(Statement(out, (a,)).with_accesses(lambda at: replace(at, tensor=at.tensor * 2)))
+        outout[i] = aa[i]
+        """
+        epilogue = self.epilogue
+        if epilogue is not None:
+            from .formula import with_accesses  # an equation alone has none
+
+            epilogue = replace(epilogue, value=with_accesses(epilogue.value, made))
+        return Statement(made(self.target), tuple(map(made, self.factors)), epilogue)
 
     def __str__(self) -> str:
         product = f"{_sum(self.contracted)}{' * '.join(map(str, self.factors))}"

@@ -184,6 +184,13 @@ class Schedule:
             *(("FRAME",) if self.framed else ()),
         )
 
+    @property
+    def in_place(self) -> str | None:
+        """The factor of a packed product whose rows are read where they are, if there is one."""
+        if self.recipe != "packed" or any(pack.operand == "x0" for pack in self.packs):
+            return None
+        return "x0"
+
     def split_of(self, group: str) -> list[Split]:
         """The splits of one group, outermost first."""
         return [split for split in self.splits if split.group == group]

@@ -26,23 +26,38 @@ def gram_swap(statement: Statement) -> dict[str, str] | None:
     >>> gram_swap(from_expression(expression, same=[0, 0]).statements[0])
     {'t': 's'}
     >>> gram_swap(from_expression(expression).statements[0])
+    >>> sizes = [(Affine.index("k"), 3)]
+    >>> windows = resolve(parse("n c y+k, n c a+k -> n y a"), [(2, 3, 9)] * 2, sizes)
+    >>> gram_swap(from_expression(windows, same=[0, 0]).statements[0])
+    {'y': 'a'}
     """
     if len(statement.factors) != 2:
         return None
     first, second = statement.factors
     if first.tensor != second.tensor or first == second:
         return None
-    swap = {}
+    swap: dict[str, str] = {}
     for one, other in zip(first.subscripts, second.subscripts, strict=True):
         if one != other:
-            if not (one.is_index and other.is_index):
+            pairs = _exchanged(one, other)
+            if pairs is None or any(swap.get(name, to) != to for name, to in pairs.items()):
                 return None
-            swap[one.terms[0][0]] = other.terms[0][0]
+            swap |= pairs
     if not {*statement.contracted}.isdisjoint((*swap, *swap.values())):
         return None
     if swap.keys() & {*swap.values()}:
         return None
     return swap
+
+
+def _exchanged(one: Affine, other: Affine) -> dict[str, str] | None:
+    """The index of an axis in the place of which another axis has one of its own; None if more."""
+    first = [term for term in one.terms if term not in other.terms]
+    second = [term for term in other.terms if term not in one.terms]
+    if one.constant != other.constant or not len(first) == len(second) == 1:
+        return None
+    ((name, factor),), ((to, same),) = first, second
+    return {name: to} if factor == same else None
 
 
 def are_twins(statement: Statement, sliced: Collection[str] = ()) -> bool:

@@ -55,6 +55,7 @@ class TileSource:
     whole: dict[str, bool | None] = field(default_factory=dict)  # sides known to be whole or not
     fixed: dict[str, str] = field(default_factory=dict)  # parts of offsets named before that loop
     tests: dict[str, str] = field(default_factory=dict)  # what is tested before that loop
+    rows_at: set[str] = field(default_factory=set)  # operands with rows found before that loop
     in_runs: bool = False  # what `runs` tests has been found true
     numbers: dict[tuple[int, str, str], str] = field(default_factory=dict)  # a formula's, typed
     values: int = 0  # parts of formulas that have a name
@@ -180,11 +181,27 @@ class TileSource:
             for ref in (statement.target, *statement.factors):
                 if self.in_register(ref) or ref.buffer in self.fixed:
                     continue
+                if ref.buffer == self.schedule.in_place:
+                    continue  # its rows are found instead
                 parts, _ = self.offset_parts(ref, *axes)
                 text = " + ".join(parts)
                 if len(parts) > 1 or (text and not text.isidentifier()):
                     self.line(f"{ref.buffer}_at = {text}")
                     self.fixed[ref.buffer] = text
+
+    def name_rows(self, loop: Loop) -> None:
+        """Find the rows that an innermost loop reads where they are, once for all of its rounds."""
+        for tile in loop.body:
+            statement, *sides = tile_of(tile)
+            rows, lanes = (self.axis(side, "rows") for side in sides)
+            for ref in statement.factors:
+                if ref.buffer != self.schedule.in_place or not self.in_memory(ref):
+                    continue
+                fixed, _ = self.offset_parts(ref, rows[0], lanes[0])
+                _, step, _ = self.steps(ref, rows[0], lanes[0])
+                place = f"{ref.buffer}, {' + '.join(fixed) or 0}, {step}, {rows[0].size}"
+                self.line(f"{ref.buffer}_rows = find_rows({place}, {rows[1] or rows[0].size})")
+                self.rows_at.add(ref.buffer)
 
     def name_tests(self, loop: Loop) -> None:
         """Test once whether a panel's tiles are runs, where it is the same in all rounds."""
@@ -246,7 +263,8 @@ class TileSource:
         """Whether it matters that part of a tile may lie outside: scratch has room for all of it,
         but lanes outside must not be summed.
         """
-        if any(self.in_memory(ref) for ref in (statement.target, *statement.factors)):
+        refs = (ref for ref in statement.factors if ref.buffer not in self.rows_at)
+        if any(self.in_memory(ref) for ref in (statement.target, *refs)):
             return True
         summed = self.sums_lanes(statement)
         into = self.in_register(statement.target) and statement.add is True
@@ -499,7 +517,10 @@ class TileSource:
         name = f"{p}_tile"
         if row_step == "0":
             r, counts = 1, counts and f", 1, {lanes.inside or lanes.size}"
-        if wide and row_step == "1" and r > 1 and lane_step not in ("0", "1"):
+        if p in self.rows_at:
+            _, moving = self.offset_parts(ref, rows, lanes)
+            call = f"load_each({p}_rows, {' + '.join(moving) or 0})"
+        elif wide and row_step == "1" and r > 1 and lane_step not in ("0", "1"):
             call = f"load_panel({p}, {base}, {lane_step}, {c}, {r}, {lanes.inside or c})"
             name = f"{p}_wide"
         elif lane_step == "0":

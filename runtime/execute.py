@@ -30,7 +30,7 @@ from .bound import ZERO_AT, Bound
 from .kernels import Kernel, KernelMissing, kernel
 from .machine import machine
 from .pieces import Pieces, bind_pieces
-from .step import Layouts, Step, Steps, element, geometry_of, strides_of
+from .step import Layouts, Step, Steps, element, geometry_of, moving, strides_of
 from .work import Work
 
 __all__ = ["Execution", "prepare", "prepare_layouts", "same_arrays"]
@@ -203,10 +203,16 @@ def _prepared(
 
     maker = Steps(host, obtain, wide)
 
-    def with_copies(program: Program, layouts: Layouts) -> Program:
+    def well_laid_out(program: Program) -> Program:
         if not copies:
             return program
-        shapes, sizes = program.shapes, program.sizes
+        sizes = program.sizes
+        if len(program.statements) > 1:
+            from ..compiler.axis_order import with_ordered_axes
+
+            moved = moving(_layouts(program, given, wide), sizes, wide)
+            program = with_ordered_axes(program, moved, element(dtype), host)
+        layouts, shapes = _layouts(program, given, wide), program.shapes
 
         def geometry(statement: Statement) -> Geometry:
             windows = maker.windows(shapes, layouts, statement, sizes)
@@ -220,8 +226,7 @@ def _prepared(
             program = in_registers(program, element(dtype), host)
             factorization = replace(factorization, program=program)
         program = kept_inside(factorization.program)
-        layouts = _layouts(program, given, wide)
-        sliced = arrange(with_copies(program, layouts), elements)
+        sliced = arrange(well_laid_out(program), elements)
     else:
         from ..compiler.slices import fit  # the search: few calls have a limit
 
@@ -231,7 +236,7 @@ def _prepared(
         factorization = replace(factorization, program=program, chosen=chosen)
         if sliced.adds:
             del given[program.result]  # kernels write pieces of it, which are intermediates
-        program = with_copies(sliced.program, _layouts(sliced.program, given, wide))
+        program = well_laid_out(sliced.program)
         copied = arrange(program, elements, sliced.slices, sliced.hoisted)
         if copied.workspace.size <= memory_limit:
             sliced = copied

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from ..compiler.axis_order import with_ordered_axes
 from ..compiler.chains import Chain, chains, common_workspace
 from ..compiler.evaluate import evaluate_statement, scattered
 from ..compiler.finish import finish_of, has_kernel
@@ -33,7 +34,7 @@ from .kernels import Kernel, KernelMissing, kernel
 from .machine import machine
 from .operands import KERNEL_DTYPES
 from .pieces import Pieces, bind_pieces
-from .step import Layouts, Step, Steps, geometry_of, strides_of
+from .step import Layouts, Step, Steps, element, geometry_of, moving, strides_of
 from .work import Work
 
 __all__ = ["ProgramExecution", "prepare_apart", "prepare_program"]
@@ -173,6 +174,7 @@ def prepare_program(
     optimize: Any = True,
     obtain: Callable[[Schedule, Target], Kernel] = kernel,
     memory_limit: int | None = None,
+    stepped: Stepped | None = None,
 ) -> ProgramExecution:
     """Plan a program for operands and results of these layouts, and obtain its kernels.
 
@@ -182,19 +184,18 @@ def prepare_program(
         optimize: how to choose the order of contraction.
         obtain: gets the kernels.
         memory_limit: bytes that intermediates may take.
+        stepped: the program in steps, if that is known; it does not depend on strides.
 
     Raises:
         EinsumError: (a ValueError) there is no way to keep within the memory limit.
         KernelMissing: kernels may not be compiled, and there is no way to do with those that exist.
     """
-    prepared = partial(_prepared, program, layouts, optimize, obtain, memory_limit)
+    prepared = partial(_prepared, program, layouts, optimize, obtain, memory_limit, stepped)
     try:
         return prepared(in_chains=optimize is True and memory_limit is None)
     except KernelMissing:
         try:
-            return prepared(
-                in_chains=False
-            )  # which asks for kernels that others may have asked for
+            return prepared(in_chains=False)  # with kernels that others may have asked for
         except KernelMissing:
             if optimize is not True or memory_limit is not None:
                 raise
@@ -202,13 +203,16 @@ def prepare_program(
 
 
 def prepare_apart(
-    program: Program, layouts: Layouts, obtain: Callable[[Schedule, Target], Kernel] = kernel
+    program: Program,
+    layouts: Layouts,
+    obtain: Callable[[Schedule, Target], Kernel] = kernel,
+    stepped: Stepped | None = None,
 ) -> ProgramExecution:
     """The same in steps of two operands at most, each statement on its own and without copies.
 
     What kernels that takes does not depend on sizes: a signature's store has them for any.
     """
-    return _prepared(program, layouts, pairwise, obtain, None, in_chains=False, apart=True)
+    return _prepared(program, layouts, pairwise, obtain, None, stepped, in_chains=False, apart=True)
 
 
 def _prepared(
@@ -217,17 +221,18 @@ def _prepared(
     optimize: Any,
     obtain: Callable[[Schedule, Target], Kernel],
     memory_limit: int | None,
+    stepped: Stepped | None,
     *,
     in_chains: bool,
     apart: bool = False,
 ) -> ProgramExecution:
     """The execution, with chains where they are faster or without; or with statements `apart`."""
     host = machine()
-    stepped = steps(program, optimize, host, memory_limit, apart)
+    stepped = stepped or steps(program, optimize, host, memory_limit, apart)
     if memory_limit is None:
         made = with_elements(kept_inside(stepped.program))
         if not apart:
-            made = _with_copies(made, layouts, host)
+            made = _well_laid_out(made, layouts, host)
         sliced = arrange(made, Element(stepped.element, stepped.element))
     else:
         stepped, sliced = _within(stepped, memory_limit, layouts, host)
@@ -327,13 +332,15 @@ def _within(
         for index in each.sizes
     }
     chosen, sliced = fit(candidates, limit, elements, host, fixed)
-    copied = _with_copies(sliced.program, layouts, host)
+    copied = _well_laid_out(sliced.program, layouts, host)
     again = arrange(copied, elements, sliced.slices, sliced.hoisted)
     return stepped.choosing(chosen), again if again.workspace.size <= limit else sliced
 
 
-def _with_copies(program: Program, layouts: Layouts, host: Machine) -> Program:
-    """The program with copies of small operands that a step would read badly."""
+def _well_laid_out(program: Program, layouts: Layouts, host: Machine) -> Program:
+    """The program with the axes of intermediates in the order that steps like, and with copies of
+    small operands that a step would read badly.
+    """
     dtypes = _dtypes(program)
     simple = len({*dtypes.values()}) == 1 and all(
         _has_kernel(statement, dtypes, program.sizes) for statement in program.statements
@@ -341,7 +348,10 @@ def _with_copies(program: Program, layouts: Layouts, host: Machine) -> Program:
     if not simple or not program.statements:
         return program
     (dtype,) = {*dtypes.values()}
-    geometry = partial(geometry_of, _layouts(program, dtypes, layouts), program.sizes, _wide(dtype))
+    sizes, wide = program.sizes, _wide(dtype)
+    moved = moving(_layouts(program, dtypes, layouts), sizes, wide)
+    program = with_ordered_axes(program, moved, element(wide), host)
+    geometry = partial(geometry_of, _layouts(program, dtypes, layouts), sizes, wide)
     return with_elements(relayout(program, geometry, host))
 
 

@@ -14,6 +14,7 @@ from ..compiler.geometry import Geometry
 from ..compiler.machine import Machine, Target
 from ..compiler.program import Access, Statement
 from ..compiler.records import dataclass, replace
+from ..compiler.runs import packed_cycles
 from ..compiler.schedule import Schedule
 from ..compiler.symmetry import are_twins
 from . import threads
@@ -165,7 +166,8 @@ class Steps:
     def _first(self, statement: Statement, extents: Mapping[str, int], form: Form) -> Step:
         choice, code = self._kernel(form)
         step, form = form.numbered_step, replace(form, numbered_choice=choice)
-        cost = statement_cost(statement, extents, step.accumulator, self._host)
+        pieces = packed_cycles(step, choice, self._host)
+        cost = statement_cost(statement, extents, step.accumulator, self._host, pieces=pieces)
         count = worthwhile_threads(cost.seconds, self._host, self._threads)
         values = argument_values(choice, step, self._host, count)
         places, scratch_bytes = code.scratch_places(values)
@@ -222,6 +224,19 @@ def geometry_of(
         finish=_finish_of(statement),
         windows=windows,
     )
+
+
+def moving(
+    layouts: Layouts, extents: Mapping[str, int], accumulator: np.dtype[Any]
+) -> Callable[[Statement, Mapping[str, Sequence[int]]], Geometry]:
+    """`geometry_of`, given the strides of intermediates that are to lie otherwise, in elements."""
+
+    def geometry(statement: Statement, moved: Mapping[str, Sequence[int]]) -> Geometry:
+        size = accumulator.itemsize
+        there = {n: (tuple([s * size for s in steps]), accumulator) for n, steps in moved.items()}
+        return geometry_of({**layouts, **there}, extents, accumulator, statement)
+
+    return geometry
 
 
 def _finish_of(statement: Statement) -> Finish | None:

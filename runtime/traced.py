@@ -28,8 +28,11 @@ from .signatures import Signature
 from .tensors import tensors_among
 
 if TYPE_CHECKING:
+    from ..compiler.machine import Target
     from ..compiler.program import Program
+    from ..compiler.schedule import Schedule
     from .explain import Explanation
+    from .kernels import Kernel
     from .manifest import FunctionRequest, FunctionUse, GradnormsUse
     from .precompile import Job
     from .programs import ProgramExecution
@@ -312,22 +315,32 @@ class CompiledFunction(Declared, NativePlans):
         return made.program, made.layouts(prepared(call.arrays), made.virtual_results())
 
     def planned_for(
-        self, operands: Sequence[Array], arguments: Mapping[str, Any]
+        self,
+        operands: Sequence[Array],
+        arguments: Mapping[str, Any],
+        obtain: Callable[[Schedule, Target], Kernel],
+        alike: tuple[ProgramExecution, ProgramExecution] | None = None,
     ) -> tuple[ProgramExecution, ProgramExecution]:
         """What calls like one in a manifest would execute, and what they would do without that.
 
         Args:
             operands: of which only the layouts matter.
             arguments: all that are no operands, by name.
+            obtain: makes a kernel of a schedule.
+            alike: the same of operands of the same dtypes and shapes, if there were any.
         """
         from .function_use import arranged
-        from .plan import planned
         from .programs import prepare_apart, prepare_program
 
         bound = arranged(self._parameters, operands, arguments)
         program, layouts = self._planned(bound.args, bound.kwargs)
-        limits = self.optimize, planned, self.memory_limit
-        return prepare_program(program, layouts, *limits), prepare_apart(program, layouts, planned)
+        limits = self.optimize, obtain, self.memory_limit
+        known = (None, None) if alike is None else (alike[0].stepped, alike[1].stepped)
+        best = None if self.memory_limit is not None else known[0]
+        return (
+            prepare_program(program, layouts, *limits, best),
+            prepare_apart(program, layouts, obtain, known[1]),
+        )
 
     def explain(self, *args: Any, **named: Any) -> Explanation:
         """How a call with operands like these would be computed, for people to read.

@@ -14,9 +14,7 @@ from ..geometry import Geometry
 from ..machine import Machine
 from ..schedule import Group, Pack, Schedule, Split, vector_lanes
 from .choice import Choice, finish_fields, layout_class, rounded, twice_summed
-
-THIN = 8
-"""The extent of m or n up to which the other operand is better read where it is."""
+from .in_place import THIN, is_better_in_rows, is_of_windows
 
 LONG = 256
 """Products of a sum whose result may be written one by one."""
@@ -52,7 +50,11 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     over = twice_summed(step)
     tile = (*step.kept, *over)
     order = _order(step, tile, last)
+    lanes = vector_lanes(step.accumulator, machine.target.vector_bytes)
+    if is_better_in_rows(step, order, tile, lanes):
+        order = order[1], order[0]
     x, y = (step.strides[i] for i in order)
+    in_place = is_of_windows(step, order[0], tile)
     members = {
         "b": tuple(i for i in tile if (i in x) == (i in y)),
         "m": _near(tuple(i for i in tile if i in x and i not in y), x, None),
@@ -73,7 +75,6 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     if "d" in summed and step.elements[-1] != step.accumulator:
         return None
     size = {group: step.volume(indices) for group, indices in members.items()}
-    lanes = vector_lanes(step.accumulator, machine.target.vector_bytes)
     if min(size["m"], size["n"], size["k"]) < 4 or size["n"] < lanes // 2:
         return None
     if size["n"] <= THIN or (size["m"] <= THIN and y.get(members["n"][-1]) == 1):
@@ -101,7 +102,11 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     if "m" in summed:  # the values of one tile after the other are added up in registers
         outer, inner = outer[:-1], ("m_tile", "k")
     operands = (*order, *range(2, len(step.elements) - 1))
-    strides = layout_class(step, operands, groups, members, lambda _, group: group not in "bd")
+
+    def matters(tensor: int, group: str) -> bool:
+        return group not in "bd" and not (in_place and tensor == order[0])
+
+    strides = layout_class(step, operands, groups, members, matters)
     unit = {(tensor, group) for tensor, group, stride in strides if stride == 1}
     # Positions of k that are transposed at once, in squares or in what is left of m's tile.
     side = {"m": min(lanes, 1 << (rows - 1).bit_length()), "n": min(lanes, 8)}
@@ -114,6 +119,9 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         nearest(step, operand) not in step.contracted and depth[name, group] == 1
         for name, group, operand in (("x0", "m", x), ("x1", "n", y))
     ]
+    packs = [Pack("x1", "k_block", "n", width, depth["x1", "n"], strips=strips[1])]
+    if not in_place:
+        packs.append(Pack("x0", "m_block", "m", rows, depth["x0", "m"], strips=strips[0]))
     symmetric = _is_symmetric(step, members)
     waits = symmetric or step.finish is not None
     schedule = Schedule(
@@ -131,10 +139,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         row_tile=rows,
         lane_tile=width,
         vector_bytes=machine.target.vector_bytes,
-        packs=(
-            Pack("x1", "k_block", "n", width, depth["x1", "n"], strips=strips[1]),
-            Pack("x0", "m_block", "m", rows, depth["x0", "m"], strips=strips[0]),
-        ),
+        packs=tuple(packs),
         mirrored=symmetric,
         collected=waits and size["k"] > 2 * _depth(step.accumulator, width, machine),
         **finish_fields(step),

@@ -25,7 +25,7 @@ def streamed(step: Geometry, machine: Machine) -> Choice:
     square = not step.reduced and row_tile == lanes  # to be transposed in registers
     vectors = 1
     if v is not None and not square:
-        shapes = _shapes(step, v, u, row_tile)
+        shapes = _shapes(step, v, u, row_tile, lanes)
         row_tile, vectors = _tile(step.extents.get(str(u), 1), step.extents[v], lanes, shapes)
     order = _operand_order(step, v, u)
     step = replace(
@@ -100,9 +100,15 @@ def streamed(step: Geometry, machine: Machine) -> Choice:
         if panels and loop in inner:  # a panel holds one block of what is summed
             inner.remove(loop)
             blocks.append(loop)
+    rowwise = not panels and _is_rowwise(step, members, (row_tile, vectors * lanes), machine)
+    if rowwise:
+        inner.remove("r_block")
+        tiles.insert(
+            min(tiles.index(tile) for tile in ("u_tile", "v_tile") if tile in tiles), "r_block"
+        )
     partial = None
     early = [i for i in summed if i not in members.get("q", ())]
-    if early and step.volume(early) > 2 * machine.partial_sum and not panels:
+    if early and not rowwise and step.volume(early) > 2 * machine.partial_sum and not panels:
         long_lanes = reduced_lanes and step.extents[str(v)] > machine.partial_sum
         partial = "v_block" if long_lanes else "r_block"
     neighbours = {(int(panel.operand[1:]), panel.groups[-1]) for panel in panels}
@@ -204,6 +210,9 @@ def _turning(step: Geometry, tensor: int, lanes: str) -> int:
 CACHE_LINE, PAGE = 64, 4096  # bytes
 NEAR = 1024  # bytes of one operand that are read before the next operand's
 
+FEWEST = 8
+"""Rows that are added up in registers before they are added to the output."""
+
 STREAMS = 16
 """Places of memory that are read side by side and still prefetched."""
 
@@ -250,6 +259,9 @@ would take 5 % less time in the mean of many sizes, by the cost below, and make 
 """
 
 
+WIDE = ((1, 6), (1, 9), (1, 12))
+"""Tiles for sums of rows that are no wider than one: rows are then read whole, one by one."""
+
 _PANEL_TILES = {2: (2, 4), 3: (3, 4)}
 """Tiles of few rows where lanes are read from panels."""
 
@@ -266,14 +278,15 @@ LATENCY = 8
 """What a step of a sum costs at least, as it waits for the one before, in instructions."""
 
 
-def _shapes(step: Geometry, v: str, u: str | None, rows: int) -> list[tuple[int, int]]:
+def _shapes(step: Geometry, v: str, u: str | None, rows: int, lanes: int) -> list[tuple[int, int]]:
     """The tiles to choose from, where ``rows`` are more than one if they are to be transposed."""
     if rows > 1:
         return [(rows, 1), (rows, {2: 4, 3: 4, 4: 2}.get(rows, 1))]
     if u is None:
         single = [tile for tile in TILES if tile[0] == 1]
-        summed_beside = step.reduced and v in step.kept
-        return single if summed_beside else [single[0], single[-1]]
+        if not step.reduced or v not in step.kept:
+            return [single[0], single[-1]]
+        return single + [tile for tile in WIDE if step.extents[v] <= tile[1] * lanes]
     if v in step.reduced:
         return [(2, 4), (3, 4), (4, 1), (4, 3)]
     return [tile for tile in TILES if tile[0] > 1]
@@ -330,6 +343,31 @@ def _late_indices(
         if i != v and (any(abs(strides.get(i, 0)) > s for s in inner) or (wide and is_far(i)))
     )
     return late if any(map(is_far, late)) else ()
+
+
+def _is_rowwise(
+    step: Geometry,
+    members: Mapping[str, tuple[str, ...]],
+    tile: tuple[int, int],
+    machine: Machine,
+) -> bool:
+    """Whether a few rows at a time are added up in the output, since they are wider than a tile.
+
+    To walk all rows for each tile would read a large operand in pieces that are not prefetched.
+    """
+    v, summed = next(iter(members["v"]), None), members.get("r", ())
+    strides = step.strides[_largest(step)]
+    item = int(step.elements[_largest(step)][1:])
+    if v is None or step.elements[-1] != step.accumulator or step.finish is not None:
+        return False
+    if v not in step.kept or strides.get(v) != 1 or step.extents[v] <= tile[1]:
+        return False
+    rows = tile[0] if members.get("u", ("",))[0] not in strides else 1
+    often = step.volume(tuple(step.extents)) > 4 * rows * step.volume(tuple(strides))
+    alone = bool(summed) and all(i in strides for i in summed) and not step.over
+    walked = step.volume((*summed, v)) * item > machine.l1_bytes // 2
+    large = step.volume(tuple(strides)) * item > machine.l2_bytes
+    return large and walked and alone and not often
 
 
 def _walks_inside(step: Geometry, outer: tuple[str, ...], late: tuple[str, ...]) -> bool:
@@ -449,6 +487,8 @@ def streamed_blocks(
             # What follows for one position lies together. Lanes are totalled once for each block.
             least = 1 if "r" in extents else max(1, SHORT_SUM // width)
         blocks["Q_BLOCK"] = max(least, min(machine.partial_sum, PAGE // (row * read)))
+    if "r_block" in schedule.outer:
+        blocks["R_BLOCK"] = max(FEWEST, PAGE // (v * int(schedule.elements[-1][1:])))
     if "v_block" in schedule.outer:
         blocks["V_BLOCK"] = rounded(min(v, max(lanes, room)), lanes)
         room //= min(v, blocks["V_BLOCK"])

@@ -20,7 +20,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from ..access import Access
-from ..formula import Apply, Read, Value
 from ..program import Program, Statement
 from ..records import replace
 from .renaming import Sizes, fingerprint, renamings
@@ -36,7 +35,7 @@ def compute_once(program: Program) -> Program:
     elements = {tensor.name: tensor.element for tensor in program.tensors}
     for statement in program.statements:
         if stand_ins:
-            statement = _reading(statement, stand_ins)
+            statement = statement.with_accesses(lambda access: replaced(access, stand_ins))
         name = statement.target.tensor
         known = alike[fingerprint(statement), elements[name]]
         found = next((e for e in (equal(k, statement, sizes) for k in known) if e), None)
@@ -77,25 +76,6 @@ def replaced(access: Access, stand_ins: Mapping[str, StandIn]) -> Access:
     for axis, place in zip(access.subscripts, places, strict=True):
         subscripts[place] = axis
     return Access(tensor, tuple(subscripts))
-
-
-def _reading(statement: Statement, stand_ins: Mapping[str, StandIn]) -> Statement:
-    """The statement with reads of the tensors that stand in for others."""
-
-    def value(old: Value) -> Value:
-        match old:
-            case Read(access):
-                return Read(replaced(access, stand_ins))
-            case Apply(function, arguments):
-                return Apply(function, tuple(map(value, arguments)))
-        return old
-
-    epilogue = statement.epilogue
-    return replace(
-        statement,
-        factors=tuple(replaced(factor, stand_ins) for factor in statement.factors),
-        epilogue=epilogue and replace(epilogue, value=value(epilogue.value)),
-    )
 
 
 def without_unused(program: Program) -> Program:

@@ -1,4 +1,4 @@
-"""Element types, and the types that Numba sees: `Element`, `Pointer` and `Tile`.
+"""Element types, and the types that Numba sees: `Element`, `Pointer`, `Rows` and `Tile`.
 
 Element types are written as in the array interface (``f4``, ``c16``, ``i2``, ``b1``). A complex
 tile holds its real and imaginary parts in separate vectors (two *planes*).
@@ -84,6 +84,14 @@ class Tile(types.Type):  # type: ignore[misc]
         return scalar if self.lanes == 1 else ir.VectorType(scalar, self.lanes)
 
 
+class Rows(types.Type):  # type: ignore[misc]
+    """The addresses of ``count`` rows of elements, wherever each of them begins."""
+
+    def __init__(self, element: str, count: int) -> None:
+        self.element, self.count = element, count
+        super().__init__(name=f"Rows({element}[{count}])")
+
+
 @register_default(Element)
 class _ElementModel(models.OpaqueModel):  # type: ignore[misc]
     pass
@@ -93,6 +101,13 @@ class _ElementModel(models.OpaqueModel):  # type: ignore[misc]
 class _PointerModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, dmm: Any, fe_type: Pointer) -> None:
         super().__init__(dmm, fe_type, scalar_type(fe_type.element).as_pointer())
+
+
+@register_default(Rows)
+class _RowsModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, dmm: Any, fe_type: Rows) -> None:
+        pointer = scalar_type(fe_type.element).as_pointer()
+        super().__init__(dmm, fe_type, ir.ArrayType(pointer, fe_type.count))
 
 
 @register_default(Tile)

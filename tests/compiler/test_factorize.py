@@ -249,9 +249,9 @@ def test_a_network_of_hundreds_has_a_step_fewer_than_operands():
 
 def test_cotengra_is_a_candidate_where_it_is_installed():
     pytest.importorskip("cotengra")
-    text, shapes = rand_equation(20, 3, n_out=2, d_max=4, seed=0)[:2]
+    text, shapes = rand_equation(40, 3, n_out=2, d_max=6, seed=0)[:2]
     result = planned(text, shapes)
-    assert "cotengra" in dict(result.candidates)
+    assert any("cotengra" in name for name in dict(result.candidates))
     assert planned(text, shapes) == result
 
 

@@ -7,6 +7,7 @@ from einsumc.compiler.choose import block_sizes, choose
 from einsumc.compiler.choose.packed import LONGEST_TASK, SHORTEST_SIDE
 from einsumc.compiler.geometry import Geometry
 from einsumc.compiler.machine import TARGETS, Machine
+from einsumc.compiler.pipeline import stages
 
 MACHINE = Machine(TARGETS["x86-64-v3"])
 
@@ -110,3 +111,33 @@ def test_overlapping_panels_are_filled_one_after_the_other():
     )
     for pack in choose(step, MACHINE).schedule.packs:
         assert not (pack.strips and pack.depth > 1)
+
+
+def turned(a, b, k):
+    """The schedule of a product whose operands both have their neighbours along the sum."""
+    step = Geometry(
+        elements=("f8",) * 3,
+        accumulator="f8",
+        extents={"a": a, "b": b, "k": k},
+        strides=({"a": k, "k": 1}, {"b": k, "k": 1}, {"b": a, "a": 1}),
+    )
+    return choose(step, MACHINE)
+
+
+def test_few_columns_go_to_rows_where_sums_are_long():
+    """The lanes run along the longer side then, though the output has its neighbours elsewhere."""
+    choice = turned(6, 130, 2205)
+    assert (choice.schedule.recipe, choice.members["m"], choice.members["n"]) == (
+        "packed",
+        ("a",),
+        ("b",),
+    )
+    assert turned(6, 130, 200).schedule.recipe == "streamed"
+
+
+def test_edges_of_turned_panels_are_whole_tiles():
+    """Only the end of a sum is copied element by element."""
+    source = stages(turned(13, 130, 900).schedule).source
+    assert source.count("load_panel(x1") == 1
+    assert "if rows == 4:" in source
+    assert "columns == " not in source.partition("zeros(")[0]

@@ -50,6 +50,7 @@ def test_parts_add_up_and_need_little_memory(equation, shapes, element):
         ("ik,jk->ij", [(32, 500), (32, 500)]),  # little work
         ("ik,jk->ij", [(2000, 5000), (1000, 5000)]),
         ("bik,bjk->bij", [(40, 24, 4000), (40, 24, 4000)]),  # a batch
+        ("gba,bad->gd", [(399, 727, 6), (727, 6, 22)]),  # 727 is prime, and 6 are neighbours
     ],
 )
 def test_other_sums_stay_whole(equation, shapes):

@@ -71,3 +71,36 @@ def test_blocks_of_operands_with_short_runs_are_short(extent):
     blocks = block_sizes(choice.schedule, extents, step.machine, 1)
     tile = choice.schedule.lane_tile
     assert blocks["V_BLOCK"] * extent * 8 <= max(1024, 8 * extent * tile) + 8 * extent * tile
+
+
+def walked(equation, sizes, element="f4"):
+    """The loops around a step's register tile, its tile's lanes, and a run of its kernel."""
+    step, form, choice = made(equation, sizes, element)
+    random = np.random.default_rng(0)
+    shapes = map(step.shape, step.terms)
+    *arrays, out = (random.integers(-9, 10, shape).astype(element) for shape in shapes)
+    call = bind(choice, form, step.machine)
+    _, address = scratch_memory(call.scratch_bytes)
+    run(call, [each.ctypes.data for each in (*arrays, out)], address)
+    np.testing.assert_array_equal(out, np.einsum(equation, *arrays))
+    return choice.schedule
+
+
+@needs_v3
+def test_rows_are_read_whole():
+    """Of a large operand: in one tile as wide as they are, or a few rows at a time."""
+    schedule = walked("jk,ijkl->il", {"i": 5, "j": 9, "k": 70, "l": 72})
+    assert schedule.lane_tile == 72
+    assert "r_block" not in schedule.outer
+    schedule = walked("k,ikl->il", {"i": 30, "k": 100, "l": 200})
+    assert schedule.outer.index("r_block") < schedule.outer.index("v_tile")
+    schedule = walked("k,ikl->il", {"i": 600, "k": 5, "l": 200})  # near each other
+    assert "r_block" in schedule.inner
+
+
+@needs_v3
+def test_many_places_of_memory_are_not_read_side_by_side():
+    """Rows far from each other are added up one after the other, in the order of memory."""
+    schedule = walked("fhc,cfe->he", {"f": 31, "h": 8, "c": 8, "e": 935}, "f8")
+    assert "q_block" in schedule.outer
+    assert "r" not in [group.name for group in schedule.groups]

@@ -258,3 +258,49 @@ def test_parts_are_measured_where_their_memory_begins(monkeypatch):
     plan.measure(rounds=1)
     assert offsets
     assert not any(map(any, offsets))
+
+
+# --- windows that are read in place ---------------------------------------------------------------
+
+
+IN_PLACE = (  # 45 rows are no whole number of tiles, and sums are longer than a block of them
+    "n c y+k-2 x+l-1, n o y x -> n o c k l",
+    [(2, 3, 21, 31), (2, 20, 21, 31)],
+    None,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes", "sizes", "dtype"),
+    [
+        *((*IN_PLACE, dtype) for dtype in ("f4", "c8", "i8", "f2")),
+        ("n c 2*y+k 2*x+l, n o y x -> o c k l", [(2, 3, 41, 37), (2, 17, 19, 18)], {"k": 5}, "f4"),
+        ("n c 2*x+3*k, n o x -> n o c k", [(2, 3, 599), (2, 33, 294)], {"k": 5}, "f4"),
+        ("n y+k x c, k c o -> y n x o", [(2, 12, 9, 40), (3, 40, 24)], None, "f2"),
+    ],
+)
+def test_windows_in_place(text, shapes, sizes, dtype):
+    operands = [integers(*shape, dtype=dtype, seed=n) for n, shape in enumerate(shapes)]
+    wide = [each.astype("c16" if dtype == "c8" else "f8") for each in operands]
+    expected = reference(text, *wide, sizes=sizes)
+    compiled = compile_einsum(text, sizes=sizes)
+    found = compiled(*operands)
+    if dtype == "f2":  # integers of more bits than it has
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1)
+    else:
+        np.testing.assert_array_equal(found, expected)
+    if dtype != "f2":
+        assert "find_rows" in compiled.explain(*operands).stage("source")
+
+
+@pytest.mark.parametrize("channels", [1, 3, 20])
+def test_squares_of_sums_of_windows_in_place(channels):
+    images, errors = integers(2, channels, 21, 31), integers(2, 19, 21, 31)
+    text = "n c y+k-1 x+l-1, n o y x -> n o c k l"
+    gradient = reference(text, images, errors, sizes={"k": 3, "l": 3})
+    norms = compile_einsum(
+        "n c y+k-1 x+l-1, n o y x, n c p+k-1 q+l-1, n o p q -> n", sizes={"k": 3, "l": 3}
+    )
+    operands = images, errors, images, errors
+    expected = np.einsum("nockl,nockl->n", gradient, gradient, dtype="f8")
+    np.testing.assert_allclose(norms(*operands), expected, rtol=1e-6)

@@ -1,0 +1,59 @@
+"""Rows in place: which operand of a packed product is read where it is, and not copied into panels.
+
+The microkernel reads one value of each row at a time. That may be anywhere: for a row an address is
+found before the loop over `k`, and for a position of `k` an offset, the same for all rows. So the
+gradient of a convolution's weights,
+
+    out[o,c,k,l] = sum_{y,x} g[o,y,x] * image[c,y+k,x+l]
+
+has (c,k,l) as rows and reads them from the image, which has an element once where panels have it
+once for every tap. Its lanes run along `o`, and `g` is packed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..geometry import Geometry
+
+OVERLAP = 2
+"""Positions that an operand has for each of its elements, where its elements are in windows."""
+
+THIN = 8
+"""The extent of m or n up to which the other operand is better read where it is."""
+
+
+def is_of_windows(step: Geometry, operand: int, tile: Sequence[str]) -> bool:
+    """Whether an operand's rows are read where they are: in panels it would have many times more.
+
+    ``tile`` are the indices of the sums that the step makes.
+    """
+    if step.elements[operand] != step.accumulator:
+        return False
+    strides, other = step.strides[operand], step.strides[1 - operand]
+    own = [i for i in strides if i in step.contracted or (i in tile and i not in other)]
+    own = [i for i in own if strides[i]]
+    span = 1 + sum((step.extents[i] - 1) * abs(strides[i]) for i in own)
+    return OVERLAP * span <= step.volume(own)
+
+
+def is_better_in_rows(
+    step: Geometry, order: Sequence[int], tile: Sequence[str], lanes: int
+) -> bool:
+    """Whether the operand that would have the lanes had better be read in place, as rows.
+
+    The output's neighbours are then in rows of the register tile, and stored one by one: the sums
+    must be long for that, or the output must not have the index.
+    """
+    first, second = order
+    x, y = step.strides[first], step.strides[second]
+    if not is_of_windows(step, second, tile) or is_of_windows(step, first, tile):
+        return False
+    m = [i for i in tile if i in x and i not in y]
+    n = [i for i in tile if i in y and i not in x]
+    if step.volume(m) <= THIN:
+        return False
+    if all(i in step.over for i in n):
+        return True
+    run = any(y[i] == 1 and step.extents[i] >= lanes for i in n)  # and so vectors are copied
+    return not run and step.volume(step.contracted) >= step.volume(m)
