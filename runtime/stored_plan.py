@@ -1,10 +1,10 @@
 """Plans on disk: a process that makes a call that was made before needs no planner.
 
-To plan the first call takes tens of milliseconds, most of it to import the compiler's first half. What
-comes of it is little: which kernels, in what order, and their arguments but for the addresses. That
-is kept beside the kernels, in files of the same kind, and found by everything that it follows from:
-the equation, shapes, strides and dtype, the options, the description of the machine, the number of
-threads, and a digest of all code that takes part.
+To plan the first call takes tens of milliseconds, most of it to import the compiler's first half.
+What comes of it is little: which kernels, in what order, and their arguments but for the addresses.
+That is kept beside the kernels, in files of the same kind, and found by everything that it follows
+from: the equation, shapes, strides and dtype, the options, the description of the machine, the
+number of threads, and a digest of all code that takes part.
 
 A plan is a hint. One that is not there, or whose kernels are not, is made anew.
 """
