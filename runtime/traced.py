@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .precompile import Job
     from .programs import ProgramExecution
     from .step import Layouts
+    from .stored_program import StoredProgram
 
 __all__ = ["CompiledFunction"]
 
@@ -252,10 +253,12 @@ class CompiledFunction(Declared, NativePlans):
         if not np.can_cast(result.dtype, out.dtype, "same_kind"):
             raise EinsumTypeError(f"the result would be cast from {result.dtype} to {out.dtype}")
 
-    def _execution(self, made: Made, call: _Call, results: Sequence[Array]) -> ProgramExecution:
+    def _execution(
+        self, made: Made, call: _Call, results: Sequence[Array]
+    ) -> ProgramExecution | StoredProgram:
         """A program, its kernels at hand, for operands and results of these layouts."""
         from .missing import at_best_level, explain_missing
-        from .programs import prepare_program
+        from .stored_program import StoredProgram, prepare
 
         arrays = call.arrays
         layouts = made.layouts(prepared(arrays), results)
@@ -275,13 +278,11 @@ class CompiledFunction(Declared, NativePlans):
 
         what = f"function   {self.__module__}:{self._name}"
         execution = at_best_level(
-            lambda: prepare_program(
-                made.program, layouts, self.optimize, memory_limit=self.memory_limit
-            ),
+            lambda: prepare(made.program, layouts, self.optimize, self.memory_limit),
             lambda problem: explain_missing(problem, what, arrays, use),
         )
         path = settings.current().record
-        if path is not None and execution.steps:
+        if path is not None and (isinstance(execution, StoredProgram) or execution.steps):
             from .record import record
 
             record(path, use)
