@@ -27,7 +27,7 @@ from math import ceil, prod
 from typing import TYPE_CHECKING
 
 from .choose.in_place import THIN
-from .choose.packed import LONG, register_tile
+from .choose.packed import LONG, register_tile, tile_for
 from .machine import Levels, Machine
 from .program import Access, Program, Statement, bounds
 from .records import dataclass
@@ -315,9 +315,7 @@ def _is_mirrored(statement: Statement, groups: _Groups, element: str) -> bool:
 def _packed(groups: _Groups, element: str, machine: Machine, mirrored: bool = False) -> float:
     """Seconds of the microkernel's tiles on one core."""
     accumulator = _accumulator(element)
-    lanes = vector_lanes(accumulator, machine.target.vector_bytes)
-    rows, vectors = register_tile(accumulator, machine.target.registers)
-    width = vectors * lanes
+    rows, width = tile_for(groups.n, accumulator, machine)
     across = ceil(groups.n / width)
     tiles = groups.b * ceil(groups.m / rows) * across
     if mirrored:

@@ -81,10 +81,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         return None  # the larger operand is used too rarely to be copied
     if size["m"] * size["n"] * size["k"] < machine.worth_packing:
         return None
-    rows, vectors = register_tile(step.accumulator, machine.target.registers)
-    if vectors > 1 and rounded(size["n"], vectors * lanes) > WASTE * rounded(size["n"], lanes):
-        rows, vectors = min(rows * vectors, TALLEST), 1
-    width = vectors * lanes
+    rows, width = tile_for(size["n"], step.accumulator, machine)
     batch = (Group("b", True, False),) if members["b"] else ()
     late = (Group("d", True, True, over=True),) if members["d"] else ()
     groups = (
@@ -251,6 +248,21 @@ def register_tile(accumulator: str, registers: int) -> tuple[int, int]:
         return min(registers * 3 // 8, 8), 1
     sums = min(registers * 3 // 4, 20) if accumulator[0] == "f" else registers // 2
     return sums // 2, 2
+
+
+def tile_for(columns: int, accumulator: str, machine: Machine) -> tuple[int, int]:
+    """Rows and lanes of the microkernel's tile for so many positions of n.
+
+    >>> from ..machine import TARGETS
+    >>> machine = Machine(TARGETS["x86-64-v3"])
+    >>> tile_for(64, "f4", machine), tile_for(24, "f4", machine)
+    ((6, 16), (12, 8))
+    """
+    lanes = vector_lanes(accumulator, machine.target.vector_bytes)
+    rows, vectors = register_tile(accumulator, machine.target.registers)
+    if vectors > 1 and rounded(columns, vectors * lanes) > WASTE * rounded(columns, lanes):
+        rows, vectors = min(rows * vectors, TALLEST), 1
+    return rows, vectors * lanes
 
 
 def halved(
