@@ -94,6 +94,23 @@ def test_kernels_are_found_whoever_built_them(bare, store, monkeypatch, versions
     passes(bare(PRODUCTS, XDG_CACHE_HOME=str(store.parent / "cache")))
 
 
+NEEDLESS = """
+a, b = random.random((64, 32)), random.random((32, 48))
+np.testing.assert_allclose(einsumc.einsum("ij,jk->ik", a, b), a @ b)
+needless = ("choose.framed", "choose.general", "choose.streamed", "evaluate", "finish", "formula",
+    "frames", "loopnest", "margin", "merge", "pad", "regions", "rewrite.common", "slices", "trace")
+print([name for name in needless if f"einsumc.compiler.{name}" in sys.modules])
+"""
+
+
+def test_a_product_imports_nothing_that_is_about_other_equations(bare, store):
+    """What a process imports is most of what it pays before its first result."""
+    compile_einsum("ij,jk->ik", signatures="f8[64,32], f8[32,48]").precompile()
+    done = bare(NEEDLESS, EINSUMC_CACHE_DIR=str(store), EINSUMC_COMPILE="never")
+    passes(done)
+    assert done.stdout == "[]\n"
+
+
 CHAINS = """
 for equation in ("ij,jk,kl->il", "ij,jk,kl,lm->im", "ab,bc,cd,de,ef->af"):
     chain = einsumc.compile_einsum(equation)
