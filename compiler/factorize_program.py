@@ -7,7 +7,7 @@ program with common factors taken out of its sums (:mod:`.rewrite.distribute`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .affine import Affine
@@ -48,6 +48,7 @@ def factorize_program(
     program = compute_once(program)
     splits: dict[Statement, Program] = {}
     tried: dict[tuple[Statement, ...], tuple[Program, Cost]] = {}
+    inside: dict[tuple[str, ...], Program] = {}  # a form with these intermediates inlined
 
     def cut(whole: Program) -> tuple[Program, Cost]:
         if whole.statements not in tried:
@@ -64,6 +65,11 @@ def factorize_program(
             tried[whole.statements] = split, program_cost(split, element, machine)
         return tried[whole.statements]
 
+    def written_with(names: Sequence[str]) -> Program:
+        if (form, *names) not in inside:
+            inside[form, *names] = inlined(written, names, real)
+        return inside[form, *names]
+
     def fits(whole: Program) -> bool:
         return all(len(statement.factors) <= MOST_INLINED for statement in whole.statements)
 
@@ -73,9 +79,9 @@ def factorize_program(
     for form, written in _forms(program):
         candidates[form] = cut(written)
         every = inlinable(written)
-        alone = [name for name in every if fits(inlined(written, [name]))]
+        alone = [name for name in every if fits(written_with([name]))]
         for chosen in ([], every) if alone else ():
-            whole = inlined(written, chosen, real)
+            whole = written_with(chosen)
             if not fits(whole):
                 continue
             best, improved = cut(whole), True
@@ -83,7 +89,7 @@ def factorize_program(
                 improved = False
                 for name in alone if len(alone) <= MOST_TRIED else ():
                     others = [n for n in every if (n in chosen) != (n == name)]
-                    changed = inlined(written, others, real)
+                    changed = written_with(others)
                     if fits(changed) and cut(changed)[1].seconds < best[1].seconds:
                         best, chosen, improved = cut(changed), others, True
             if chosen:

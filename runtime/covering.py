@@ -119,6 +119,7 @@ def schedules_for_function(
     problem: EinsumError | None = None
     dtypes = [operand.dtype for operand in signature.operands]
     for shapes in shapes_for(signature):
+        executions = None
         for kinds in ("C", "F", *layouts):
             if isinstance(kinds, str):
                 arrays = [
@@ -128,10 +129,11 @@ def schedules_for_function(
                 found = map(virtual_of, shapes, dtypes, kinds)
                 arrays = [array for array in found if array is not None]
             try:
-                best, apart = function.planned_for(arrays, arguments)
+                executions = function.planned_for(arrays, arguments, _nothing, executions)
             except EinsumError as error:  # sizes that do not go together in this function
                 problem = error
                 continue
+            best, apart = executions
             schedules = frozenset(step.choice.schedule for step in best.steps)
             asked[schedules] += 1
             if not isinstance(kinds, str):

@@ -138,6 +138,27 @@ class ProgramExecution:
             value = scattered(value, target, program.shapes[target.tensor])
         np.copyto(arrays[target.tensor], value, casting="unsafe")
 
+    def storable(self) -> tuple[list[str], Work] | None:
+        """The keys of its kernels and how to call them, if they are all there is to do.
+
+        Tensors are the operands, then the results, then the workspace.
+        """
+        if self.pieces is not None or self.chains or len(self.stages) != 1:
+            return None
+        (bound,) = self.stages
+        if not isinstance(bound, Bound) or -1 in bound.tensors:
+            return None  # the constant zero is this process' own
+        given = len(self.program.inputs) + len(self.program.results)
+        places = [*self.workspace.offsets.values()]
+        fills = [
+            (place, tensor, offset)
+            if tensor < given
+            else (place, given, places[tensor - given] + offset)
+            for place, tensor, offset in bound.filled()
+        ]
+        keys = [step.kernel.key for step in self.steps]
+        return keys, Work(bound.timed_calls(), bound.arguments, tuple(fills), self.workspace.size)
+
     def work(self, constants: Sequence[Array]) -> Work | None:
         """The same for the native entry, if kernels do it all and there is one result.
 
@@ -174,6 +195,7 @@ def prepare_program(
     optimize: Any = True,
     obtain: Callable[[Schedule, Target], Kernel] = kernel,
     memory_limit: int | None = None,
+    stepped: Stepped | None = None,
 ) -> ProgramExecution:
     """Plan a program for operands and results of these layouts, and obtain its kernels.
 
@@ -183,19 +205,18 @@ def prepare_program(
         optimize: how to choose the order of contraction.
         obtain: gets the kernels.
         memory_limit: bytes that intermediates may take.
+        stepped: the program in steps, if that is known; it does not depend on strides.
 
     Raises:
         EinsumError: (a ValueError) there is no way to keep within the memory limit.
         KernelMissing: kernels may not be compiled, and there is no way to do with those that exist.
     """
-    prepared = partial(_prepared, program, layouts, optimize, obtain, memory_limit)
+    prepared = partial(_prepared, program, layouts, optimize, obtain, memory_limit, stepped)
     try:
         return prepared(in_chains=optimize is True and memory_limit is None)
     except KernelMissing:
         try:
-            return prepared(
-                in_chains=False
-            )  # which asks for kernels that others may have asked for
+            return prepared(in_chains=False)  # with kernels that others may have asked for
         except KernelMissing:
             if optimize is not True or memory_limit is not None:
                 raise
@@ -203,13 +224,16 @@ def prepare_program(
 
 
 def prepare_apart(
-    program: Program, layouts: Layouts, obtain: Callable[[Schedule, Target], Kernel] = kernel
+    program: Program,
+    layouts: Layouts,
+    obtain: Callable[[Schedule, Target], Kernel] = kernel,
+    stepped: Stepped | None = None,
 ) -> ProgramExecution:
     """The same in steps of two operands at most, each statement on its own and without copies.
 
     What kernels that takes does not depend on sizes: a signature's store has them for any.
     """
-    return _prepared(program, layouts, pairwise, obtain, None, in_chains=False, apart=True)
+    return _prepared(program, layouts, pairwise, obtain, None, stepped, in_chains=False, apart=True)
 
 
 def _prepared(
@@ -218,13 +242,14 @@ def _prepared(
     optimize: Any,
     obtain: Callable[[Schedule, Target], Kernel],
     memory_limit: int | None,
+    stepped: Stepped | None,
     *,
     in_chains: bool,
     apart: bool = False,
 ) -> ProgramExecution:
     """The execution, with chains where they are faster or without; or with statements `apart`."""
     host = machine()
-    stepped = steps(program, optimize, host, memory_limit, apart)
+    stepped = stepped or steps(program, optimize, host, memory_limit, apart)
     if memory_limit is None:
         made = with_elements(kept_inside(stepped.program))
         if not apart:

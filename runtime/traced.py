@@ -28,12 +28,16 @@ from .signatures import Signature
 from .tensors import tensors_among
 
 if TYPE_CHECKING:
+    from ..compiler.machine import Target
     from ..compiler.program import Program
+    from ..compiler.schedule import Schedule
     from .explain import Explanation
+    from .kernels import Kernel
     from .manifest import FunctionRequest, FunctionUse, GradnormsUse
     from .precompile import Job
     from .programs import ProgramExecution
     from .step import Layouts
+    from .stored_program import StoredProgram
 
 __all__ = ["CompiledFunction"]
 
@@ -249,10 +253,11 @@ class CompiledFunction(Declared, NativePlans):
         if not np.can_cast(result.dtype, out.dtype, "same_kind"):
             raise EinsumTypeError(f"the result would be cast from {result.dtype} to {out.dtype}")
 
-    def _execution(self, made: Made, call: _Call, results: Sequence[Array]) -> ProgramExecution:
+    def _execution(
+        self, made: Made, call: _Call, results: Sequence[Array]
+    ) -> ProgramExecution | StoredProgram:
         """A program, its kernels at hand, for operands and results of these layouts."""
         from .missing import at_best_level, explain_missing
-        from .programs import prepare_program
 
         arrays = call.arrays
         layouts = made.layouts(prepared(arrays), results)
@@ -270,18 +275,23 @@ class CompiledFunction(Declared, NativePlans):
             bound.apply_defaults()
             return use_of_function(self, bound, call.leaves, made.program)
 
+        def prepare_here() -> ProgramExecution | StoredProgram:
+            from .stored_program import prepare
+
+            return prepare(made.program, layouts, self.optimize, self.memory_limit)
+
         what = f"function   {self.__module__}:{self._name}"
         execution = at_best_level(
-            lambda: prepare_program(
-                made.program, layouts, self.optimize, memory_limit=self.memory_limit
-            ),
+            prepare_here,
             lambda problem: explain_missing(problem, what, arrays, use),
         )
         path = settings.current().record
-        if path is not None and execution.steps:
+        if path is not None:
             from .record import record
+            from .stored_program import StoredProgram
 
-            record(path, use)
+            if isinstance(execution, StoredProgram) or execution.steps:
+                record(path, use)
         return execution
 
     # --- before any call ---
@@ -312,22 +322,32 @@ class CompiledFunction(Declared, NativePlans):
         return made.program, made.layouts(prepared(call.arrays), made.virtual_results())
 
     def planned_for(
-        self, operands: Sequence[Array], arguments: Mapping[str, Any]
+        self,
+        operands: Sequence[Array],
+        arguments: Mapping[str, Any],
+        obtain: Callable[[Schedule, Target], Kernel],
+        alike: tuple[ProgramExecution, ProgramExecution] | None = None,
     ) -> tuple[ProgramExecution, ProgramExecution]:
         """What calls like one in a manifest would execute, and what they would do without that.
 
         Args:
             operands: of which only the layouts matter.
             arguments: all that are no operands, by name.
+            obtain: makes a kernel of a schedule.
+            alike: the same of operands of the same dtypes and shapes, if there were any.
         """
         from .function_use import arranged
-        from .plan import planned
         from .programs import prepare_apart, prepare_program
 
         bound = arranged(self._parameters, operands, arguments)
         program, layouts = self._planned(bound.args, bound.kwargs)
-        limits = self.optimize, planned, self.memory_limit
-        return prepare_program(program, layouts, *limits), prepare_apart(program, layouts, planned)
+        limits = self.optimize, obtain, self.memory_limit
+        known = (None, None) if alike is None else (alike[0].stepped, alike[1].stepped)
+        best = None if self.memory_limit is not None else known[0]
+        return (
+            prepare_program(program, layouts, *limits, best),
+            prepare_apart(program, layouts, obtain, known[1]),
+        )
 
     def explain(self, *args: Any, **named: Any) -> Explanation:
         """How a call with operands like these would be computed, for people to read.
