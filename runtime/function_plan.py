@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..compiler.program import Program
     from .programs import ProgramExecution
     from .step import Layouts
+    from .stored_program import StoredProgram
 
 __all__ = ["FunctionPlan", "Made", "make", "native_dtype", "prepared"]
 
@@ -112,7 +113,11 @@ class FunctionPlan:
     __slots__ = ("_convert", "_execution", "_in_place", "_made", "_new", "_whole")
 
     def __init__(
-        self, made: Made, execution: ProgramExecution, convert: bool, in_place: bool | None
+        self,
+        made: Made,
+        execution: ProgramExecution | StoredProgram,
+        convert: bool,
+        in_place: bool | None,
     ) -> None:
         self._made, self._execution, self._convert = made, execution, convert
         self._in_place = in_place

@@ -138,6 +138,27 @@ class ProgramExecution:
             value = scattered(value, target, program.shapes[target.tensor])
         np.copyto(arrays[target.tensor], value, casting="unsafe")
 
+    def storable(self) -> tuple[list[str], Work] | None:
+        """The keys of its kernels and how to call them, if they are all there is to do.
+
+        Tensors are the operands, then the results, then the workspace.
+        """
+        if self.pieces is not None or self.chains or len(self.stages) != 1:
+            return None
+        (bound,) = self.stages
+        if not isinstance(bound, Bound) or -1 in bound.tensors:
+            return None  # the constant zero is this process' own
+        given = len(self.program.inputs) + len(self.program.results)
+        places = [*self.workspace.offsets.values()]
+        fills = [
+            (place, tensor, offset)
+            if tensor < given
+            else (place, given, places[tensor - given] + offset)
+            for place, tensor, offset in bound.filled()
+        ]
+        keys = [step.kernel.key for step in self.steps]
+        return keys, Work(bound.timed_calls(), bound.arguments, tuple(fills), self.workspace.size)
+
     def work(self, constants: Sequence[Array]) -> Work | None:
         """The same for the native entry, if kernels do it all and there is one result.
 

@@ -1,10 +1,10 @@
 """Plans on disk: a process that makes a call that was made before needs no planner.
 
-To plan a call takes a tenth of a second, nearly all of it to import the compiler's first half. What
-comes of it is little: which kernels, in what order, and their arguments but for the addresses. That
-is kept beside the kernels, in files of the same kind, and found by everything that it follows from:
-the equation, shapes, strides and dtype, the options, the description of the machine, the number of
-threads, and a digest of all code that takes part.
+To plan the first call takes tens of milliseconds, most of it to import the compiler's first half.
+What comes of it is little: which kernels, in what order, and their arguments but for the addresses.
+That is kept beside the kernels, in files of the same kind, and found by everything that it follows
+from: the equation, shapes, strides and dtype, the options, the description of the machine, the
+number of threads, and a digest of all code that takes part.
 
 A plan is a hint. One that is not there, or whose kernels are not, is made anew.
 """
@@ -30,7 +30,7 @@ from .load import LoadError
 from .store import StoredKernel, default_stores
 from .work import Call, Work
 
-__all__ = ["StoredPlan", "prepare"]
+__all__ = ["StoredPlan", "circumstances", "find", "keep", "prepare", "run"]
 
 Array = np.ndarray[Any, Any]
 
@@ -41,13 +41,18 @@ _FILES = (".", "choose", "passes", "rewrite", "simd")
 _RUNTIME = (
     "bind",
     "bound",
+    "chain",
     "entry",
     "execute",
     "kernels",
     "load",
+    "pieces",
+    "programs",
     "step",
     "stored_plan",
+    "stored_program",
     "threads",
+    "work",
 )
 
 
@@ -59,26 +64,30 @@ class StoredPlan:
 
     def __call__(self, operands: Sequence[Array], out: Array) -> None:
         """Compute into ``out``; the arrays have the layouts that were planned for."""
-        work = self.made
-        addresses = [array.__array_interface__["data"][0] for array in (*operands, out)]
-        buffer = None
-        if work.workspace:
-            buffer = workspaces.take(work.workspace)
-            addresses.append(buffer.address)
-        arguments = work.arguments.copy()
-        for place, tensor, offset in work.fills:
-            arguments[place] = addresses[tensor] + offset
-        begin = arguments.__array_interface__["data"][0]
-        for call in work.calls:
-            threads.run(
-                call.address, begin + call.begin, call.tiles, call.scratch_bytes, most=call.threads
-            )
-        if buffer is not None:
-            workspaces.give_back(buffer)
+        run(self.made, (*operands, out))
 
     def work(self) -> Work:
         """The same for the native entry."""
         return self.made
+
+
+def run(work: Work, arrays: Sequence[Array]) -> None:
+    """Run all kernels on arrays, which are the tensors by number."""
+    addresses = [array.__array_interface__["data"][0] for array in arrays]
+    buffer = None
+    if work.workspace:
+        buffer = workspaces.take(work.workspace)
+        addresses.append(buffer.address)
+    arguments = work.arguments.copy()
+    for place, tensor, offset in work.fills:
+        arguments[place] = addresses[tensor] + offset
+    begin = arguments.__array_interface__["data"][0]
+    for call in work.calls:
+        threads.run(
+            call.address, begin + call.begin, call.tiles, call.scratch_bytes, most=call.threads
+        )
+    if buffer is not None:
+        workspaces.give_back(buffer)
 
 
 def prepare(
@@ -92,14 +101,16 @@ def prepare(
     wishes = settings.current()
     fields = None if wishes.show else _fields(expression, operands, out, optimize, memory_limit)
     if fields is not None:
-        stored = default_stores().get(kernel_key(fields))
-        if stored is not None and (found := _read(stored)) is not None:
-            return found
+        work = find(fields)
+        if work is not None:
+            return StoredPlan(work)
     from .execute import prepare as prepare_anew
 
     execution = prepare_anew(expression, operands, out, optimize, memory_limit)
-    if fields is not None and wishes.compile != "never":
-        _keep(fields, execution)
+    names = _kernel_names(execution)
+    work = execution.work() if fields is not None and names is not None else None
+    if fields is not None and names is not None and work is not None:
+        keep(fields, names, work)
     return execution
 
 
@@ -125,10 +136,13 @@ def _fields(
         "same": [first.setdefault(layout, n) for n, layout in enumerate(layouts)],
         "optimize": repr(optimize),
         "memory_limit": memory_limit,
-        "machine": _machine(),
-        "threads": threads.get_num_threads(),
-        "version": version(),
+        **circumstances(),
     }
+
+
+def circumstances() -> dict[str, Any]:
+    """What every plan follows from, whatever it is of."""
+    return {"machine": _machine(), "threads": threads.get_num_threads(), "version": version()}
 
 
 def version() -> str:
@@ -168,13 +182,23 @@ _kept = 0
 _lock = threading.Lock()
 
 
-def _keep(fields: dict[str, Any], execution: Any) -> None:
-    """Write a plan down, if it is one that can be, and there is a store of the user's own."""
+def find(fields: dict[str, Any]) -> Work | None:
+    """The plan with these fields, if it is stored and its kernels are."""
+    stored = default_stores().get(kernel_key(fields))
+    return None if stored is None else _read(stored)
+
+
+def keep(fields: dict[str, Any], names: Sequence[str], work: Work) -> None:
+    """Write a plan down, where kernels are written and there is a store of the user's own.
+
+    Args:
+        fields: all that it follows from.
+        names: the keys of its kernels.
+        work: what to run.
+    """
     global _kept
-    names = _kernel_names(execution)
-    work = execution.work() if names is not None else None
     own = default_stores().stores[0]
-    if work is None or _kept >= MOST or not own.writable:
+    if _kept >= MOST or not own.writable or settings.current().compile == "never":
         return
     with _lock:
         _kept += 1
@@ -183,7 +207,7 @@ def _keep(fields: dict[str, Any], execution: Any) -> None:
         "fields": fields,
         "calls": [
             [key, call.begin, call.tiles, call.scratch_bytes, call.threads, int(call.work_ns)]
-            for key, call in zip(names or (), work.calls, strict=True)
+            for key, call in zip(names, work.calls, strict=True)
         ],
         "arguments": work.arguments.tolist(),
         "fills": [list(fill) for fill in work.fills],
@@ -197,7 +221,7 @@ def _kernel_names(execution: Any) -> list[str] | None:
     return None if steps is None else [step.kernel.key for step in steps]
 
 
-def _read(stored: StoredKernel) -> StoredPlan | None:
+def _read(stored: StoredKernel) -> Work | None:
     """The plan in a file with its kernels; None if one of them is not there."""
     head = stored.header
     try:
@@ -209,4 +233,4 @@ def _read(stored: StoredKernel) -> StoredPlan | None:
         return None
     fills = tuple((place, tensor, offset) for place, tensor, offset in head["fills"])
     arguments = np.array(head["arguments"], np.int64)
-    return StoredPlan(Work(calls, arguments, fills, head["workspace"]))
+    return Work(calls, arguments, fills, head["workspace"])

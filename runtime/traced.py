@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .precompile import Job
     from .programs import ProgramExecution
     from .step import Layouts
+    from .stored_program import StoredProgram
 
 __all__ = ["CompiledFunction"]
 
@@ -252,10 +253,11 @@ class CompiledFunction(Declared, NativePlans):
         if not np.can_cast(result.dtype, out.dtype, "same_kind"):
             raise EinsumTypeError(f"the result would be cast from {result.dtype} to {out.dtype}")
 
-    def _execution(self, made: Made, call: _Call, results: Sequence[Array]) -> ProgramExecution:
+    def _execution(
+        self, made: Made, call: _Call, results: Sequence[Array]
+    ) -> ProgramExecution | StoredProgram:
         """A program, its kernels at hand, for operands and results of these layouts."""
         from .missing import at_best_level, explain_missing
-        from .programs import prepare_program
 
         arrays = call.arrays
         layouts = made.layouts(prepared(arrays), results)
@@ -273,18 +275,23 @@ class CompiledFunction(Declared, NativePlans):
             bound.apply_defaults()
             return use_of_function(self, bound, call.leaves, made.program)
 
+        def prepare_here() -> ProgramExecution | StoredProgram:
+            from .stored_program import prepare
+
+            return prepare(made.program, layouts, self.optimize, self.memory_limit)
+
         what = f"function   {self.__module__}:{self._name}"
         execution = at_best_level(
-            lambda: prepare_program(
-                made.program, layouts, self.optimize, memory_limit=self.memory_limit
-            ),
+            prepare_here,
             lambda problem: explain_missing(problem, what, arrays, use),
         )
         path = settings.current().record
-        if path is not None and execution.steps:
+        if path is not None:
             from .record import record
+            from .stored_program import StoredProgram
 
-            record(path, use)
+            if isinstance(execution, StoredProgram) or execution.steps:
+                record(path, use)
         return execution
 
     # --- before any call ---

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 __all__ = [
     "StoreWarning",
@@ -42,22 +42,43 @@ def damage(path: str) -> Iterator[None]:
         ) from None
 
 
-@contextmanager
-def reading(what: str) -> Iterator[None]:
-    """Turn trouble with reading into one warning; what is missing is no trouble."""
-    with warning(f"{what} cannot be read"), suppress(FileNotFoundError):
-        yield
+class _Warning:
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, problem: BaseException | None, trace: object) -> bool:
+        if not isinstance(problem, UnusableError | OSError):
+            return False
+        # Frames that hold their own exception would keep the caller's arrays until the next
+        # collection: contextlib's do so from Python 3.12 on.
+        problem.__traceback__ = None
+        self._tell(problem)
+        return True
+
+    def _tell(self, problem: UnusableError | OSError) -> None:
+        if isinstance(problem, UnusableError):
+            warn_once(str(problem), problem.once)
+        else:
+            warn_once(f"{self._doing}: {reason(problem)}")
 
 
-@contextmanager
-def warning(doing: str) -> Iterator[None]:
+class _Reading(_Warning):
+    def _tell(self, problem: UnusableError | OSError) -> None:
+        if not isinstance(problem, FileNotFoundError):
+            super()._tell(problem)
+
+
+def warning(doing: str) -> _Warning:
     """Turn trouble with a disk into one warning."""
-    try:
-        yield
-    except UnusableError as problem:
-        warn_once(str(problem), problem.once)
-    except OSError as error:
-        warn_once(f"{doing}: {reason(error)}")
+    return _Warning(doing)
+
+
+def reading(what: str) -> _Warning:
+    """Turn trouble with reading into one warning; what is missing is no trouble."""
+    return _Reading(f"{what} cannot be read")
 
 
 def reason(error: OSError) -> str:

@@ -47,10 +47,10 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     return Store(tmp_path / "store")
 
 
-def run(**environment: str) -> list[str]:
+def run(script: str = SCRIPT, **environment: str) -> list[str]:
     roots = os.pathsep.join(filter(None, map(os.path.abspath, sys.path)))
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT.replace("CASES", repr(CASES))],
+        [sys.executable, "-c", script.replace("CASES", repr(CASES))],
         env=os.environ | {"PYTHONPATH": roots} | environment,
         capture_output=True,
         text=True,
@@ -169,3 +169,44 @@ def test_intermediates_of_several_threads(store: Store, monkeypatch: pytest.Monk
                 np.testing.assert_allclose(chain(a, a.T.copy(), a.copy()), expected)
             finally:
                 threads.set_num_threads(None)
+
+
+# --- functions ------------------------------------------------------------------------------------
+
+BODIES = """
+import sys, numpy as np, einsumc
+from einsumc.runtime.kernels import counts
+random = np.random.default_rng(0)
+a, b, hidden = random.random((40, 30)), random.random((30, 50)), random.random((50, 7))
+
+@einsumc.compile_einsum
+def norms(a, b, scale):
+    return np.sqrt(((a @ b @ hidden) ** 2).sum(axis=1)) * scale
+
+@einsumc.compile_einsum
+def both(a, b):
+    return {"product": a @ b, "sum": (a * POWER).sum(axis=0)}
+
+for n in range(4):  # the last ones natively
+    scaled, found = norms(a, b, n + 0.5), both(a, b)
+    expected = np.sqrt(((a @ b @ hidden) ** 2).sum(axis=1)) * (n + 0.5)
+    np.testing.assert_allclose(scaled, expected)
+    np.testing.assert_allclose(found["product"], a @ b)
+    np.testing.assert_allclose(found["sum"], (a * POWER).sum(axis=0))
+    print(scaled.tobytes().hex(), found["sum"].tobytes().hex())
+print("LOADED", [n for n in ("numba", "einsumc.runtime.programs") if n in sys.modules])
+print("COMPILED", counts.compiled)
+"""
+
+
+def test_a_second_process_does_not_plan_functions(store: Store) -> None:
+    script = BODIES.replace("POWER", "2.5")
+    *first, loaded, _ = run(script)
+    assert "einsumc.runtime.programs" in loaded
+    assert len(plans(store)) == 2
+    *second, loaded, compiled = run(script)
+    assert (loaded, compiled) == ("LOADED []", "COMPILED 0")
+    assert second == first
+    *_, loaded, _ = run(BODIES.replace("POWER", "3.5"))  # another program has a plan of its own
+    assert "einsumc.runtime.programs" in loaded
+    assert len(plans(store)) == 3
