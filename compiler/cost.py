@@ -125,6 +125,50 @@ def statement_cost(
     >>> cost.flops, cost.bytes, f"{cost.seconds:.4f}"
     (2000000000, 12000000, '0.0220')
     """
+    key = _key(statement, extents)
+    if key is None:
+        return _cost(statement, extents, element, machine, threads, pieces)
+    known = _KNOWN.get((key, element, machine, threads, pieces))
+    if known is None:
+        if len(_KNOWN) >= _MOST_KNOWN:
+            _KNOWN.clear()
+        known = _cost(statement, extents, element, machine, threads, pieces)
+        _KNOWN[key, element, machine, threads, pieces] = known
+    return known
+
+
+_KNOWN: dict[object, Cost] = {}
+"""Costs that were asked for: networks have many steps that differ in names alone."""
+
+_MOST_KNOWN = 1 << 14
+
+
+def _key(statement: Statement, extents: Mapping[str, int]) -> object:
+    """What a cost depends on, but for names; None where that is not so simple."""
+    if statement.epilogue is not None:
+        return None
+    numbers = {index: n for n, index in enumerate(statement.indices)}
+    tensors: dict[str, int] = {}
+    layouts = []
+    for access in (statement.target, *statement.factors):
+        if len(access.names) != len(access.subscripts) or not all(
+            axis.is_index for axis in access.subscripts
+        ):
+            return None
+        tensor = tensors.setdefault(access.tensor, len(tensors))
+        layouts.append((tensor, tuple([numbers[name] for name in access.names])))
+    return tuple(layouts), tuple([extents[index] for index in numbers])
+
+
+def _cost(
+    statement: Statement,
+    extents: Mapping[str, int],
+    element: str,
+    machine: Machine,
+    threads: int,
+    pieces: float | None,
+) -> Cost:
+    """The cost of a statement; see `statement_cost`."""
     form = _form(statement, extents)
     flops = form.volume * (len(statement.factors) - 1 + bool(form.reduced))
     flops += form.outputs * _operations(form.value)

@@ -50,6 +50,7 @@ def follow(program: Program, path: Path) -> Program:
     contractions = _contractions(statement, path, program.shapes, program.sizes)
     fresh: dict[str, int] = {}  # extents of indices that stand for an affine axis
     made: list[Access] = []
+    readers = {f: c for c in contractions for _, f in c.taken if isinstance(f, int)}
     steps = []
     for name, contraction in zip(program.fresh_names(), contractions, strict=False):
         stand_ins = {}
@@ -63,8 +64,7 @@ def follow(program: Program, path: Path) -> Program:
         if contraction is contractions[-1]:
             steps.append(replace(statement, factors=product))
         else:
-            reader = next(c for c in contractions if len(made) in (f for _, f in c.taken))
-            kept = _ordered(contraction, reader, statement.kept[-1:])
+            kept = _ordered(contraction, readers[len(made)], statement.kept[-1:])
             made.append(Access(name, tuple(kept)))
             steps.append(Statement(_standing_in(made[-1], stand_ins), product))
     program = replace(program, extents=(*program.extents, *fresh.items()))

@@ -76,6 +76,8 @@ def _better(program: Program, element: str, machine: Machine) -> Program | None:
             producer = uses.makers.get(name)
             if producer is None or not _is_private(uses, producer, consumer):
                 continue
+            if consumer.epilogue is None and _sums_again(producer, consumer):
+                continue
             before = seconds(producer, consumer)
             for renamed, extents in _renamed(program, producer, consumer):
                 sizes = program.sizes | extents
@@ -97,6 +99,15 @@ def _better(program: Program, element: str, machine: Machine) -> Program | None:
                 program = replace(program, tensors=kept, extents=tuple(sizes.items()))
                 return program.with_statements([*rest[:place], one, *after, *rest[place + 1 :]])
     return None
+
+
+def _sums_again(producer: Statement, consumer: Statement) -> bool:
+    """Whether one statement would make a sum again along an index that it does not depend on."""
+    if not producer.contracted:
+        return False
+    name = producer.target.tensor
+    (read, *_) = [access for access in consumer.accesses if access.tensor == name]
+    return not {*consumer.kept, *consumer.reduced} <= {*read.names}
 
 
 def _apart(program: Program, statement: Statement) -> tuple[Statement, list[Statement]]:

@@ -108,7 +108,9 @@ class Statement:
     def contracted(self) -> tuple[str, ...]:
         """The indices over which the product of the factors is summed, before any epilogue."""
         over = self.epilogue.over if self.epilogue else ()
-        return tuple(index for index in self.reduced if index not in over)
+        return (
+            tuple([index for index in self.reduced if index not in over]) if over else self.reduced
+        )
 
     @property
     def accesses(self) -> tuple[Access, ...]:

@@ -60,22 +60,25 @@ _ALONE = 192
 """Positions along an output's side that are work for a thread of its own."""
 
 
-def in_registers(program: Program, element: str, machine: Machine) -> Program:
+def in_registers(
+    program: Program, element: str, machine: Machine, *, uneven: bool = True
+) -> Program:
     """The program merged, then spread: what is done to all steps once they are known.
 
     Args:
         program: steps, of which intermediates of the type `element` have none of their own.
         element: type of the elements, such as ``f4``.
         machine: what the costs are for.
+        uneven: whether the last part of a sum may be shorter than the others.
     """
     if len(program.statements) > 1:  # one alone has nothing to be merged with
         from .merge import merged
 
         program = merged(program, element, machine)
-    return spread(program, element, machine)
+    return spread(program, element, machine, uneven=uneven)
 
 
-def spread(program: Program, element: str, machine: Machine) -> Program:
+def spread(program: Program, element: str, machine: Machine, *, uneven: bool = True) -> Program:
     """The program with partial sums where a statement sums much into few elements.
 
     An index of both factors makes one partial sum each; else a long one is cut into pieces.
@@ -84,6 +87,7 @@ def spread(program: Program, element: str, machine: Machine) -> Program:
         program: steps, of which intermediates of the type `element` have none of their own.
         element: type of the elements, such as ``f4``.
         machine: what the costs are for.
+        uneven: whether the last part of a sum may be shorter than the others.
     """
     sizes, names = program.sizes, program.fresh_names()
     types = {tensor.name: tensor.element for tensor in program.tensors}
@@ -94,7 +98,7 @@ def spread(program: Program, element: str, machine: Machine) -> Program:
         half = (types.get(statement.target.tensor) or element) == "f2"
         outer = None
         if cost.seconds > _WORTH_SPREADING:
-            outer = _outer(statement, sizes, half)
+            outer = _outer(statement, sizes, half, uneven)
         if outer is None:
             statements.append(statement)
             continue
@@ -116,13 +120,15 @@ def spread(program: Program, element: str, machine: Machine) -> Program:
 _Part = tuple[Statement, dict[str, int]]  # with one more kept index, and the extents of new ones
 
 
-def _outer(statement: Statement, sizes: Mapping[str, int], half: bool) -> _Part | None:
+def _outer(
+    statement: Statement, sizes: Mapping[str, int], half: bool, uneven: bool
+) -> _Part | None:
     """A statement that makes partial sums along one more index, and extents of new indices."""
     if not statement.contracted or len(statement.factors) > 2:
         return None
     epilogue = statement.epilogue
     if epilogue is None:
-        return _long_sum(statement, sizes, half)
+        return _long_sum(statement, sizes, half, uneven)
     if not epilogue.over or len(statement.factors) != 2 or epilogue.symmetric:
         return None  # half of a symmetric matrix would be cut to what is none
     missing = PIECES // max(1, prod(sizes[i] for i in statement.kept))
@@ -137,7 +143,9 @@ def _outer(statement: Statement, sizes: Mapping[str, int], half: bool) -> _Part 
     return _cut(statement, sizes, index, missing, 2 * missing, 32)
 
 
-def _long_sum(statement: Statement, sizes: Mapping[str, int], half: bool) -> _Part | None:
+def _long_sum(
+    statement: Statement, sizes: Mapping[str, int], half: bool, uneven: bool
+) -> _Part | None:
     """The parts of a long sum of products whose outputs give work to few threads.
 
     A sum in half precision is made in one go, with panels as long as it: a long one is cut in any
@@ -167,7 +175,8 @@ def _long_sum(statement: Statement, sizes: Mapping[str, int], half: bool) -> _Pa
         whole = sizes[index] <= min(most, 2 * PIECES) and 2 * sizes[index] > min(most, PIECES)
         if whole and not near:
             return replace(statement, target=_parts(statement.target, index)), {}
-        found = _cut(statement, sizes, index, min(most, PIECES), most, _RUN if near else 1)
+        least = _RUN if near else 1
+        found = _cut(statement, sizes, index, min(most, PIECES), most, least, uneven=uneven)
         if found is not None:
             return found
     return None
@@ -190,20 +199,31 @@ def _cut(
     wanted: int,
     most: int,
     least: int,
+    *,
+    uneven: bool = False,
 ) -> _Part | None:
     """The statement with a summed index in two, of which the outer one is kept.
 
-    There are about so many parts as are ``wanted``, of ``least`` positions or more, all alike.
+    There are about so many parts as are ``wanted``, of ``least`` positions or more. They are all
+    alike, but if ``uneven`` for the last one, where nothing near that number divides the index: it
+    reads beyond the end, where all is zero, and :mod:`.regions` cuts it there.
     """
     extent = sizes[index]
     pieces = [p for p in range(2, most + 1) if extent % p == 0 and extent // p >= least]
-    if wanted < 2 or not pieces:
+    if wanted < 2:
         return None
     near = [p for p in pieces if wanted <= 2 * p and extent // p % _LINE == 0]
-    count = min(near or pieces, key=lambda p: abs(p - wanted))
+    count = min(near or pieces, key=lambda p: abs(p - wanted), default=1)
+    length = extent // count
+    if uneven and wanted > 2 * count:
+        # The last part is shorter: what it would read behind the end counts as zero.
+        shorter = -(-extent // wanted // _LINE) * _LINE
+        if shorter >= _LENGTH:
+            count, length = -(-extent // shorter), shorter
+    if count < 2 or length < least:
+        return None
     fresh = (f"{index}_{k}" for k in range(len(sizes) + 2))
     outer, inner = [name for name in fresh if name not in sizes][:2]
-    length = extent // count
 
     def access(old: Access) -> Access:
         return Access(old.tensor, tuple(map(cut, old.subscripts)))

@@ -81,7 +81,8 @@ def steps(
         if apart:
             return with_elements(program)
         program = with_margins(program, element, machine)
-        return with_elements(in_registers(program, element, machine))
+        uneven = memory_limit is None  # parts that differ are not computed in slices
+        return with_elements(in_registers(program, element, machine, uneven=uneven))
 
     if memory_limit is None:
         return Stepped(merged(found.program), found, element)

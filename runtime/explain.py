@@ -377,15 +377,16 @@ def explained(step: Step, runs: int, kind: str, context: Sequence[str]) -> Expla
         kind: type of the elements, such as `f4`.
         context: lines for the head of its source.
     """
-    host, schedule = machine(), step.choice.schedule
+    host, choice, merged = machine(), step.choice, step.geometry.merged
+    schedule = choice.schedule
     values = dict(zip(step.kernel.parameters, step.arguments.tolist(), strict=False))
     groups = tuple(
         ExplainedGroup(
             group.name,
             tuple(
                 index
-                for member in step.choice.members[group.name]
-                for index in step.geometry.merged.get(member, (member,))
+                for member in choice.members[group.name]
+                for index in merged.get(member, (member,))
             ),
             values[group.extent],
             show.role(schedule, group),

@@ -21,6 +21,7 @@ def program(equation, shapes):
 CUT = [
     ("ik,jk->ij", [(32, 60000), (24, 60000)], "f4"),
     ("ki,kj->ij", [(60000, 32), (60000, 24)], "f8"),
+    ("ki,kj->ij", [(60013, 32), (60013, 24)], "f4"),  # a prime: the last part is shorter
     ("dca,cbd->ba", [(60, 80, 33), (80, 35, 60)], "f4"),  # a whole index makes the parts
     ("bik,bjk->bij", [(2, 24, 40000), (2, 24, 40000)], "c8"),
     ("ik,k->i", [(10, 300000), (300000,)], "f4"),

@@ -490,6 +490,25 @@ assert compiled(small, small)[0, 0] == 8
     assert float(printed) < 5, "hang guard; 0.06 s is usual"
 
 
+@pytest.mark.parametrize(
+    ("equation", "shape"), [("ij,jk->ik", (4000, 4000)), ("ki,kj->ij", (1_000_000, 300))]
+)
+def test_ctrl_c_within_a_long_product(
+    script: Script, equation: str, shape: tuple[int, int]
+) -> None:
+    """Of one call of seconds: the signal is seen between tasks, whichever loop is the long one."""
+    printed = script(f"""
+set_num_threads(1)
+compiled = compile_einsum({equation!r})
+a = np.broadcast_to(np.ones((1, 1)), {shape})
+once, twice = compiled(a[:80, :80], a[:80, :80]), compiled(a[:80, :80], a[:80, :80])
+{interrupted("compiled(a, a)")}
+again = compiled(a[:80, :80], a[:80, :80])
+assert (once == 80).all() and (again == 80).all()
+""")
+    assert float(printed) < 2, "0.1 s is usual"
+
+
 def test_other_threads_run_meanwhile(script: Script) -> None:
     script("""
 compiled = compile_einsum("ij,jk->ik")

@@ -171,3 +171,41 @@ def test_another_generator_is_never_taken(tmp_path, monkeypatch):
     made = compile_einsum("i,i->", signatures="f4[64], f4[64]").precompile()
     assert all(kernel.compiled for kernel in made)
     assert not {request(kernel.key) for kernel in made} & set(map(request, there))
+
+
+CROSSOVER = """
+import sys
+import numpy as np
+from einsumc import compile_einsum
+
+@compile_einsum(signatures=["f4[n,t,i], f4[n,t,j]"])
+def squared_norms(b, a):
+    gradient = np.einsum("nti,ntj->nij", b, a)
+    return np.einsum("nij,nij->n", gradient, gradient)
+
+if sys.argv[1:]:
+    squared_norms.precompile()
+else:
+    rng, forms = np.random.default_rng(0), []
+    for t in (8, 900):
+        b, a = (rng.normal(size=(3, t, width)).astype("f4") for width in (120, 130))
+        exact = (np.einsum("nti,ntj->nij", b, a, dtype="f8") ** 2).sum((1, 2))
+        np.testing.assert_allclose(squared_norms(b, a), exact, rtol=1e-4)
+        ran = [*squared_norms._plans.values()][-1]._execution.program.statements
+        together = [{index[0] for index in each.indices} >= {"i", "j"} for each in ran]
+        forms.append(any(together))
+    assert forms == [False, True]  # products of all pairs of positions, then the gradient itself
+    assert "numba" not in sys.modules
+"""
+
+
+@pytest.mark.slow
+def test_sizes_on_both_sides_of_a_crossover(tmp_path):
+    """Which form is faster is decided by the extents of a call, with kernels for any of them."""
+    script = tmp_path / "crossover.py"
+    script.write_text(CROSSOVER)
+    shared = {**os.environ, "EINSUMC_CACHE_DIR": str(tmp_path / "store")}
+    subprocess.run([sys.executable, str(script), "precompile"], check=True, env=shared)
+    never = {**shared, "EINSUMC_COMPILE": "never"}
+    done = subprocess.run([sys.executable, str(script)], env=never, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
