@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import opt_einsum
 from layers import LAYERS
+from norm_convolutions import NORM_CONVOLUTIONS, ConvolutionNorm
 from norm_layers import NORM_LAYERS
 
 __all__ = [
@@ -94,6 +95,13 @@ class Expression:
         return tuple(
             dict.fromkeys(i for access in self.inputs for axis in access for _, i in axis.terms)
         )
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """The indices that are no axis of an operand by themselves."""
+        axes = [axis for access in self.inputs for axis in access]
+        plain = {axis.terms[0][1] for axis in axes if axis.is_plain}
+        return tuple(index for index in self.indices if index not in plain)
 
     @property
     def is_plain(self) -> bool:
@@ -208,6 +216,8 @@ class Case:
         source: where it was found.
         programs: competing programs, where the source has any.
         arrays: shapes of the arrays of ones that programs read besides.
+        unfolded: the arrays that programs read instead of an operand, ready made: its position, and
+            the indices of the array's axes.
         paths: contraction paths that came with the case.
         reported: what users said of it.
         into: contenders that can (`out=`) write into one array, made before the time is taken, as
@@ -225,6 +235,7 @@ class Case:
     source: str
     programs: tuple[Program, ...] = ()
     arrays: Mapping[str, tuple[int, ...]] | None = None
+    unfolded: Mapping[str, tuple[int, str]] | None = None
     paths: tuple[Path_, ...] = ()
     reported: str = ""
     into: bool = False
@@ -262,6 +273,25 @@ class Case:
     def shapes_of(self, name: str) -> set[tuple[int, ...]]:
         """The shapes in which an operand appears: one, if the case is sound."""
         return {s for other, s in zip(self.operands, self.shapes, strict=True) if other == name}
+
+    @property
+    def given(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of all arrays that exist before the time is taken, by name."""
+        found = dict(zip(self.operands, self.shapes, strict=True)) | dict(self.arrays or {})
+        for name, (_, indices) in (self.unfolded or {}).items():
+            found[name] = tuple(self.extents[index] for index in indices)
+        return found
+
+    def unfold(self, operands: Sequence[np.ndarray], name: str) -> np.ndarray:
+        """One of the `unfolded` arrays, contiguous."""
+        from peers import windows_view
+
+        assert self.unfolded is not None
+        place, indices = self.unfolded[name]
+        access = self.expression.inputs[place]
+        windows = windows_view(operands[place], access, self.extents)
+        axes = window_axes(access)
+        return np.ascontiguousarray(windows.transpose([axes.index(index) for index in indices]))
 
     @cached_property
     def output_shape(self) -> tuple[int, ...]:
@@ -348,7 +378,7 @@ class Case:
         """Flops, and the elements of the largest intermediate, of one competing program."""
         flops = largest = 0
         extents = dict(self.extents)
-        shapes = dict(zip(self.operands, self.shapes, strict=True)) | dict(self.arrays or {})
+        shapes = self.given
         for at, (result, equation, operands) in enumerate(program.steps):
             step = Expression.parse(equation)
             for access, name in zip(step.inputs, operands, strict=True):
@@ -365,7 +395,6 @@ class Case:
 
     def with_extents(self, extents: Mapping[str, int]) -> Case:
         """The same case with other extents; paddings and strides stay."""
-        names = dict(zip(self.operands, self.shapes, strict=True)) | dict(self.arrays or {})
         resized: dict[str, tuple[int, ...]] = {}
         for name, shape, access in zip(
             self.operands, self.shapes, self.expression.inputs, strict=True
@@ -375,7 +404,7 @@ class Case:
                 for axis, extent in zip(access, shape, strict=True)
             )
         arrays = {}
-        for name in names.keys() - resized.keys():
+        for name in (self.arrays or {}).keys() - resized.keys():
             # Arrays of the programs alone: find them in a step, where their axes have names.
             access = next(
                 Expression.parse(equation).inputs[operands.index(name)]
@@ -645,6 +674,7 @@ GENERATED: dict[str, tuple[str, ...]] = {
     "norms": ("norm_cases",),
     "other_norms": ("norm_layers",),
     "conv_layers": (),
+    "conv_norms": (),
 }
 """Suites that need no file, with their forms or where they are from; `load` takes them too."""
 
@@ -676,6 +706,30 @@ def _norms_of(files: tuple[str, ...], dtype: str | None) -> Iterator[Case]:
             )
 
 
+def _norms_of_convolutions(dtype: str | None) -> Iterator[Case]:
+    """Those of `norm_cases.json` and of `norm_convolutions`."""
+    rows = json.loads((DIRECTORY / "norm_cases.json").read_text(encoding="utf-8"))
+    from_file = [ConvolutionNorm.of_row(row) for row in rows if "conv" in row]
+    for layer in (*from_file, *NORM_CONVOLUTIONS):
+        shapes = layer.shapes
+        yield Case(
+            name=layer.name,
+            suite="conv_norms",
+            kind="norm of a convolution",
+            equation=layer.equation,
+            operands=("B", "B", "X", "X"),
+            shapes=tuple(shapes[name] for name in "BBXX"),
+            extents=layer.extents,
+            dtype=dtype or "float32",
+            source="layers of published networks",
+            programs=tuple(
+                Program(name, tuple((r, e, tuple(o)) for r, e, o in steps))
+                for name, steps in layer.programs.items()
+            ),
+            unfolded={"U": (2, layer.unfolded)},
+        )
+
+
 def load(suite: str, dtype: str | None = None) -> list[Case]:
     """The cases of one file of `cases/`, or of one generated suite.
 
@@ -685,6 +739,8 @@ def load(suite: str, dtype: str | None = None) -> list[Case]:
     """
     if suite in ("norms", "other_norms"):
         return list(_norms_of(GENERATED[suite], dtype))
+    if suite == "conv_norms":
+        return list(_norms_of_convolutions(dtype))
     if suite in GENERATED:
         make = _products if GENERATED[suite] else _layers
         return list(make(suite, GENERATED[suite], dtype))

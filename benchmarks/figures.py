@@ -5,8 +5,8 @@
 
 The first runs one command for each group, one after the other in processes of their own, and keeps
 everything in one JSON file: groups that are run again replace what the file has of them. The second
-measures nothing. It writes the blocks between the markers of docs/performance.md, leaves alone what
-people wrote around them, and draws docs/roofline.svg.
+measures nothing. It writes the blocks between the markers of docs/performance.md and of
+docs/gradient-norms.md, leaves alone what people wrote around them, and draws docs/roofline.svg.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from groups import GROUPS, Group
-from report import write_report
+from report import norm_blocks, write_report
 
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parent / "docs" / "performance.md"
+NORMS = HERE.parent / "docs" / "gradient-norms.md"
 PICTURE = HERE.parent / "docs" / "roofline.svg"
 
 
@@ -140,6 +141,7 @@ def main() -> None:
     if options.report is not None:
         results = json.loads(options.report.read_text())
         DOCUMENT.write_text(write_report(DOCUMENT.read_text(), results))
+        NORMS.write_text(write_report(NORMS.read_text(), results, norm_blocks))
         from picture import draw
 
         draw(results, PICTURE)

@@ -109,6 +109,15 @@ GROUPS = {
             against=("numpy_expert", "torch_expert"),
         ),
         Group(
+            "conv-norms",
+            "norms of gradients of convolutions, against the fastest program on unfolded ones",
+            "geomean 1.5, none below 0.95",
+            _norms("conv_norms", "numpy_expert,torch_expert"),
+            against=("numpy_expert", "torch_expert"),
+            geomean=1.5,
+            least=0.95,
+        ),
+        Group(
             "norms-one-shot",
             "the same norms against `torch.einsum` of the equation",
             "geomean 5",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from cases import Access, Case, Expression, Path_, Program
 
-__all__ = ["PEERS", "SPECIAL", "Peer", "Unsupported", "available", "limit_threads"]
+__all__ = ["PEERS", "SPECIAL", "Peer", "Unsupported", "available", "limit_threads", "windows_view"]
 
 TOO_MANY_FLOPS = 50  # times those of the path that the others are given
 
@@ -71,6 +71,19 @@ def window_strides(access: Access, strides: Sequence[int]) -> dict[str, int]:
     return result
 
 
+def windows_view(array: np.ndarray, access: Access, extents: Mapping[str, int]) -> np.ndarray:
+    """An affine access as an array with one axis for each index; only padding copies."""
+    import numpy as np
+
+    padding, start = axis_windows(access, array.shape, extents)
+    if any(map(any, padding)):
+        array = np.pad(array, padding)
+    strides = window_strides(access, array.strides)
+    origin = array[tuple(slice(at, None) for at in start)]
+    shape = [extents[index] for index in strides]
+    return np.lib.stride_tricks.as_strided(origin, shape, tuple(strides.values()))
+
+
 def np_empty(numpy: Any, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     """An array of this shape that occupies no memory, for planning."""
     return numpy.broadcast_to(numpy.zeros((), dtype), shape)
@@ -117,15 +130,7 @@ class Peer:
 
     def windows(self, array: Array, access: Access, extents: Mapping[str, int]) -> Array:
         """An affine access as an array with one axis for each index; only padding copies."""
-        import numpy as np
-
-        padding, start = axis_windows(access, array.shape, extents)
-        if any(map(any, padding)):
-            array = np.pad(array, padding)
-        strides = window_strides(access, array.strides)
-        origin = array[tuple(slice(at, None) for at in start)]
-        shape = [extents[index] for index in strides]
-        return np.lib.stride_tricks.as_strided(origin, shape, tuple(strides.values()))
+        return windows_view(array, access, extents)
 
     def contraction(
         self, equation: str, shapes: Sequence[tuple[int, ...]], dtype: str, path: Path_ | None
@@ -167,7 +172,7 @@ class Peer:
         from cases import Expression
 
         extents = dict(case.extents)
-        shapes = dict(zip(case.operands, case.shapes, strict=True)) | dict(case.arrays or {})
+        shapes = case.given
         given = list(shapes)
         steps = []
         for result, equation, operands in program.steps:
@@ -434,7 +439,7 @@ class Expert(Peer):
         """Every program, each step by the fastest call."""
         import experts
 
-        if not programs or not case.expression.is_plain:
+        if not programs or any(" " in step for each in programs for _, step, _ in each.steps):
             raise Unsupported("no programs of plain einsums")
         names = set().union(case.operands, *(program.reads for program in programs))
         placed = {name: self.put(arrays[name]) for name in names}
@@ -565,7 +570,7 @@ class Sesum(Peer):
 
 
 class Einsumc(Peer):
-    """einsumc itself, given the equation and nothing else."""
+    """einsumc itself, given the equation and the extents that no operand shows."""
 
     name, module, distribution = "einsumc", "einsumc", "einsumc"
 
@@ -581,7 +586,8 @@ class Einsumc(Peer):
         Asked for C order it writes so at once; by default it may choose another order that is
         faster to write, and its result is brought into C order as the others' are.
         """
-        compiled = self.library.compile_einsum(case.equation)
+        sizes = {index: case.extents[index] for index in case.expression.hidden}
+        compiled = self.library.compile_einsum(case.equation, sizes=sizes)
         if case.expression.permutation is None:
             yield "", self.bind(with_output(compiled, case), case.operands, arrays)
             if not case.into:

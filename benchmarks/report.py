@@ -15,9 +15,10 @@ from bounds import Limits, limits
 from groups import GROUPS, Group
 from run import OURS, format_seconds, geometric_mean
 
-__all__ = ["blocks", "measured_by_run", "points", "ratios", "write_report"]
+__all__ = ["blocks", "measured_by_run", "norm_blocks", "points", "ratios", "write_report"]
 
 Results = Mapping[str, Any]
+BlocksOf = Callable[[Results], dict[str, str]]
 BLOCK = re.compile(
     r"^<!-- generated: (?P<name>[\w-]+) -->\n(?P<text>.*?)^<!-- end -->$", re.DOTALL | re.MULTILINE
 )
@@ -377,15 +378,47 @@ def blocks(results: Results) -> dict[str, str]:
     return made
 
 
-def write_report(document: str, results: Results) -> str:
+def norms_block(results: Results) -> str:
+    """Every norm of the group: its time, and how much longer its peers take."""
+    group, found = GROUPS["norms"], results["groups"]["norms"]["result"]
+    rows, against = [], {"program": [], "torch_einsum": []}
+    for case in found["cases"]:
+        seconds, peer = case["seconds"], fastest_peer(group, case)
+        if OURS not in seconds or peer is None:
+            continue
+        ours = seconds[OURS]
+        against["program"].append(seconds[peer] / ours)
+        shot = "not measured"
+        if "torch_einsum" in seconds:
+            against["torch_einsum"].append(seconds["torch_einsum"] / ours)
+            shot = f"{seconds['torch_einsum'] / ours:.2f}"
+        took = format_seconds(ours), f"{seconds[peer] / ours:.2f}", peer.removesuffix("_expert")
+        rows.append((f"{case['name']}: `{case['equation']}`", *took, shot))
+    means = [f"{geometric_mean(each):.2f}" if each else "" for each in against.values()]
+    rows.append(("geometric mean", "", means[0], "", means[1]))
+    numbers = ("einsumc", "fastest program", "`torch.einsum`")
+    return table(("norm", *numbers[:2], "of", numbers[2]), rows, numbers)
+
+
+def norm_blocks(results: Results) -> dict[str, str]:
+    """The blocks of docs/gradient-norms.md."""
+    return {"norms-table": norms_block(results)} if "norms" in results["groups"] else {}
+
+
+def write_report(document: str, results: Results, of: BlocksOf = blocks) -> str:
     """The document with its blocks made anew; what stands outside of them is untouched.
 
     A block for which the results have nothing stays as it is.
 
+    Args:
+        document: its text.
+        results: what was measured.
+        of: makes the document's blocks.
+
     Raises:
         ValueError: a block has no place in the document.
     """
-    made = blocks(results)
+    made = of(results)
     places = [match["name"] for match in BLOCK.finditer(document)]
     if missing := sorted(set(made) - set(places)):
         raise ValueError(f"the document has no place for the generated {', '.join(missing)}")

@@ -168,6 +168,7 @@ def measure_case(
     arrays = dict(zip(case.operands, operands, strict=True))
     for name, shape in (case.arrays or {}).items():
         arrays[name] = np.ones(shape, case.dtype)
+    arrays |= {name: case.unfold(operands, name) for name in case.unfolded or {}}
     programs = worthwhile(case, max_bytes)
     expected = reference(case, arrays)
     allowed = tolerance(case)

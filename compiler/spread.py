@@ -21,14 +21,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
+from typing import TYPE_CHECKING
 
 from .access import Access
 from .affine import Affine
 from .cost import statement_cost
-from .formula import Leaf, Read, Value, replaced
 from .machine import Machine
 from .program import Epilogue, Program, Statement, Tensor
 from .records import replace
+
+if TYPE_CHECKING:
+    from .formula import Leaf, Value
 
 __all__ = ["PIECES", "in_registers", "spread"]
 
@@ -230,11 +233,13 @@ def _cut(
         others = (term for term in axis.terms if term[0] != index)
         return Affine((*others, (outer, step * length), (inner, step)), axis.constant)
 
-    def leaf(old: Leaf) -> Value:
-        return Read(access(old.access)) if isinstance(old, Read) else old
-
     epilogue = statement.epilogue
     if epilogue is not None:
+        from .formula import Read, replaced
+
+        def leaf(old: Leaf) -> Value:
+            return Read(access(old.access)) if isinstance(old, Read) else old
+
         over = tuple(inner if i == index else i for i in epilogue.over)
         epilogue = Epilogue(replaced(epilogue.value, leaf), over)
     factors = tuple(map(access, statement.factors))

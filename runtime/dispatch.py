@@ -238,11 +238,12 @@ class Dispatcher(NativePlans):
             from .slow import evaluate_slowly
 
             return functools.partial(evaluate_slowly, expression)
-        from .stored_plan import prepare as prepare_execution
 
         def prepare_here() -> _Write:
+            from .stored_plan import prepare
+
             call = (expression, arrays, target, self.optimize, self.memory_limit)
-            found: _Write = prepare_execution(*call)
+            found: _Write = prepare(*call)
             return found
 
         def use() -> Use:

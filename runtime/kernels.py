@@ -78,14 +78,18 @@ class Counts:
 counts = Counts()
 _kernels: dict[tuple[Any, Any], Kernel] = {}
 
-# One kernel is obtained at a time: Numba compiles one at a time anyway. A fork waits until it is
-# done, so that no child inherits a compiler, Numba's or LLVM's, in the middle of its work.
-_obtaining = threading.RLock()
+obtaining = threading.RLock()
+"""Held by who obtains a kernel or plans a call: Numba compiles one kernel at a time anyway.
+
+A fork waits until it is free. So no child inherits a compiler, Numba's or LLVM's, in the middle of
+its work, nor a module in the middle of its import, which it would wait for forever.
+"""
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=_obtaining.acquire,
-        after_in_parent=_obtaining.release,
-        after_in_child=_obtaining.release,
+        before=obtaining.acquire,
+        after_in_parent=obtaining.release,
+        after_in_child=obtaining.release,
     )
 
 
@@ -99,7 +103,7 @@ def kernel(schedule: Schedule, target: Target) -> Kernel:
     found = _kernels.get(name)
     if found is not None:
         return found
-    with _obtaining:
+    with obtaining:
         found = _kernels.get(name)
         if found is None:
             found = _kernels[name] = _obtain(schedule, target)
@@ -215,7 +219,7 @@ def address(key: str) -> int:
     found = _addresses.get(key)
     if found is not None:
         return found
-    with _obtaining:
+    with obtaining:
         if key not in _addresses:
             stored = default_stores().find(key)
             if stored is None:
@@ -327,5 +331,5 @@ def _program_code(
 ) -> StoredKernel | None:
     if not may_compile() and default_stores().find(key) is None:
         return None
-    with _obtaining:
+    with obtaining:
         return stored_or_built(key, build)[0]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from . import settings
-from .kernels import KernelMissing
+from .kernels import KernelMissing, obtaining
 from .levels import levels, planning_for
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ hooks: list[Callable[[KernelMissing], object]] = []
 def at_best_level(prepare: Callable[[], _T], explain: Callable[[KernelMissing], str]) -> _T:
     """What `prepare` makes, at the first level (`levels.levels`) whose kernels can be had.
 
+    One call is prepared at a time, and a fork waits until it is.
+
     Args:
         prepare: plans a call and obtains its kernels.
         explain: what to say if there are none.
@@ -37,7 +39,8 @@ def at_best_level(prepare: Callable[[], _T], explain: Callable[[KernelMissing], 
     for level in levels():
         with planning_for(level):
             try:
-                return prepare()
+                with obtaining:
+                    return prepare()
             except KernelMissing as problem:
                 first = first or problem
     assert first is not None

@@ -258,7 +258,6 @@ class CompiledFunction(Declared, NativePlans):
     ) -> ProgramExecution | StoredProgram:
         """A program, its kernels at hand, for operands and results of these layouts."""
         from .missing import at_best_level, explain_missing
-        from .stored_program import StoredProgram, prepare
 
         arrays = call.arrays
         layouts = made.layouts(prepared(arrays), results)
@@ -276,16 +275,23 @@ class CompiledFunction(Declared, NativePlans):
             bound.apply_defaults()
             return use_of_function(self, bound, call.leaves, made.program)
 
+        def prepare_here() -> ProgramExecution | StoredProgram:
+            from .stored_program import prepare
+
+            return prepare(made.program, layouts, self.optimize, self.memory_limit)
+
         what = f"function   {self.__module__}:{self._name}"
         execution = at_best_level(
-            lambda: prepare(made.program, layouts, self.optimize, self.memory_limit),
+            prepare_here,
             lambda problem: explain_missing(problem, what, arrays, use),
         )
         path = settings.current().record
-        if path is not None and (isinstance(execution, StoredProgram) or execution.steps):
+        if path is not None:
             from .record import record
+            from .stored_program import StoredProgram
 
-            record(path, use)
+            if isinstance(execution, StoredProgram) or execution.steps:
+                record(path, use)
         return execution
 
     # --- before any call ---

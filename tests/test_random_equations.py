@@ -20,7 +20,7 @@ few = settings(
 )
 
 
-@pytest.mark.parametrize("group", groups(40, 2))
+@pytest.mark.parametrize("group", groups(40, 1))
 def test_seeded_calls(group):
     for seed in range(50 * group, 50 * (group + 1)):
         check(einsum, draw_call(Seeded(seed)))

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from ..geometry import Geometry
 
-OVERLAP = 2
+OVERLAP = 1.5
 """Positions that an operand has for each of its elements, where its elements are in windows."""
 
 THIN = 8

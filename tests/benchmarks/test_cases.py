@@ -245,3 +245,24 @@ def test_competing_programs_compute_the_equation(case):
         function, names = peers.Numpy(1).program(small, program)
         result = function(*(arrays[name] for name in names))
         np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5, err_msg=program.name)
+
+
+def test_norms_of_convolutions_are_the_squares_of_their_gradients():
+    """Each program, of windows that are laid out, against the equation's definition."""
+    for case in cases.load("conv_norms")[-8:]:
+        small = case.with_extents(
+            {i: n if i in "klm" else min(n, 2) for i, n in case.extents.items()}
+        )
+        operands = small.random_operands()
+        given = dict(zip(small.operands, operands, strict=True))
+        given |= {name: small.unfold(operands, name) for name in small.unfolded}
+        expected = by_loops(small, operands) if math.prod(small.extents.values()) < 1e5 else None
+        found = []
+        for program in small.programs:
+            values = dict(given)
+            for result, equation, names in program.steps:
+                values[result] = np.einsum(equation, *(values[name] for name in names))
+            found.append(values["r"])
+        np.testing.assert_allclose(*found, rtol=1e-4)
+        if expected is not None:
+            np.testing.assert_allclose(found[0], expected, rtol=1e-4)

@@ -28,9 +28,8 @@ pytestmark = pytest.mark.skipif(
 STREAMED = Machine(V3, l1_bytes=1 << 10, l2_bytes=1 << 12, partial_sum=3, worth_packing=1 << 60)
 PACKED = replace(STREAMED, worth_packing=1)
 COLLECTED = replace(PACKED, l1_bytes=64)  # blocks of 8 along k
-MACHINES = pytest.mark.parametrize(
-    "machine", [STREAMED, PACKED, COLLECTED], ids=["streamed", "packed", "collected"]
-)
+KINDS = {"streamed": STREAMED, "packed": PACKED, "collected": COLLECTED}
+MACHINES = pytest.mark.parametrize("machine", KINDS.values(), ids=KINDS)
 
 
 def access(text):
@@ -171,6 +170,13 @@ CASES = {
     "sum-of-sums": statement("o:n", "a:nij b:j", SQUARE, "i"),
     "sum-of-own": statement("o", "a:ij", SQUARE, "i"),
 }
+EVERY_RUN = [
+    pytest.param(name, machine, id=f"{name}-{kind}", marks=pytest.mark.slow if n + k & 1 else ())
+    for n, name in enumerate(CASES)
+    for k, (kind, machine) in enumerate(KINDS.items())
+]
+"""Every case for one machine or two; slow runs have it for all."""
+
 EXTENTS = {"b": 3, "n": 4, "i": 9, "j": 17, "k": 10, "t": 5}
 GRAMS = {name for name in CASES if name.startswith("gram")}
 LONG = {"b": 2, "n": 2, "i": 9, "j": 19, "k": 10, "t": 17}
@@ -185,8 +191,7 @@ def case_of(name, element, seed, twist, extents=EXTENTS):
     return Case(CASES[name], found, elements, element, rng, twist)
 
 
-@pytest.mark.parametrize("name", CASES)
-@MACHINES
+@pytest.mark.parametrize(("name", "machine"), EVERY_RUN)
 @pytest.mark.parametrize("twist", sweep([0, 7], lambda twist: twist == 7))
 def test_right_after_every_pass(name, machine, twist):
     extents = LONG if machine is COLLECTED else EXTENTS
@@ -199,8 +204,7 @@ def test_right_after_every_pass(name, machine, twist):
 EDGES = (1, 2, 3, 5, 6, 7, 8, 9, 15, 16, 17, 31, 33)
 
 
-@pytest.mark.parametrize("name", CASES)
-@MACHINES
+@pytest.mark.parametrize(("name", "machine"), EVERY_RUN)
 @pytest.mark.parametrize("element", sweep(["f4", "f8"], lambda element: element == "f4"))
 def test_kernels_are_right_at_every_edge(name, machine, element):
     rng = np.random.default_rng(zlib.crc32(name.encode()))

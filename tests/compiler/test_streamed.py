@@ -7,6 +7,7 @@ from einsumc.compiler.geometry import canonical
 from einsumc.compiler.pipeline import stages
 from einsumc.runtime.target import LEVELS, can_run
 from steps import Step, bind, run, scratch_memory
+from sweeps import sweep
 
 needs_v3 = pytest.mark.skipif(
     not can_run(LEVELS["x86-64-v3"]), reason="the kernels are for x86-64-v3"
@@ -47,7 +48,7 @@ def test_short_runs_are_turned_in_registers(equation, sizes, element):
 
 
 @needs_v3
-@pytest.mark.parametrize("element", ["f4", "f8", "c8", "i4"])
+@pytest.mark.parametrize("element", sweep(["f4", "f8", "c8", "i4"], lambda e: e in ("f4", "c8")))
 @pytest.mark.parametrize(("equation", "sizes"), SHORT, ids=NAMES)
 def test_short_runs_are_computed_right(equation, sizes, element):
     step, form, choice = made(equation, sizes, element)

@@ -38,7 +38,7 @@ def limited(limit, seen):
     return compute
 
 
-@pytest.mark.parametrize("limit", [64, 192, 512])
+@pytest.mark.parametrize("limit", sweep([64, 192, 512], lambda limit: limit == 64))
 @pytest.mark.parametrize("group", groups(4, 1))
 def test_random_calls(limit, group, monkeypatch):
     """All dtypes, layouts, `out`s over operands, options."""
@@ -81,7 +81,7 @@ DTYPES = ["f2", "f4", "f8", "c8", "c16", "i1", "u4", "i8", "?"]
     ("text", "shapes", "dtype"),
     sweep(
         ((*case, dtype) for case in CASES for dtype in DTYPES),
-        lambda text, _, dtype: dtype == "f4" or text == CASES[0][0],
+        lambda text, _, dtype: dtype == "f4" or (text == CASES[0][0] and dtype in "f2 c16 i1"),
     ),
 )
 def test_slices_of_every_kind(text, shapes, dtype):
@@ -136,17 +136,17 @@ def test_the_same_array_twice():
     np.testing.assert_allclose(compiled(b, b, b, out=b), a @ a @ a)
 
 
-@pytest.mark.parametrize(
-    "equation",
-    [
-        "ti,si,ts->t",  # blocks of t and of s are blocks of one tensor, not one block
-        "ti,si,ts->",
-        "it,is,ts->t",
-        "ti,ij,sk,kj,ts->t",  # what t and s have in common is computed once
-        "ti,si,tj,sj->",
-        "ti,ij,tj,sk,kj,sj->j",  # the square of a sum is no sum of squares
-    ],
-)
+ALIKE = [
+    "ti,si,ts->t",  # blocks of t and of s are blocks of one tensor, not one block
+    "ti,si,ts->",
+    "it,is,ts->t",
+    "ti,ij,sk,kj,ts->t",  # what t and s have in common is computed once
+    "ti,ij,tj,sk,kj,sj->j",  # the square of a sum is no sum of squares
+    "ti,si,tj,sj->",
+]
+
+
+@pytest.mark.parametrize("equation", sweep(ALIKE, lambda equation: equation in ALIKE[::2]))
 def test_products_of_a_tensor_with_itself(equation):
     sizes = {"t": 64, "s": 64, "i": 300, "k": 300, "j": 40}
     numbers, arrays, operands = np.random.default_rng(2), {}, []

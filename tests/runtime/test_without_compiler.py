@@ -94,6 +94,23 @@ def test_kernels_are_found_whoever_built_them(bare, store, monkeypatch, versions
     passes(bare(PRODUCTS, XDG_CACHE_HOME=str(store.parent / "cache")))
 
 
+NEEDLESS = """
+a, b = random.random((64, 32)), random.random((32, 48))
+np.testing.assert_allclose(einsumc.einsum("ij,jk->ik", a, b), a @ b)
+needless = ("choose.framed", "choose.general", "choose.streamed", "evaluate", "finish", "formula",
+    "frames", "loopnest", "margin", "merge", "pad", "regions", "rewrite.common", "slices", "trace")
+print([name for name in needless if f"einsumc.compiler.{name}" in sys.modules])
+"""
+
+
+def test_a_product_imports_nothing_that_is_about_other_equations(bare, store):
+    """What a process imports is most of what it pays before its first result."""
+    compile_einsum("ij,jk->ik", signatures="f8[64,32], f8[32,48]").precompile()
+    done = bare(NEEDLESS, EINSUMC_CACHE_DIR=str(store), EINSUMC_COMPILE="never")
+    passes(done)
+    assert done.stdout == "[]\n"
+
+
 CHAINS = """
 for equation in ("ij,jk,kl->il", "ij,jk,kl,lm->im", "ab,bc,cd,de,ef->af"):
     chain = einsumc.compile_einsum(equation)
@@ -154,3 +171,41 @@ def test_another_generator_is_never_taken(tmp_path, monkeypatch):
     made = compile_einsum("i,i->", signatures="f4[64], f4[64]").precompile()
     assert all(kernel.compiled for kernel in made)
     assert not {request(kernel.key) for kernel in made} & set(map(request, there))
+
+
+CROSSOVER = """
+import sys
+import numpy as np
+from einsumc import compile_einsum
+
+@compile_einsum(signatures=["f4[n,t,i], f4[n,t,j]"])
+def squared_norms(b, a):
+    gradient = np.einsum("nti,ntj->nij", b, a)
+    return np.einsum("nij,nij->n", gradient, gradient)
+
+if sys.argv[1:]:
+    squared_norms.precompile()
+else:
+    rng, forms = np.random.default_rng(0), []
+    for t in (8, 900):
+        b, a = (rng.normal(size=(3, t, width)).astype("f4") for width in (120, 130))
+        exact = (np.einsum("nti,ntj->nij", b, a, dtype="f8") ** 2).sum((1, 2))
+        np.testing.assert_allclose(squared_norms(b, a), exact, rtol=1e-4)
+        ran = [*squared_norms._plans.values()][-1]._execution.program.statements
+        together = [{index[0] for index in each.indices} >= {"i", "j"} for each in ran]
+        forms.append(any(together))
+    assert forms == [False, True]  # products of all pairs of positions, then the gradient itself
+    assert "numba" not in sys.modules
+"""
+
+
+@pytest.mark.slow
+def test_sizes_on_both_sides_of_a_crossover(tmp_path):
+    """Which form is faster is decided by the extents of a call, with kernels for any of them."""
+    script = tmp_path / "crossover.py"
+    script.write_text(CROSSOVER)
+    shared = {**os.environ, "EINSUMC_CACHE_DIR": str(tmp_path / "store")}
+    subprocess.run([sys.executable, str(script), "precompile"], check=True, env=shared)
+    never = {**shared, "EINSUMC_COMPILE": "never"}
+    done = subprocess.run([sys.executable, str(script)], env=never, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
