@@ -212,8 +212,10 @@ def prepare_program(
         KernelMissing: kernels may not be compiled, and there is no way to do with those that exist.
     """
     prepared = partial(_prepared, program, layouts, optimize, obtain, memory_limit, stepped)
+    # What is one equation is executed as that equation is.
+    several = len(program.statements) > 1
     try:
-        return prepared(in_chains=optimize is True and memory_limit is None)
+        return prepared(in_chains=several and optimize is True and memory_limit is None)
     except KernelMissing:
         try:
             return prepared(in_chains=False)  # with kernels that others may have asked for
