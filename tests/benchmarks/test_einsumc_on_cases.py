@@ -79,9 +79,7 @@ def test_a_body_has_the_plan_of_its_equation(suite):
         operands = [arrays[name] for name in case.operands]
         body = compile_einsum(partial(computed, case.equation, case.operands, tuple(arrays)))
         wanted = plan_of(compile_einsum(case.equation), operands)
-        found = plan_of(
-            body, arrays.values()
-        )  # pytest would print the arrays, which have no memory
+        found = plan_of(body, arrays.values())  # apart: arrays without memory cannot be printed
         assert found == wanted, case.name
 
 
