@@ -435,6 +435,9 @@ def _turned(
             factors = tuple(factor.replaced(values) for factor in family.statement.factors)
             limits = tuple((a.replaced(values), n) for a, n in family.limits)
             inner.pop(pivot)
+            used = {n for access in (*factors, Access("", written)) for n in access.names}
+            if any(u not in used and inner[u] > 1 for u, _ in others):
+                raise NotBoxes((axis, extent))  # a sum of equal products, which no factor counts
             yield _Family(
                 Statement(Access(target.tensor, written), factors),
                 inner,

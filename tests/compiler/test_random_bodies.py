@@ -39,7 +39,7 @@ def unary(source, array):
         lambda x: x > 0.5 if x.dtype.kind != "c" else x != 0,
         lambda x: np.where(x != 0, x, 0.25),
         lambda x: x.astype("f8") if x.dtype.kind != "c" else x,
-        lambda x: np.tanh(abs(x)),
+        lambda x: np.tanh(abs(x) * 1.0),  # of bools without it: half precision, kept wider here
         lambda x: x.T,
         lambda x: x[None],
         lambda x: x.sum(),

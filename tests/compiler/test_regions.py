@@ -186,6 +186,13 @@ def test_targets(text, shapes, expected):
     assert count(text, *shapes) == expected
 
 
+@pytest.mark.parametrize("text", ["y+k -> y+k", "y-k -> y-k", "y+k, k -> y+k"])
+def test_equal_products_are_counted(text):
+    """What several positions have in common is added once for each of them."""
+    shapes = [(4,), (2,)][: 1 + text.count(",")]
+    check(program_of(text, *shapes, y=3, k=2, **{text.split()[-1]: 4}))
+
+
 def test_a_target_of_any_length():
     assert count("y, k -> 2*y+k-1", (4,), (3,), **{"2*y+k-1": 8}) == 3
     assert count("y, k -> 2*y+k-1", (4,), (3,), **{"2*y+k-1": 3}) >= 1
