@@ -157,11 +157,11 @@ def test_a_child_forked_while_a_plan_is_made_makes_its_own(executor):
     worker = threading.Thread(target=total, args=(np.ones(3),))
     worker.start()
     assert inside.wait(10)
+    threading.Timer(0.2, go_on.set).start()  # a fork waits until the plan is made
     child = os.fork()
     if child == 0:
         executor.hook = lambda: None
         os._exit(int(total(np.ones(3))))
-    go_on.set()
     worker.join()
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 3

@@ -193,11 +193,11 @@ def test_a_signature_serves_every_call_without_a_compiler(monkeypatch):
         ("ij,jk->ik", "f4"),
         pytest.param("ij,jk,kl->il", "f8", marks=pytest.mark.slow),
         pytest.param("bij,bjk->bik", "c16", marks=pytest.mark.slow),
-        ("ab,cbe,ae->ac", "i2"),
+        pytest.param("ab,cbe,ae->ac", "i2", marks=pytest.mark.slow),
         pytest.param("ijk->kj", "f4", marks=pytest.mark.slow),
         pytest.param("iij,j->ij", "u4", marks=pytest.mark.slow),
         pytest.param("ij,ij,kj->k", "f2", marks=pytest.mark.slow),
-        ("ij,jk->", "b1"),
+        pytest.param("ij,jk->", "b1", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.usefixtures("few_calls")
