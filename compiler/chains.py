@@ -13,8 +13,8 @@ them keep `i`, so they may as well be done for 64 positions of `i`, then for the
         out[i,j] = ...
 
 `x` is read once from memory, `t1` never leaves the cache. Blocks do not depend on each other, so
-threads take them as they take a kernel's tiles (`compiler/chain.py`). What a block computes is what
-the whole would compute: the kernels are the same, with other extents.
+threads take them as they take a kernel's tiles (`compiler/chain.py`). Kernels are chosen for the
+extents of a block, as for any call: a chain may round otherwise than its statements one by one.
 
 Where a product packs an operand that all blocks need, every block packs it again. Which chains are
 worth it, and in what blocks, the cost model says; how large blocks may be follows from the caches.

@@ -254,7 +254,9 @@ def _treats_alike(statement: Statement, makers: Mapping[str, Statement]) -> bool
             continue
         maker = makers.get(read.tensor)
         own = gram_swap(maker) if maker is not None and maker.epilogue is None else None
-        if maker is None or own is None or not all(axis.is_index for axis in read.subscripts):
+        if maker is None or own is None:
+            return False
+        if not (maker.target.is_plain and all(axis.is_index for axis in read.subscripts)):
             return False
         names = dict(zip(maker.target.names, read.names, strict=True))
         if {names[one]: names[other] for one, other in own.items()} not in (

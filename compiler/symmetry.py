@@ -30,6 +30,8 @@ def gram_swap(statement: Statement) -> dict[str, str] | None:
     >>> windows = resolve(parse("n c y+k, n c a+k -> n y a"), [(2, 3, 9)] * 2, sizes)
     >>> gram_swap(from_expression(windows, same=[0, 0]).statements[0])
     {'y': 'a'}
+    >>> diagonal = resolve(parse("ii,ji->ij"), [(3, 3)] * 2)  # the exchange makes it jj,ij
+    >>> gram_swap(from_expression(diagonal, same=[0, 0]).statements[0])
     """
     if len(statement.factors) != 2:
         return None
@@ -47,7 +49,10 @@ def gram_swap(statement: Statement) -> dict[str, str] | None:
         return None
     if swap.keys() & {*swap.values()}:
         return None
-    return swap
+    both = [*swap.items(), *((to, name) for name, to in swap.items())]
+    exchange = {name: Affine.index(to) for name, to in both}
+    alike = first.replaced(exchange) == second and second.replaced(exchange) == first
+    return swap if alike else None
 
 
 def _exchanged(one: Affine, other: Affine) -> dict[str, str] | None:

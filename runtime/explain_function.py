@@ -45,7 +45,8 @@ def explain_program(name: str, program: Program, execution: ProgramExecution) ->
     steps = []
     for number, (step, runs, chain) in enumerate(execution.runs, start=1):
         title = f"step {number} of {len(execution.steps)}: {step.statement}"
-        kind = element(dtypes[step.statement.factors[0].tensor])
+        target = step.statement.target.tensor  # a factor may be the zero around a tensor
+        kind = element(dtypes.get(step.statement.factors[0].tensor, dtypes[target]))
         made = explained(step, runs, kind, [name, title])
         steps.append(made if chain is None else replace(made, scratch_bytes=chain.scratch_bytes))
     missing = sum(isinstance(stage, Statement) for stage in execution.stages)

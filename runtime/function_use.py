@@ -75,6 +75,15 @@ def _filled(arguments: tuple[Any, ...], leaves: Sequence[Any]) -> list[Any]:
     return [leaves[each.number] if isinstance(each, Place) else each for each in arguments]
 
 
+def _has_operands(value: Any) -> bool:
+    """Whether it is a collection with operands among its items."""
+    if isinstance(value, dict):
+        return _has_operands(tuple(value.values()))
+    return isinstance(value, list | tuple) and any(
+        isinstance(each, Place) or _has_operands(each) for each in value
+    )
+
+
 def _sorted_out(bound: BoundArguments, leaves: Sequence[Any]) -> tuple[list[Array], dict[str, Any]]:
     """The operands, and by name all other arguments that are not what they are by default."""
     operands: list[Array] = []
@@ -87,7 +96,7 @@ def _sorted_out(bound: BoundArguments, leaves: Sequence[Any]) -> tuple[list[Arra
         given = _filled(tuple(value) if several else (value,), leaves)
         if all(isinstance(each, np.ndarray) for each in given):
             operands += given
-        elif several or isinstance(value, list | tuple | dict):
+        elif several or _has_operands(value):
             raise NotWritable(f"its argument {name!r} is no array of its own")
         elif type(given[0]) is not type(parameter.default) or given[0] != parameter.default:
             named[name] = given[0]

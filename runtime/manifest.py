@@ -127,8 +127,8 @@ class FunctionUse:
 
     @property
     def key(self) -> tuple[int, str, str, int, str]:
-        """As for `Use`."""
-        return 1, self.function, self.arguments, 0, ""
+        """As for `Use`. Layouts are of so many operands."""
+        return 1, self.function, self.arguments, self.signature.count(", "), ""
 
     def entry(self, alike: Sequence[Self]) -> Iterator[str]:
         """As for `Use`."""

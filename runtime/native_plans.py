@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..compiler.records import dataclass
+from .kernels import obtaining
 from .plan_cache import PlanCache
 from .work import Work
 
@@ -60,7 +61,8 @@ class NativePlans(PlanCache):
         direct, owner = self._direct.pop(key, None), self._entered
         if direct is None or owner is None:
             return
-        from . import entry  # only calls that are repeated need it
+        with obtaining:  # no fork may fall into the import
+            from . import entry  # only calls that are repeated need it
 
         if not entry.install(owner, "_native_plans", self._parameters_shown):
             return

@@ -190,4 +190,5 @@ def _late(nest: Nest, schedule: Schedule) -> bool | str:
         return " + ".join(over.values()) or False
     if schedule.collected:
         return False
-    return next((index for index, group in groups.items() if group.reduced), False)
+    late = {group.name: index for index, group in groups.items() if group.reduced}
+    return " + ".join(late.values()) or False

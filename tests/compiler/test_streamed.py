@@ -105,3 +105,10 @@ def test_many_places_of_memory_are_not_read_side_by_side():
     schedule = walked("fhc,cfe->he", {"f": 31, "h": 8, "c": 8, "e": 935}, "f8")
     assert "q_block" in schedule.outer
     assert "r" not in [group.name for group in schedule.groups]
+
+
+@needs_v3
+def test_rows_and_late_sums_together():
+    """Two loops outside the tile add to the same part of the output."""
+    schedule = walked("cba,b->a", {"c": 60, "b": 60, "a": 200})
+    assert {"q_block", "r_block"} <= {*schedule.outer}

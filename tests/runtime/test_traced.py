@@ -6,6 +6,7 @@ import pickle
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import einsumc
 import numpy as np
 import pytest
 from einsumc import EinsumError, compile_einsum
@@ -477,3 +478,19 @@ def test_several_results_share_a_workspace():
         np.prod(shape) * dtype.itemsize for shape, dtype in plan.temporaries.values()
     ) + 64 * len(plan.temporaries)
     assert "memory" in plan.intermediates[next(iter(plan.temporaries))]
+
+
+@pytest.mark.parametrize("equation", ["ii,ji->ij", "i k, j k -> i+j"])
+def test_what_is_read_beside_a_symmetric_product_need_not_be(equation):
+    """Only half of the product would be computed, and of what is done to it."""
+
+    def body(x, a):
+        other = einsumc.einsum(equation, x, x)
+        product = np.einsum("ik,jk->ij", a, a)
+        return np.tanh(product + (other if other.ndim == 2 else other[:, None]))
+
+    rng = np.random.default_rng(0)
+    plain = equation.count(" ") == 0
+    x = rng.random((90, 90) if plain else (45, 20)) / 10
+    a = rng.random((90 if plain else 89, 200)) / 10
+    np.testing.assert_allclose(compile_einsum(body)(x, a), body(x, a), rtol=1e-12)
