@@ -54,6 +54,7 @@ class Variant:
         """Take one turn."""
         call = self.call
         forbid_huge(self.huge_forbidden)
+        call()  # whose caches are those of the contender before
         begin = time.perf_counter()
         for _ in range(self.repeats):
             call()
@@ -202,7 +203,9 @@ def measure_case(
     try:
         for number in range(rounds):
             best = min((each.best for each in variants), default=0.0)
-            for each in variants:
+            # Each round begins with another: threads of whoever was before may still be spinning.
+            first = number % max(len(variants), 1)
+            for each in variants[first:] + variants[:first]:
                 if each.best <= HOPELESS * best or each.peer == OURS:
                     each.sample()
             if number and time.perf_counter() > deadline:
