@@ -27,7 +27,7 @@ from math import ceil, prod
 from typing import TYPE_CHECKING
 
 from .choose.in_place import THIN
-from .choose.packed import LONG, register_tile, tile_for
+from .choose.packed import lanes_along_m, register_tile, tile_for
 from .machine import Levels, Machine
 from .program import Access, Program, Statement, bounds
 from .records import dataclass
@@ -290,8 +290,7 @@ def _groups(form: _Form) -> _Groups | None:
         group = "b" if (name in left) == (name in right) else "m" if name in left else "n"
         volumes[group] *= form.extents[name]
     k = _volume(form.reduced, form.extents)
-    if volumes["n"] <= THIN < volumes["m"] and k >= LONG:
-        # The lanes run along the longer side.
+    if lanes_along_m(volumes["m"], volumes["n"], k):
         volumes["m"], volumes["n"] = volumes["n"], volumes["m"]
     return _Groups(**volumes, k=k)
 

@@ -156,9 +156,12 @@ def _order(step: Geometry, tile: tuple[str, ...], last: str | None) -> tuple[int
         step.volume(tuple(i for i in tile if i in step.strides[t] and i not in step.strides[1 - t]))
         for t in order
     )
-    if n <= THIN < m and step.volume(step.contracted) >= LONG:
-        return order[1], order[0]
-    return order
+    return order[::-1] if lanes_along_m(m, n, step.volume(step.contracted)) else order
+
+
+def lanes_along_m(m: int, n: int, k: int) -> bool:
+    """Whether n, where the output has its neighbours, is so short that lanes go along m."""
+    return n <= THIN < m and k >= LONG
 
 
 def _depth(accumulator: str, width: int, machine: Machine) -> int:

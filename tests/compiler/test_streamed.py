@@ -35,6 +35,20 @@ def made(equation, sizes, element):
     return step, form, choose(form, step.machine)
 
 
+def checked(equation, sizes, element="f4"):
+    """The schedule of a step, once its kernel was seen to compute the right numbers."""
+    step, form, choice = made(equation, sizes, element)
+    random = np.random.default_rng(0)
+    shapes = map(step.shape, step.terms)
+    *arrays, out = (random.integers(-9, 10, shape).astype(element) for shape in shapes)
+    call = bind(choice, form, step.machine)
+    scratch, address = scratch_memory(call.scratch_bytes)
+    run(call, [each.ctypes.data for each in (*arrays, out)], address)
+    np.testing.assert_array_equal(out, np.einsum(equation, *arrays))
+    assert scratch.size
+    return choice.schedule
+
+
 @pytest.mark.parametrize("element", ["f4", "f8"])
 @pytest.mark.parametrize(("equation", "sizes"), SHORT, ids=NAMES)
 def test_short_runs_are_turned_in_registers(equation, sizes, element):
@@ -51,15 +65,7 @@ def test_short_runs_are_turned_in_registers(equation, sizes, element):
 @pytest.mark.parametrize("element", sweep(["f4", "f8", "c8", "i4"], lambda e: e in ("f4", "c8")))
 @pytest.mark.parametrize(("equation", "sizes"), SHORT, ids=NAMES)
 def test_short_runs_are_computed_right(equation, sizes, element):
-    step, form, choice = made(equation, sizes, element)
-    random = np.random.default_rng(0)
-    shapes = map(step.shape, step.terms)
-    *arrays, out = (random.integers(-9, 10, shape).astype(element) for shape in shapes)
-    call = bind(choice, form, step.machine)
-    scratch, address = scratch_memory(call.scratch_bytes)
-    run(call, [each.ctypes.data for each in (*arrays, out)], address)
-    np.testing.assert_array_equal(out, np.einsum(equation, *arrays))
-    assert scratch.size
+    checked(equation, sizes, element)
 
 
 @pytest.mark.parametrize("extent", [2, 3, 8, 100])
@@ -74,35 +80,22 @@ def test_blocks_of_operands_with_short_runs_are_short(extent):
     assert blocks["V_BLOCK"] * extent * 8 <= max(1024, 8 * extent * tile) + 8 * extent * tile
 
 
-def walked(equation, sizes, element="f4"):
-    """The loops around a step's register tile, its tile's lanes, and a run of its kernel."""
-    step, form, choice = made(equation, sizes, element)
-    random = np.random.default_rng(0)
-    shapes = map(step.shape, step.terms)
-    *arrays, out = (random.integers(-9, 10, shape).astype(element) for shape in shapes)
-    call = bind(choice, form, step.machine)
-    _, address = scratch_memory(call.scratch_bytes)
-    run(call, [each.ctypes.data for each in (*arrays, out)], address)
-    np.testing.assert_array_equal(out, np.einsum(equation, *arrays))
-    return choice.schedule
-
-
 @needs_v3
 def test_rows_are_read_whole():
     """Of a large operand: in one tile as wide as they are, or a few rows at a time."""
-    schedule = walked("jk,ijkl->il", {"i": 5, "j": 9, "k": 70, "l": 72})
+    schedule = checked("jk,ijkl->il", {"i": 5, "j": 9, "k": 70, "l": 72})
     assert schedule.lane_tile == 72
     assert "r_block" not in schedule.outer
-    schedule = walked("k,ikl->il", {"i": 30, "k": 100, "l": 200})
+    schedule = checked("k,ikl->il", {"i": 30, "k": 100, "l": 200})
     assert schedule.outer.index("r_block") < schedule.outer.index("v_tile")
-    schedule = walked("k,ikl->il", {"i": 600, "k": 5, "l": 200})  # near each other
+    schedule = checked("k,ikl->il", {"i": 600, "k": 5, "l": 200})  # near each other
     assert "r_block" in schedule.inner
 
 
 @needs_v3
 def test_many_places_of_memory_are_not_read_side_by_side():
     """Rows far from each other are added up one after the other, in the order of memory."""
-    schedule = walked("fhc,cfe->he", {"f": 31, "h": 8, "c": 8, "e": 935}, "f8")
+    schedule = checked("fhc,cfe->he", {"f": 31, "h": 8, "c": 8, "e": 935}, "f8")
     assert "q_block" in schedule.outer
     assert "r" not in [group.name for group in schedule.groups]
 
@@ -110,5 +103,5 @@ def test_many_places_of_memory_are_not_read_side_by_side():
 @needs_v3
 def test_rows_and_late_sums_together():
     """Two loops outside the tile add to the same part of the output."""
-    schedule = walked("cba,b->a", {"c": 60, "b": 60, "a": 200})
+    schedule = checked("cba,b->a", {"c": 60, "b": 60, "a": 200})
     assert {"q_block", "r_block"} <= {*schedule.outer}
