@@ -325,8 +325,7 @@ def _late_indices(
         return ()
     if step.finish is not None:
         return ()  # what its formula makes has another place and type than the sums
-    rows = tile[0] if u not in strides else 1
-    if step.volume(tuple(step.extents)) > 4 * rows * step.volume(tuple(strides)):
+    if _is_reused(step, strides, u, tile):
         return ()  # elements are used often: registers are a better place for the sums
     inner = [abs(strides[i]) for i in step.kept if i in strides and i != v]
     wide = v in step.kept and v in strides and step.extents[v] > tile[1]
@@ -343,6 +342,14 @@ def _late_indices(
         if i != v and (any(abs(strides.get(i, 0)) > s for s in inner) or (wide and is_far(i)))
     )
     return late if any(map(is_far, late)) else ()
+
+
+def _is_reused(
+    step: Geometry, strides: Mapping[str, int], u: str | None, tile: tuple[int, int]
+) -> bool:
+    """Whether elements of a tensor are loaded for more than four register tiles."""
+    rows = tile[0] if u not in strides else 1
+    return step.volume(tuple(step.extents)) > 4 * rows * step.volume(tuple(strides))
 
 
 def _is_rowwise(
@@ -362,8 +369,7 @@ def _is_rowwise(
         return False
     if v not in step.kept or strides.get(v) != 1 or step.extents[v] <= tile[1]:
         return False
-    rows = tile[0] if members.get("u", ("",))[0] not in strides else 1
-    often = step.volume(tuple(step.extents)) > 4 * rows * step.volume(tuple(strides))
+    often = _is_reused(step, strides, next(iter(members.get("u", ())), None), tile)
     alone = bool(summed) and all(i in strides for i in summed) and not step.over
     walked = step.volume((*summed, v)) * item > machine.l1_bytes // 2
     large = step.volume(tuple(strides)) * item > machine.l2_bytes
