@@ -14,7 +14,7 @@ from ..geometry import Geometry
 from ..machine import Machine
 from ..schedule import Group, Pack, Schedule, Split, vector_lanes
 from .choice import Choice, finish_fields, layout_class, rounded, twice_summed
-from .in_place import THIN, is_better_in_rows, is_of_windows
+from .in_place import THIN, is_better_in_rows, is_of_windows, is_used_rarely
 
 LONG = 256
 """Products of a sum whose result may be written one by one."""
@@ -82,6 +82,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     if size["m"] * size["n"] * size["k"] < machine.worth_packing:
         return None
     rows, width = tile_for(size["n"], step.accumulator, machine)
+    in_place = in_place or is_used_rarely(step, order[0], size["n"] / width)
     batch = (Group("b", True, False),) if members["b"] else ()
     late = (Group("d", True, True, over=True),) if members["d"] else ()
     groups = (
