@@ -274,6 +274,8 @@ class _Operands:
             if len(_CHECKED) >= _MOST_CHECKED:
                 _CHECKED.clear()
             _CHECKED.add((self._forms, shapes))
+        self._prepare()
+        arrays = self._arrays
         if further:
             kinds = {array.dtype for array in arrays if array.dtype.kind in "fc"}
             dtype = kinds.pop() if len(kinds) == 1 else np.result_type(*kinds)
@@ -284,13 +286,21 @@ class _Operands:
         named = [item for batch in self._batches for item in batch.items()]
         forms = [form for batch in self._forms for form in batch]
         for (name, layer), (*_, fields), span in zip(named, forms, self._spans, strict=True):
-            if self._tensors is not None:
+            if self._tensors is not None or type(layer).prepared is not Layer.prepared:
                 layer = replace(layer, **dict(zip(fields, self._arrays[span], strict=True)))
             yield name, layer
 
     def _check(self) -> None:
         for name, layer in self._layers():
             layer.check(name)
+
+    def _prepare(self) -> None:
+        """Bring what is looked up in order, which takes data and is not traced."""
+        kinds = {form[1] for forms in self._forms for form in forms}
+        if all(kind.prepared is Layer.prepared for kind in kinds):
+            return
+        for (_, layer), span in zip([*self._layers()], self._spans, strict=True):
+            self._arrays[span] = layer.prepared().parts().arrays
 
     def run(self, what: Callable[..., Any]) -> Any:
         """What a function of these layers returns, computed by one compiled program."""

@@ -9,8 +9,8 @@ gradient of a convolution's weights,
 has (c,k,l) as rows and reads them from the image, which has an element once where panels have it
 once for every tap. Its lanes run along `o`, and `g` is packed.
 
-A panel is also worth nothing where it is read about as often as it is written: once for each tile of
-lanes.
+A panel is also worth nothing where it is read about as often as it is written: once for each tile
+of lanes.
 """
 
 from __future__ import annotations
