@@ -11,6 +11,7 @@ from einsumc.compiler.access import Access
 from einsumc.compiler.affine import Affine
 from einsumc.compiler.evaluate import evaluate, verify_program
 from einsumc.compiler.formula import CONTRACTED, Apply, Constant, Read
+from einsumc.compiler.inside import boxes_of
 from einsumc.compiler.pad import pad
 from einsumc.compiler.program import Epilogue, Program, from_expression
 from einsumc.compiler.regions import ZERO, Box, NotBoxes, boxes, leaves
@@ -66,7 +67,7 @@ def compute(program: Program, arrays: Arrays) -> np.ndarray:
         name = statement.target.tensor
         shape = program.shapes[name]
         values[name], written = np.full(shape, 99), np.zeros(shape, int)
-        found = boxes(statement, program.shapes, program.sizes)
+        found = boxes_of(statement, program.shapes, program.sizes, lambda *_: None)
         for box in found:
             write(box, values, written)
         assert (written >= 1).all()
@@ -155,6 +156,17 @@ def test_so_is_what_would_be_too_many_boxes():
     assert str(program.statements[0]) == "t0[c,t0.1,t0.2] = a[c,t0.1-40,t0.2]"
     assert program.statements[1].factors[0].subscripts[1].constant == 0
     assert len(boxes(program.statements[1], program.shapes, program.sizes)) == 3
+
+
+def test_zeros_behind_a_tensor_alone():
+    """The copy begins where its tensor does, so that no subscript shows that it reads beyond."""
+    program = check(program_of("y+k+m, k m -> y", (9,), (3, 2), y=9))
+    assert str(program.statements[0]) == "t0[t0.0] = a[t0.0]"
+
+
+def test_the_same_expression_in_tensors_of_several_lengths():
+    program = check(program_of("k+l, k+l -> ", (2,), (1,), k=2, l=2))
+    assert [statement.target.tensor for statement in program.statements] == ["t0", "t1", "out"]
 
 
 def test_only_what_needs_it_is_padded():
