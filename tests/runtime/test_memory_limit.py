@@ -63,7 +63,7 @@ def test_random_calls(limit, group, monkeypatch):
             assert all(size <= limit for size in sizes)
     assert len(seen) > 15
     if limit < 512:
-        assert len(sliced) > 1
+        assert sliced
 
 
 CASES = [
