@@ -336,7 +336,8 @@ class TileSource:
         if in_register and statement.add is True:
             # What lies outside is never stored, but summed lanes must not hold any of it.
             totalled = target.buffer.endswith("_sum")
-            if totalled or not self.sums_lanes(statement) or self.is_zero_outside(statement, lanes):
+            matters = self.sums_lanes(statement) and not totalled
+            if not matters or self.is_zero_outside(statement, rows, lanes):
                 counts = ""
             *first, last = values
             product = self.product(first)
@@ -362,12 +363,13 @@ class TileSource:
             return axis.size
         return axis.inside
 
-    def is_zero_outside(self, statement: Assign, lanes: Axis) -> bool:
-        """Whether all that is multiplied is zero in lanes outside, and so is the product."""
+    def is_zero_outside(self, statement: Assign, rows: Axis, lanes: Axis) -> bool:
+        """Whether all that is multiplied is zero in lanes outside, and so is the product.
+
+        Rows of neighbours are loaded so; what is loaded otherwise may repeat its last lane.
+        """
         return all(
-            any(lanes.index in term.position.names for term in ref.terms)
-            and self.in_memory(ref)
-            and ref.buffer not in self.rows_at
+            self.in_memory(ref) and self.steps(ref, rows, lanes)[2] == "1"
             for ref in statement.factors
         )
 
