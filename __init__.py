@@ -13,6 +13,8 @@ this file.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .compiler.alone import alone
+
 if TYPE_CHECKING:
     from .compiler.errors import EinsumError
     from .runtime.decorator import compile_einsum, einsum
@@ -47,7 +49,8 @@ _HOME = {
 def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(_HOME[name], __name__), name)
+    with alone:
+        value: object = getattr(import_module(_HOME[name], __name__), name)
     globals()[name] = value  # the next lookup is an ordinary one
     return value
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import gc
 import linecache
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -30,6 +29,7 @@ from numba.core.typing.context import BaseContext
 from numba.core.untyped_passes import FixupArgs, IRProcessing, TranslateByteCode
 
 from . import simd
+from .alone import alone
 from .machine import Target
 
 ENTRY = "einsumc_kernel"
@@ -243,12 +243,11 @@ def _no_collection() -> Iterator[None]:
 
 
 _BUILDERS: dict[Target, Builder] = {}
-_LOCK = threading.Lock()
 
 
 def builder(target: Target) -> Builder:
     """The builder for a target, made once a process."""
-    with _LOCK:
+    with alone:
         if target not in _BUILDERS:
             _BUILDERS[target] = Builder(target)
         return _BUILDERS[target]

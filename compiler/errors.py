@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .alone import alone
+
 __all__ = [
     "EinsumError",
     "EinsumTypeError",
@@ -122,7 +124,10 @@ def _diagram(text: str, span: Span) -> str:
 
 def _columns(text: str) -> int:
     """How many terminal columns a text takes."""
-    import unicodedata  # here, since only errors need it
+    if text.isascii():
+        return len(text)
+    with alone:
+        import unicodedata  # here, since few texts need it
 
     return sum(
         0

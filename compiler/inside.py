@@ -67,11 +67,22 @@ def boxes_of(
     whole: Callable[[Statement, Mapping[str, int]], Windows | None],
 ) -> list[Box]:
     """The boxes of a statement that `kept_inside` has seen; see :func:`.regions.boxes`."""
-    if statement.is_plain:
+    if statement.is_plain and _fits(statement, shapes, sizes):
         return [Box(statement, {name: sizes[name] for name in statement.indices})]
     from .regions import boxes
 
     return boxes(statement, shapes, sizes, whole=whole)
+
+
+def _fits(
+    statement: Statement, shapes: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int]
+) -> bool:
+    """Whether a plain statement ends within its factors: copies with zeros behind them do not."""
+    return all(
+        sizes[axis.names[0]] <= extent
+        for factor in statement.factors
+        for axis, extent in zip(factor.subscripts, shapes.get(factor.tensor, ()), strict=False)
+    )
 
 
 def _is_plain(program: Program) -> bool:

@@ -66,11 +66,17 @@ class NotBoxes(Exception):
         self.axis = 0
         self.reach = (0, 0)
 
-    def blame(self, statement: Statement, sizes: Mapping[str, int]) -> None:
-        """Find the factor whose limit it is."""
+    def blame(
+        self,
+        statement: Statement,
+        shapes: Mapping[str, tuple[int, ...]],
+        sizes: Mapping[str, int],
+    ) -> None:
+        """Find the factor whose limit it is: others may have the same expression, and be longer."""
         for place, factor in enumerate(statement.factors):
-            for number, axis in enumerate(factor.subscripts):
-                if axis == self.limit[0]:
+            limits = zip(factor.subscripts, shapes.get(factor.tensor, ()), strict=False)
+            for number, (axis, extent) in enumerate(limits):
+                if (axis, extent) == self.limit:
                     ranges = {name: (0, sizes[name]) for name in axis.names}
                     self.factor, self.axis, self.reach = place, number, _reach(axis, ranges)
                     return
@@ -145,7 +151,7 @@ def boxes(
                 if len(found) + len(part) > most:
                     raise NotBoxes(max(limits, key=lambda limit: _leaving(limit, ranges)))
         except NotBoxes as error:
-            error.blame(family.statement, family.sizes)
+            error.blame(family.statement, shapes, family.sizes)
             raise
         part.sort(key=lambda box: -_volume(box))  # a stable sort, the largest first
         found += part

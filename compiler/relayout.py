@@ -57,10 +57,15 @@ def relayout(
 
 
 def _order(access: Access, step: Geometry, choice: Choice) -> tuple[Affine, ...] | None:
-    """The access's indices in the step's order, the lanes last; None if they are not plain."""
+    """The access's indices in the step's order, the lanes last; None if they are not plain.
+
+    First come those that the step does not have, being one position long. They are axes too: a
+    piece of a sliced program has one position of an index that the program has more of.
+    """
     if not all(axis.is_index or not axis.names for axis in access.subscripts):
         return None
     order = [i for index in step.extents for i in step.merged.get(index, (index,))]
     lanes = [i for index in choice.members["v"] for i in step.merged.get(index, (index,))]
     names = [i for i in order if i in access.names and i not in lanes]
-    return tuple(Affine.index(i) for i in (*names, *(i for i in lanes if i in access.names)))
+    unit = [i for i in dict.fromkeys(access.names) if i not in order]
+    return tuple(Affine.index(i) for i in (*unit, *names, *(i for i in lanes if i in access.names)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..compiler.alone import alone
 from ..compiler.errors import EinsumError
 
 if TYPE_CHECKING:
@@ -38,11 +39,14 @@ class Declared:
             EinsumError: (a ValueError) no signatures were declared.
             OSError: the store cannot be written.
         """
-        from .precompile import build
+        with alone:
+            from .precompile import build
 
         if not self.signatures:
             raise EinsumError(f"{self!r} has no signatures that say what to compile it for")
-        return build(self._jobs(), store=store, jobs=jobs)
+        with alone:
+            wanted = self._jobs()
+        return build(wanted, store=store, jobs=jobs)
 
     def _jobs(self) -> list[Job]:
         """The kernels of all signatures."""

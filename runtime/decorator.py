@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
+from ..compiler.alone import alone
 from ..compiler.errors import EinsumError, EinsumTypeError
 from ..compiler.subscripts import Subscripts, parse
 from ..compiler.windows import Given, given_sizes
@@ -112,7 +113,8 @@ def einsum(
             compiled = _from_text(operands[0], optimize, memory_limit, given)
             if len(compiled._subscripts.inputs) > 1:
                 return compiled._call(tuple(operands[1]), out, dtype, order, casting)
-        from ..compiler.arguments import from_call
+        with alone:
+            from ..compiler.arguments import from_call
 
         subscripts, rest = from_call(operands)
         compiled = _from_subscripts(subscripts, optimize, memory_limit, given)
@@ -229,7 +231,8 @@ def compile_einsum(
     parsed = _signatures(signatures)
     if sizes is not None:
         raise EinsumError("sizes are for equations; a function's body says what its arrays are")
-    from .traced import CompiledFunction
+    with alone:
+        from .traced import CompiledFunction
 
     if equation is not None:
         return CompiledFunction(equation, parsed, normalize_optimize(optimize), limit)
@@ -243,7 +246,8 @@ def _signatures(
     texts = tuple(texts)
     if not texts:
         return ()
-    from .signatures import parse_signature
+    with alone:
+        from .signatures import parse_signature
 
     return tuple(parse_signature(text, subscripts) for text in texts)
 
@@ -317,13 +321,14 @@ class CompiledEinsum(Declared, Dispatcher):
         >>> plan.steps[0].statement
         'out[i,k] = sum_j a[i,j] * b[j,k]'
         """
-        from .explain import explain
+        with alone:
+            from .explain import explain
 
-        arrays = as_arrays(self._in_order(operands, named) if named else operands)
-        expression = self._resolve(arrays)
-        compute = choose_dtypes(arrays, names=self.names).compute
-        prepared = prepare_all(arrays, compute)
-        return explain(expression, prepared, self.optimize, self.names, self.memory_limit)
+            arrays = as_arrays(self._in_order(operands, named) if named else operands)
+            expression = self._resolve(arrays)
+            compute = choose_dtypes(arrays, names=self.names).compute
+            prepared = prepare_all(arrays, compute)
+            return explain(expression, prepared, self.optimize, self.names, self.memory_limit)
 
     def _jobs(self) -> list[Job]:
         from .wanted import jobs_of

@@ -13,9 +13,7 @@ compiled, and where objects do not look as they are expected to.
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
@@ -23,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from ..compiler.alone import alone
 from ..compiler.records import dataclass
 from . import threads
 from .load import LoadedImage, anonymous_pages
@@ -157,18 +156,6 @@ class _Native:
 _installed: dict[type, _Native | None] = {}
 """The classes that were asked for; None where there is no native method."""
 
-_lock = threading.Lock()
-
-
-def _after_fork() -> None:
-    """Start anew in a child, where no thread lives on that might have been installing."""
-    global _lock
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
 
 def install(owner: type, slot: str, parameters: str) -> bool:
     """Make the native method `owner.__call__`, once a process; return whether it is.
@@ -179,7 +166,7 @@ def install(owner: type, slot: str, parameters: str) -> bool:
         parameters: those of the method as `inspect.signature` shows them, `$self, /, *operands`.
     """
     if owner not in _installed:
-        with _lock:
+        with alone:
             if owner not in _installed:
                 _installed[owner] = _install(owner, slot, parameters)
     return _installed[owner] is not None

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from ..compiler.driver import Layout, driver, wanted_kernels
+from ..compiler.driver import Layout, driver, steps_of, wanted_kernels
+from ..compiler.driver.sizes import Size, evaluate
 from ..compiler.errors import EinsumError
 from ..compiler.factorize import factorize
 from ..compiler.image import link
@@ -23,7 +24,8 @@ from ..compiler.program import Program, from_expression
 from ..compiler.records import dataclass
 from ..compiler.resolve import resolve
 from ..compiler.shared_object import shared_object
-from ..compiler.subscripts import Expression, parse
+from ..compiler.subscripts import Expression, Subscripts, Term, parse
+from ..compiler.windows import given_sizes
 from .export_text import Facts, header_text, test_text
 from .load import LIBRARIES
 from .machine import machine
@@ -35,6 +37,9 @@ __all__ = ["TYPICAL", "Exported", "export", "write"]
 
 TYPICAL = 512
 """The extent that kernels are chosen for where nothing else is said."""
+
+WINDOW = 3
+"""The same for an index that is read as a part of a sum, such as the taps of a convolution."""
 
 _NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 
@@ -77,7 +82,9 @@ def export(
     """Compile an einsum into a shared object for C, for the level that EINSUMC_TARGET names.
 
     Args:
-        equation: as for `einsum`; its output may repeat no index.
+        equation: as for `einsum`; its output may repeat no index. Where an axis is a sum of
+            indices, its extent and theirs are given when the function is called, so any number of
+            windows may be asked for; what is read outside is zero.
         signature: dtypes and axes of the operands, `"f4[i,j], f4[j,k]"`, all of one dtype. An axis
             with a name has any extent when the function is called, one with a number that extent.
         name: of the function in C.
@@ -92,16 +99,19 @@ def export(
     """
     if not _NAME.fullmatch(name) or name in _KEYWORDS:
         raise EinsumError("this is no name of a C function", name, (0, len(name)))
+    if _FUNCTION.fullmatch(equation):
+        problem = "a compiled function cannot be exported: name its equations one by one"
+        raise EinsumError(problem, equation, (0, len(equation)))
     subscripts = parse(equation)
     wanted = parse_signature(signature, subscripts)
     dtype = _dtype(wanted, signature)
-    expression, fixed = _expression(equation, wanted, dict(typical or {}))
+    expression = _expression(equation, subscripts, wanted, dict(typical or {}))
     host = machine()
     program = from_expression(expression, names=None)
     chosen = factorize(program, normalize_optimize(optimize), host, element(dtype))
-    layout = _layout(program, chosen.program, expression, fixed, dtype)
-    steps = wanted_kernels(chosen.program, layout, host, element(_wide(dtype)))
-    text = driver(name, chosen.program, layout, steps)
+    layout = _layout(program, chosen.program, expression, wanted, dtype)
+    steps = wanted_kernels(layout, host, element(_wide(dtype)))
+    text = driver(name, layout, steps)
     from ..compiler.build import builder
 
     sources = {k.symbol: stages(k.choice.schedule).source for step in steps for k in step}
@@ -122,6 +132,8 @@ def write(exported: Exported, folder: str | os.PathLike[str]) -> list[str]:
             file.write(content)
     return paths
 
+
+_FUNCTION = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 
 _WORDS = """
     auto break case char const continue default do double else enum extern float for goto if inline
@@ -144,44 +156,83 @@ def _dtype(signature: Signature, text: str) -> np.dtype[Any]:
 
 
 def _expression(
-    equation: str, signature: Signature, typical: dict[str, int]
-) -> tuple[Expression, dict[str, int]]:
-    """The equation with typical extents, and the extents that are fixed."""
-    names = {axis for operand in signature.operands for axis in operand.axes if axis in typical}
-    if unknown := sorted(typical.keys() - names):
+    equation: str, subscripts: Subscripts, signature: Signature, typical: dict[str, int]
+) -> Expression:
+    """The equation with typical extents."""
+    windows = {i for t in (*subscripts.inputs, subscripts.output) if t for i in _in_windows(t)}
+    names = {axis for operand in signature.operands for axis in operand.axes}
+    if unknown := sorted(typical.keys() - names - windows):
         raise EinsumError(f"the signature has no axis {unknown[0]!r}", str(signature), (0, 0))
 
-    def shapes(least: int) -> list[tuple[int, ...]]:
+    def extent(axis: str | int) -> int:
+        if isinstance(axis, int):
+            return axis
         # At least 2: what has one element only is no loop, but it may have more when called.
-        return [
-            tuple(
-                axis if isinstance(axis, int) else max(2, typical.get(axis, TYPICAL)) + least
-                for axis in operand.axes
-            )
-            for operand in signature.operands
-        ]
+        return max(2, typical.get(axis, WINDOW if axis in windows else TYPICAL))
 
-    expression, other = (resolve(parse(equation), shapes(more)) for more in (0, 1))
-    for axis in (*(a for term in expression.inputs for a in term if a), *expression.output):
-        if not axis.is_index:
-            problem = f"the affine axis {axis} cannot be exported: what it reads depends on extents"
-            raise EinsumError(problem, equation, (0, 0))
-    places = [axis.names for axis in expression.output]
+    shapes = [tuple(map(extent, operand.axes)) for operand in signature.operands]
+    given = {name: typical[name] for name in typical if name not in names}
+    axes = [axis.index for term in subscripts.inputs for axis in term.axes]
+    known = {*given, *(axis.names[0] for axis in axes if axis.is_index)}
+    for axis in axes:
+        # Of indices that nothing says the extent of, one follows from that of the axis.
+        unknown = [name for name in axis.names if name not in known]
+        longest = max(unknown, key=lambda name: (abs(dict(axis.terms)[name]), name), default="")
+        given |= {name: WINDOW for name in unknown if name != longest}
+        known |= {*unknown}
+    expression = resolve(subscripts, shapes, given_sizes(given))
+    places = [axis for axis in expression.output if axis.is_index]
     if len(set(places)) < len(places):
         raise EinsumError("an exported einsum repeats no index of its output", equation, (0, 0))
-    later = other.sizes
-    return expression, {i: n for i, n in expression.extents if later[i] == n}
+    return expression
+
+
+def _in_windows(term: Term) -> Iterator[str]:
+    """The indices of a term's affine axes."""
+    for axis in term.axes:
+        if not axis.index.is_index:
+            yield from axis.index.names
 
 
 def _layout(
-    program: Program,
-    steps: Program,
-    expression: Expression,
-    fixed: Mapping[str, int],
-    dtype: np.dtype[Any],
+    program: Program, chosen: Program, expression: Expression, signature: Signature, dtype: Any
 ) -> Layout:
+    """What is known of the tensors before the call."""
     given = (*program.inputs, program.result)
+    indices = dict.fromkeys(index for index, _ in expression.extents)
+    fixed: dict[str, int] = {}
+    shapes: dict[str, tuple[Size, ...]] = {}
+    typical = chosen.sizes
+    axes = [*expression.inputs, expression.output]
+    listed = [*(operand.axes for operand in signature.operands), ("",) * len(expression.output)]
+    for tensor, terms, written in zip(given, axes, listed, strict=True):
+        shape: list[Size] = []
+        for number, (axis, extent) in enumerate(zip(terms, written, strict=True)):
+            if axis is None:
+                shape.append(1)
+                continue
+            name = axis.names[0] if axis.is_index else f"{tensor}.{number}"
+            indices[name] = None
+            shape.append(name)
+            typical.setdefault(name, program.shapes[tensor][number])
+            if isinstance(extent, int):
+                fixed[name] = extent
+        shapes[tensor] = tuple(shape)
+    # Where a step leaves an affine axis whole, an index of its own stands for it.
+    whole: dict[str, Size] = {}
+    for statement in chosen.statements:
+        for factor in statement.factors:
+            for axis, size in zip(factor.subscripts, shapes.get(factor.tensor, ()), strict=False):
+                if axis.is_index and axis.names[0] not in indices:
+                    whole[axis.names[0]] = size
+        shapes.setdefault(statement.target.tensor, statement.target.names)
+    steps = steps_of(chosen, {tensor: shapes[tensor] for tensor in given}, whole)
+    for index, size in steps.sizes.items():
+        typical[index] = evaluate(size, typical)
+    typical = {name: fixed.get(name, max(2, extent)) for name, extent in typical.items()}
     wide = element(_wide(dtype))
-    elements = {s.target.tensor: wide for s in steps.statements}
-    elements |= dict.fromkeys(given, element(dtype))
-    return Layout(tuple(i for i, _ in expression.extents), fixed, elements, given)
+    elements = dict.fromkeys(steps.shapes, wide) | dict.fromkeys(given, element(dtype))
+    for view in steps.views.values():  # copies are of the same type
+        if view.inside:
+            elements[view.tensor] = elements[view.inside]
+    return Layout(tuple(indices), fixed, elements, given, steps, typical)

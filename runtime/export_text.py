@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from ..compiler.records import dataclass
+from ..compiler.windows import length
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..compiler.affine import Affine
     from ..compiler.driver import Layout
     from ..compiler.program import Program
     from ..compiler.subscripts import Expression
@@ -41,10 +46,26 @@ class Facts:
         return self.layout.elements[self.layout.given[-1]]
 
     @property
-    def axes(self) -> list[list[str | None]]:
-        """For every tensor the index of each axis; None for an axis that is broadcast."""
-        inputs = [[str(axis) if axis else None for axis in t] for t in self.expression.inputs]
-        return [*inputs, [str(axis) for axis in self.expression.output]]
+    def axes(self) -> list[tuple[Affine | None, ...]]:
+        """For every tensor what each axis is read at; None for an axis that is broadcast."""
+        return [*self.expression.inputs, self.expression.output]
+
+    @property
+    def windows(self) -> list[tuple[str, int, Affine]]:
+        """The axes that are no index: the tensor, the number, and what it is."""
+        return [
+            (tensor, number, axis)
+            for tensor, axes in zip(self.layout.given, self.axes, strict=True)
+            for number, axis in enumerate(axes)
+            if axis is not None and not axis.is_index
+        ]
+
+    def extent(self, tensor: str, number: int, axis: Affine | None) -> int:
+        """The place of an axis' extent among those that a caller gives, or -1."""
+        if axis is None:
+            return -1
+        name = axis.names[0] if axis.is_index else f"{tensor}.{number}"
+        return self.layout.indices.index(name)
 
 
 def header_text(facts: Facts) -> str:
@@ -52,25 +73,34 @@ def header_text(facts: Facts) -> str:
     name, layout = facts.name, facts.layout
     *operands, out = layout.given
     operation = "; ".join(map(str, facts.program.statements))
+    windows = {f"{tensor}.{number}": axis for tensor, number, axis in facts.windows}
+    called = {i: f"{i.split('.')[0]}[{windows[i]}]" if i in windows else i for i in layout.indices}
     indices = ", ".join(
-        f"{index} = {layout.fixed[index]}" if index in layout.fixed else index
-        for index in layout.indices
+        f"{called[i]} = {layout.fixed[i]}" if i in layout.fixed else called[i]
+        for i in layout.indices
+    )
+    typical = ", ".join(
+        f"{called[i]} = {layout.typical[i]}" for i in layout.indices if i not in layout.fixed
     )
     strides = ", ".join(
-        f"{tensor}[{', '.join(index or '1' for index in axes)}]"
+        f"{tensor}[{', '.join(str(axis) if axis else '1' for axis in axes)}]"
         for tensor, axes in zip(layout.given, facts.axes, strict=True)
         if axes
     )
     pointers = ", ".join(f"const {name}_element *{tensor}" for tensor in operands)
     guard = f"{name.upper()}_H"
+    extents = f"of {_and_axes(facts)} {indices or '(none)'}, all at least 1.{_outside(facts)}"
+    extents += f" Kernels are chosen for {typical}, and compute any." if typical else ""
+    every = "of every axis of every tensor, in elements, of any sign:"
+    every += f" {strides or '(none)'}. NULL for C order. What an index of extent 1 is broadcast"
+    every += " along has any stride."
     return f"""\
 /* {facts.expression} on {facts.element}, for {facts.target}.
 
    {operation}
 
-   extents  of the indices {indices or "(none)"}, all at least 1.
-   strides  of every axis of every tensor, in elements, of any sign: {strides or "(none)"}.
-            NULL for C order. What an index of extent 1 is broadcast along has any stride.
+{_item("extents", extents)}
+{_item("strides", every)}
    workspace, scratch
             memory of {name}_workspace and {name}_scratch bytes, on a multiple of 64 bytes, with
             anything in it; NULL where that is 0.
@@ -88,7 +118,7 @@ def header_text(facts: Facts) -> str:
 extern "C" {{
 #endif
 
-#define {name.upper()}_STEPS {len(facts.program.statements)}
+#define {name.upper()}_STEPS {len(layout.steps.statements)}
 
 /* Compute everything on this thread. */
 int {name}({pointers}, {name}_element *{out},
@@ -115,6 +145,24 @@ int {name}_range(int64_t step, int64_t begin, int64_t end, void *const *tensors,
 """
 
 
+def _and_axes(facts: Facts) -> str:
+    return "the indices and axes" if facts.windows else "the indices"
+
+
+def _outside(facts: Facts) -> str:
+    if not facts.windows:
+        return ""
+    return (
+        " Beyond the ends of its axes an operand is zero, and what would be added to the output"
+        " there is dropped; so these extents need not fit each other."
+    )
+
+
+def _item(name: str, text: str) -> str:
+    """An explained parameter, in lines."""
+    return fill(text, 98, initial_indent=f"   {name:9}", subsequent_indent=" " * 12)
+
+
 def _note(facts: Facts) -> str:
     if facts.element == "f2":
         return "\n   Elements are the bits of IEEE half precision numbers."
@@ -138,10 +186,15 @@ def test_text(facts: Facts) -> str:
     """A program that computes small examples, in C order and with other strides, and compares."""
     name, layout = facts.name, facts.layout
     given, axes = layout.given, facts.axes
-    number = {index: place for place, index in enumerate(layout.indices)}
-    sizes = (2,) if len(number) > 7 else (3, 5, 7, 4, 6, 2)
-    extents = [layout.fixed.get(i, sizes[n % len(sizes)]) for i, n in number.items()]
-    listed = [-1 if i is None else number[i] for tensor in axes for i in tensor]
+    indices = layout.indices[: len(layout.indices) - len(facts.windows)]
+    extents = _extents(facts, indices)
+    placed = [
+        (tensor, number, axis)
+        for tensor, listed in zip(given, axes, strict=True)
+        for number, axis in enumerate(listed)
+    ]
+    own = [facts.extent(*each) for each in placed]
+    rows = "".join(f"    {{{', '.join(_factors(axis, indices))}}},\n" for _, _, axis in placed)
     tensors = len(given)
     arguments = ", ".join(f"tensors[{n}]" for n in range(tensors))
     return f"""\
@@ -155,11 +208,14 @@ def test_text(facts: Facts) -> str:
 
 #include "{name}.h"
 
-enum {{ TENSORS = {tensors}, INDICES = {len(number)} }};
-static const int64_t extents[INDICES + 1] = {{{", ".join(map(str, [*extents, 1]))}}};
+enum {{ TENSORS = {tensors}, INDICES = {len(indices)} }};
+static const int64_t extents[] = {{{", ".join(map(str, [*extents, 1]))}}};
 static const int ranks[TENSORS] = {{{", ".join(str(len(tensor)) for tensor in axes)}}};
-/* For every axis of every tensor the index that it belongs to, or -1. */
-static const int axes[] = {{{", ".join(map(str, [*listed, -1]))}}};
+/* For every axis of every tensor the place of its extent; -1 if that is 1. */
+static const int lengths[] = {{{", ".join(map(str, [*own, -1]))}}};
+/* And its position: so many times each index, and a constant. */
+static const int factors[][INDICES + 1] = {{
+{rows}    {{0}}}};
 
 {_conversion(facts)}
 static void *aligned(int64_t size) {{
@@ -168,15 +224,15 @@ static void *aligned(int64_t size) {{
 
 /* Elements lie `gap` apart; in tiles, from the last to the first, if asked for. */
 static int test(int64_t gap, int in_tiles) {{
-    int64_t strides[sizeof axes / sizeof *axes], sizes[TENSORS], positions[INDICES + 1] = {{0}};
+    int64_t strides[sizeof lengths / sizeof *lengths], sizes[TENSORS];
+    int64_t positions[INDICES + 1] = {{0}};
     {name}_element *tensors[TENSORS];
     int first = 0, wrong = 0, done = 0;
     for (int t = 0; t < TENSORS; first += ranks[t++]) {{
         int64_t size = gap;
         for (int axis = ranks[t] - 1; axis >= 0; axis--) {{
-            int index = axes[first + axis];
             strides[first + axis] = size;
-            size *= index < 0 ? 1 : extents[index];
+            size *= lengths[first + axis] < 0 ? 1 : extents[lengths[first + axis]];
         }}
         sizes[t] = size;
         tensors[t] = malloc(size * sizeof({name}_element));
@@ -187,16 +243,23 @@ static int test(int64_t gap, int in_tiles) {{
     while (!done) {{
         number product = 1;
         int64_t place = 0;
+        int outside = 0;
         first = 0;
         for (int t = 0; t < TENSORS; first += ranks[t++]) {{
             place = 0;
-            for (int axis = 0; axis < ranks[t]; axis++)
-                if (axes[first + axis] >= 0)
-                    place += strides[first + axis] * positions[axes[first + axis]];
-            if (t < TENSORS - 1)
+            for (int axis = first; axis < first + ranks[t]; axis++) {{
+                int64_t position = factors[axis][INDICES];
+                int64_t end = lengths[axis] < 0 ? 1 : extents[lengths[axis]];
+                for (int index = 0; index < INDICES; index++)
+                    position += factors[axis][index] * positions[index];
+                outside |= position < 0 || position >= end;
+                place += strides[axis] * position;
+            }}
+            if (t < TENSORS - 1 && !outside)
                 product *= to_number(tensors[t][place]);
         }}
-        expected[place] += product;
+        if (!outside)
+            expected[place] += product;
         int index = INDICES - 1;
         while (index >= 0 && ++positions[index] == extents[index])
             positions[index--] = 0;
@@ -233,6 +296,23 @@ int main(void) {{
     return wrong != 0;
 }}
 """
+
+
+def _factors(axis: Affine | None, indices: Sequence[str]) -> list[str]:
+    """How many times each index an axis is read at, and the constant."""
+    terms = dict(axis.terms) if axis else {}
+    return [str(terms.get(index, 0)) for index in indices] + [str(axis.constant if axis else 0)]
+
+
+def _extents(facts: Facts, indices: Sequence[str]) -> list[int]:
+    """Small extents, all others, and of axes that are no index so that windows leave them."""
+    fixed = facts.layout.fixed
+    sizes = (2,) if len(indices) > 7 else (3, 5, 7, 4, 6, 2)
+    found = {i: fixed.get(i, sizes[n % len(sizes)]) for n, i in enumerate(indices)}
+    for number, (tensor, place, axis) in enumerate(facts.windows):
+        name = f"{tensor}.{place}"
+        found[name] = fixed.get(name, max(1, length(axis, found) - number % 2))
+    return list(found.values())
 
 
 def _conversion(facts: Facts) -> str:

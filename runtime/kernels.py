@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from ..compiler.alone import alone
 from ..compiler.records import dataclass
 from . import settings, threads
 from .key import KernelFields, text_digest
@@ -78,20 +78,6 @@ class Counts:
 counts = Counts()
 _kernels: dict[tuple[Any, Any], Kernel] = {}
 
-obtaining = threading.RLock()
-"""Held by who obtains a kernel or plans a call: Numba compiles one kernel at a time anyway.
-
-A fork waits until it is free. So no child inherits a compiler, Numba's or LLVM's, in the middle of
-its work, nor a module in the middle of its import, which it would wait for forever.
-"""
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=obtaining.acquire,
-        after_in_parent=obtaining.release,
-        after_in_child=obtaining.release,
-    )
-
 
 def kernel(schedule: Schedule, target: Target) -> Kernel:
     """The kernel for a schedule, loaded or compiled when it is first asked for.
@@ -103,7 +89,7 @@ def kernel(schedule: Schedule, target: Target) -> Kernel:
     found = _kernels.get(name)
     if found is not None:
         return found
-    with obtaining:
+    with alone:
         found = _kernels.get(name)
         if found is None:
             found = _kernels[name] = _obtain(schedule, target)
@@ -219,7 +205,7 @@ def address(key: str) -> int:
     found = _addresses.get(key)
     if found is not None:
         return found
-    with obtaining:
+    with alone:
         if key not in _addresses:
             stored = default_stores().find(key)
             if stored is None:
@@ -331,5 +317,5 @@ def _program_code(
 ) -> StoredKernel | None:
     if not may_compile() and default_stores().find(key) is None:
         return None
-    with obtaining:
+    with alone:
         return stored_or_built(key, build)[0]

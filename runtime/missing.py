@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from ..compiler.alone import alone
 from . import settings
-from .kernels import KernelMissing, obtaining
+from .kernels import KernelMissing
 from .levels import levels, planning_for
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def at_best_level(prepare: Callable[[], _T], explain: Callable[[KernelMissing], 
     for level in levels():
         with planning_for(level):
             try:
-                with obtaining:
+                with alone:
                     return prepare()
             except KernelMissing as problem:
                 first = first or problem

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..compiler.alone import alone
 from ..compiler.records import dataclass
-from .kernels import obtaining
 from .plan_cache import PlanCache
 from .work import Work
 
@@ -61,16 +61,16 @@ class NativePlans(PlanCache):
         direct, owner = self._direct.pop(key, None), self._entered
         if direct is None or owner is None:
             return
-        with obtaining:  # no fork may fall into the import
+        with alone:
             from . import entry  # only calls that are repeated need it
 
-        if not entry.install(owner, "_native_plans", self._parameters_shown):
-            return
-        facts, work = entry.facts(owner, operands, out), direct.work()
-        if facts is None or work is None:
-            return
-        plan = entry.encode(facts, work, direct.dtype, direct.layout)
-        if plan is not None:
-            if not hasattr(self, "_native_plans"):
-                self._native_plans = entry.new_plans()
-            self._native_plans[0][facts] = plan
+            if not entry.install(owner, "_native_plans", self._parameters_shown):
+                return
+            facts, work = entry.facts(owner, operands, out), direct.work()
+            if facts is None or work is None:
+                return
+            plan = entry.encode(facts, work, direct.dtype, direct.layout)
+            if plan is not None:
+                if not hasattr(self, "_native_plans"):
+                    self._native_plans = entry.new_plans()
+                self._native_plans[0][facts] = plan

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from ..compiler.alone import alone
 from . import threads
 
 __all__ = ["PlanCache"]
@@ -24,7 +23,6 @@ class PlanCache:
 
     def __init__(self) -> None:
         self._plans: dict[Any, Any] = {}
-        self._making: dict[Any, _Making] = {}
         self._changes = threads.changes
 
     def _forget_old(self) -> None:
@@ -39,33 +37,11 @@ class PlanCache:
 
     def _obtain(self, key: Any, make: Callable[[], _Plan]) -> _Plan:
         """The plan for this key, made if there is none."""
-        while True:
+        with alone:
             plan: _Plan | None = self._plans.get(key)
-            if plan is not None:
-                return plan
-            mine = _Making()
-            theirs = self._making.setdefault(key, mine)
-            if theirs is not mine:
-                if theirs.process == os.getpid():
-                    theirs.done.wait()
-                    continue
-                self._making[key] = mine  # a thread that was not taken along when we were forked
-            try:
+            if plan is None:
                 plan = make()
                 if len(self._plans) >= _PLANS:
                     self._forget()
                 self._plans[key] = plan
-                return plan
-            finally:
-                self._making.pop(key, None)
-                mine.done.set()
-
-
-class _Making:
-    """A plan that a thread is making."""
-
-    __slots__ = ("done", "process")
-
-    def __init__(self) -> None:
-        self.done = threading.Event()
-        self.process = os.getpid()
+            return plan

@@ -12,6 +12,7 @@ from multiprocessing import get_context
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from ..compiler.alone import alone
 from ..compiler.machine import Target
 from ..compiler.records import dataclass
 from ..compiler.schedule import Schedule
@@ -248,9 +249,10 @@ def _compile_all(missing: Sequence[Job], jobs: int) -> Iterator[tuple[Job, _Code
 
 
 def _compile(job: Job) -> _Code:
-    if isinstance(job.schedule, str):
-        return _PROGRAMS[job.schedule][1]()
-    return compiled(job.schedule, job.target)
+    with alone:
+        if isinstance(job.schedule, str):
+            return _PROGRAMS[job.schedule][1]()
+        return compiled(job.schedule, job.target)
 
 
 def fields_of(job: Job) -> KernelFields:

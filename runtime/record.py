@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import atexit
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from ..compiler.alone import alone
 from .disk import DIRECTORY, write_file
 from .manifest import AnyUse, NotWritable, to_text, uses_in
 from .trouble import warn_once
@@ -121,14 +121,6 @@ def _locked(fd: int) -> Iterator[None]:
 
 
 _records: dict[str, _Record] = {}
-_recording = threading.RLock()  # a signal's handler may record as well
-# A fork waits until no entry is half made.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_recording.acquire,
-        after_in_parent=_recording.release,
-        after_in_child=_recording.release,
-    )
 
 
 def record(path: str, use: Callable[[], AnyUse]) -> None:
@@ -140,7 +132,7 @@ def record(path: str, use: Callable[[], AnyUse]) -> None:
     """
     with _warning(path):
         made = use()
-        with _recording:
+        with alone:
             kept = _records.setdefault(path, _Record(path))
             if made not in kept.known or not os.path.exists(path):
                 kept.waiting.add(made)

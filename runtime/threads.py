@@ -18,13 +18,13 @@ import ctypes
 import math
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
+from ..compiler.alone import alone
 from ..compiler.records import dataclass
 from . import settings
 from .buffers import Kept
@@ -84,7 +84,6 @@ class Pool:
 
 _pool: Pool | None = None
 _source: Callable[[], LoadedImage | None] | None = None
-_lock = threading.Lock()  # held while the pool is fetched
 _chosen: int | None = None
 
 changes = 0
@@ -207,7 +206,7 @@ def pool() -> Pool | None:
     """Return the native pool, fetching it if it was not needed so far, or None."""
     global _source
     if _pool is None and _source is not None:
-        with _lock:
+        with alone:
             if _source is not None:
                 if sys.platform == "linux" and architecture() == "x86_64":
                     image = _source()
@@ -219,8 +218,6 @@ def pool() -> Pool | None:
 
 def _after_fork() -> None:
     """Start anew in a child, where no worker and no other Python thread lives on."""
-    global _lock
-    _lock = threading.Lock()
     _environment_threads.cache_clear()
     processors.cache_clear()
     # The system has wiped the state already, and does so for forks that Python knows nothing of;

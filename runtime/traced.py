@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from ..compiler.alone import alone
 from ..compiler.errors import EinsumError, EinsumTypeError
 from ..compiler.records import dataclass
 from ..compiler.trace import Place, Symbol, Trace, filled, flattened, trace
@@ -306,11 +307,13 @@ class CompiledFunction(Declared, NativePlans):
         Returns:
             The program as it was traced, and how it would be executed, its kernels without code.
         """
-        from .plan import planned
-        from .programs import prepare_program
+        with alone:
+            from .plan import planned
+            from .programs import prepare_program
 
-        program, layouts = self._planned(args, named)
-        return program, prepare_program(program, layouts, self.optimize, planned, self.memory_limit)
+            program, layouts = self._planned(args, named)
+            limits = self.optimize, planned, self.memory_limit
+            return program, prepare_program(program, layouts, *limits)
 
     def _planned(self, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Program, Layouts]:
         """The program of a call, and the layouts of its operands and results."""
@@ -354,9 +357,10 @@ class CompiledFunction(Declared, NativePlans):
 
         Nothing is computed or compiled.
         """
-        from .explain_function import explain_program
+        with alone:
+            from .explain_function import explain_program
 
-        return explain_program(self._name, *self.planned(*args, **named))
+            return explain_program(self._name, *self.planned(*args, **named))
 
     def _jobs(self) -> list[Job]:
         from .precompile import jobs_for_function

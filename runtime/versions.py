@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
+from ..compiler.alone import alone
+
 __all__ = ["show_versions", "versions"]
 
 _PACKAGES = ("numpy", "numba", "llvmlite", "opt_einsum")
@@ -49,7 +51,9 @@ def show_versions() -> None:
     einsumc      ...
     Python       ...
     """
-    for name, value in versions().items():
+    with alone:
+        found = versions()
+    for name, value in found.items():
         print(f"{name:<13}{value}")
 
 

@@ -59,6 +59,8 @@ def framed(step: Geometry, machine: Machine, tile: tuple[int, int] | None = None
     }
     if len(rest) > 1 or len(members["m"]) > 1 or not 1 <= len(flat) <= AXES:
         return None
+    if not members["k"]:
+        return None  # no sum: each element of a frame would be read once
     if any(i not in image for i in rest) or any(i in other for i in windows.kept):
         return None
     if step.volume(taps) > MOST_TAPS or any(abs(out.get(i, 0)) == 0 for i in step.kept):

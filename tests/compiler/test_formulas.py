@@ -124,7 +124,8 @@ def test_random_statements(data):
         expected = expected.astype(element)
         if over:
             return  # NumPy's sum of truth values is a disjunction here
-    tolerance = 1e-5  # what NumPy and a kernel compute in f4, in whatever order
+    # What NumPy and a kernel compute in f4, in whatever order; NumPy's roots of bytes are f2.
+    tolerance = 1e-3 if expected.dtype == np.float16 else 1e-5
     size = np.abs(expected[np.isfinite(expected)]).max(initial=1)
     np.testing.assert_allclose(
         out, expected, rtol=tolerance, atol=tolerance * size, err_msg=str(statement)

@@ -7,18 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from affine_equations import affine_equations
 from einsumc.compiler.access import Access
 from einsumc.compiler.affine import Affine
 from einsumc.compiler.evaluate import evaluate, verify_program
 from einsumc.compiler.formula import CONTRACTED, Apply, Constant, Read
+from einsumc.compiler.inside import boxes_of
 from einsumc.compiler.pad import pad
 from einsumc.compiler.program import Epilogue, Program, from_expression
 from einsumc.compiler.regions import ZERO, Box, NotBoxes, boxes, leaves
 from einsumc.compiler.resolve import resolve
-from einsumc.compiler.subscripts import parse, parse_axis
+from einsumc.compiler.subscripts import parse
 from einsumc.compiler.windows import given_sizes
 from hypothesis import assume, given
-from hypothesis import strategies as st
 from sweeps import examples
 
 Arrays = Mapping[str, np.ndarray]
@@ -66,7 +67,7 @@ def compute(program: Program, arrays: Arrays) -> np.ndarray:
         name = statement.target.tensor
         shape = program.shapes[name]
         values[name], written = np.full(shape, 99), np.zeros(shape, int)
-        found = boxes(statement, program.shapes, program.sizes)
+        found = boxes_of(statement, program.shapes, program.sizes, lambda *_: None)
         for box in found:
             write(box, values, written)
         assert (written >= 1).all()
@@ -157,6 +158,17 @@ def test_so_is_what_would_be_too_many_boxes():
     assert len(boxes(program.statements[1], program.shapes, program.sizes)) == 3
 
 
+def test_zeros_behind_a_tensor_alone():
+    """The copy begins where its tensor does, so that no subscript shows that it reads beyond."""
+    program = check(program_of("y+k+m, k m -> y", (9,), (3, 2), y=9))
+    assert str(program.statements[0]) == "t0[t0.0] = a[t0.0]"
+
+
+def test_the_same_expression_in_tensors_of_several_lengths():
+    program = check(program_of("k+l, k+l -> ", (2,), (1,), k=2, l=2))
+    assert [statement.target.tensor for statement in program.statements] == ["t0", "t1", "out"]
+
+
 def test_only_what_needs_it_is_padded():
     program = program_of("y+k-1 x, k -> y x", (9, 4), (3,))
     assert pad(program) == program
@@ -232,49 +244,17 @@ def test_what_an_epilogue_sums_is_not_cut():
 
 # --- anything -------------------------------------------------------------------------------------
 
-NAMES = ("y", "x", "k", "l")
 
-
-@st.composite
-def axes(draw: st.DrawFn) -> str:
-    """A plain index, or a sum of up to three."""
-    names = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=3, unique=True))
-    if draw(st.booleans()):
-        return f"1*{names[0]}"
-    terms = [f"{draw(st.sampled_from([1, 1, 1, 2, 3, -1, -2])):+d}*{name}" for name in names]
-    return f"{''.join(terms)}{draw(st.integers(-4, 4)):+d}"
-
-
-@st.composite
-def programs(draw: st.DrawFn, *, affine_output: bool) -> Program:
-    terms = [draw(st.lists(axes(), min_size=1, max_size=3)) for _ in range(draw(st.integers(1, 3)))]
-    used = [name for name in NAMES if any(name in axis for term in terms for axis in term)]
-    output = [f"1*{name}" for name in draw(st.permutations(used))]
-    if affine_output:
-        output = draw(st.lists(axes(), min_size=1, max_size=2))
-        output = [axis for axis in output if all(n in used for n in NAMES if n in axis)]
-    output = output[: draw(st.integers(0, len(output)))]
-    sizes = {name: draw(st.integers(1, 5)) for name in used}
-
-    def extent(text: str) -> int:
-        axis = parse_axis(text, (0, len(text)))
-        return sizes[axis.names[0]] if axis.is_index else draw(st.integers(1, 9))
-
-    shapes = [tuple(map(extent, term)) for term in terms]
-    asked = sizes | {axis: extent(axis) for axis in output}
-    text = f"{', '.join(map(' '.join, terms))} -> {' '.join(output)}"
-    return from_expression(resolve(parse(text), shapes, given_sizes(asked)))
+@examples(50)
+@given(affine_equations(affine_output=False))
+def test_any_program(equation):
+    check(equation.program)
 
 
 @examples(50)
-@given(programs(affine_output=False))
-def test_any_program(program):
-    check(program)
-
-
-@examples(50)
-@given(programs(affine_output=True))
-def test_any_target(program):
+@given(affine_equations(affine_output=True))
+def test_any_target(equation):
+    program = equation.program
     try:
         pad(program)
     except ValueError as error:

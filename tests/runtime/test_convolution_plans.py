@@ -1,9 +1,8 @@
-"""What is planned ahead for affine equations: plans and kernels in stores, manifests, exports."""
+"""What is planned ahead for affine equations: plans and kernels in stores, manifests."""
 
 import numpy as np
 import pytest
 from einsumc import EinsumError, compile_einsum, einsum
-from einsumc.runtime.export import export
 from einsumc.runtime.manifest import read_requests, to_text, use_of, uses_in
 from einsumc.runtime.wanted import jobs_of
 
@@ -46,8 +45,3 @@ def test_wrong_sizes_in_a_manifest(tmp_path):
     )
     with pytest.raises(EinsumError, match=r"kernel 1, sizes: sizes\['y'\] must be an extent"):
         read_requests(path)
-
-
-def test_windows_are_not_exported():
-    with pytest.raises(EinsumError, match=r"affine axis k\+y cannot be exported"):
-        export("y+k, k -> y", "f8[h], f8[k]")

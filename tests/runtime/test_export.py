@@ -68,18 +68,22 @@ class Library:
         function.restype = kind
         return function
 
-    def prepared(self, operands: list[Any], out: Any) -> tuple[list[Any], Any, Any, Any, int]:
+    def prepared(
+        self, operands: list[Any], out: Any, given: list[int] | None = None
+    ) -> tuple[list[Any], Any, Any, Any, int]:
         tensors = [*operands, out]
-        expression = resolve(parse(self.equation), [a.shape for a in operands])
-        extents = (ctypes.c_int64 * 99)(*(n for _, n in expression.extents))
+        if given is None:
+            expression = resolve(parse(self.equation), [a.shape for a in operands])
+            given = [n for _, n in expression.extents]
+        extents = (ctypes.c_int64 * 99)(*given)
         steps = [stride // a.itemsize for a in tensors for stride in a.strides]
         strides = (ctypes.c_int64 * 99)(*steps)
         pointers = [ctypes.c_void_p(a.__array_interface__["data"][0]) for a in tensors]
         size = self.function("_workspace")(extents)
         return pointers, extents, strides, _memory(size), self.function("_scratch")(extents)
 
-    def __call__(self, operands: list[Any], out: Any) -> int:
-        pointers, extents, strides, workspace, scratch = self.prepared(operands, out)
+    def __call__(self, operands: list[Any], out: Any, given: list[int] | None = None) -> int:
+        pointers, extents, strides, workspace, scratch = self.prepared(operands, out, given)
         call = self.function("", ctypes.c_int)
         return call(*pointers, extents, strides, workspace, _memory(scratch))
 
@@ -140,6 +144,51 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Libra
         return loaded[name]
 
     return library
+
+
+WINDOWS = {
+    "convolution": ("n c y+k-1 x+l-1, o c k l -> n o y x", "f4[n,c,h,w], f4[o,c,3,3]"),
+    "strided": ("n 2*y+2*k-3 c, k c o -> n y o", "f8[n,h,c], f8[k,c,o]"),
+    "depthwise": ("n c 2*y+k-1 x-l, c k l -> n c y x", "f4[n,c,h,w], f4[c,k,l]"),
+    "three": ("c z+j-1 y+k-1 x+l-1, o c j k l -> o z y x", "f4[c,d,h,w], f4[o,c,j,k,l]"),
+    "taps": ("n c y+k-1 x+l-1, n o y x -> o c k l", "f4[n,c,h,w], f4[n,o,y,x]"),
+    "image": ("n o y x, o c k l -> n c 2*y+k-1 3*x+2*l-1", "f4[n,o,y,x], f4[o,c,k,l]"),
+    "meeting": ("y, k m -> 2*y+k+m", "f4[y], f4[k,m]"),
+    "holes": ("y, k -> 4*y+2*k+1", "f4[y], f4[k]"),
+    "back": ("y, k -> 2*y-3*k+2", "i4[y], i4[k]"),
+    "bottleneck": (
+        "n c h+k w+l, c r, r s k l, s o -> n o h w",
+        "f4[n,c,y,x], f4[c,r], f4[r,s,3,3], f4[s,o]",
+    ),
+    "norms": ("n y+k, n y, n v+k, n v -> n", "f8[n,h], f8[n,y], f8[n,h], f8[n,v]"),
+    "halves": ("y+k-1, k -> y", "f2[h], f2[k]"),
+    "truths": ("c y+k-1, c k -> y", "b1[c,h], b1[c,k]"),
+    "moved": ("n c 2*y+k-1 -> n c k y", "c8[n,c,h]"),
+}
+
+
+def by_loops(equation: str, operands: list[Any], sizes: dict[str, int], shape: Any) -> Any:
+    """An equation with affine axes, every product of which is looked up or left out."""
+    subscripts = parse(equation)
+    names = [*sizes]
+    at = dict(zip(names, np.indices(tuple(sizes.values())), strict=True))
+
+    def places(axes: Any, lengths: Any) -> tuple[Any, Any]:
+        found = [sum((c * at[n] for n, c in a.index.terms), a.index.constant) for a in axes]
+        inside = np.full(tuple(sizes.values()), True)
+        for place, n in zip(found, lengths, strict=True):
+            inside &= (place >= 0) & (place < n)
+        return tuple(np.where(inside, place, 0) for place in found), inside
+
+    product: Any = np.ones(tuple(sizes.values()), "c16" if operands[0].dtype.kind == "c" else "f8")
+    for term, array in zip(subscripts.inputs, operands, strict=True):
+        where, inside = places(term.axes, array.shape)
+        product = product * np.where(inside, array[where], 0)
+    assert subscripts.output is not None
+    where, inside = places(subscripts.output.axes, shape)
+    out = np.zeros(shape, product.dtype)
+    np.add.at(out, where, np.where(inside, product, 0))
+    return out.astype(operands[0].dtype)
 
 
 def shapes_of(name: str, extent: Callable[[str], int]) -> list[tuple[int, ...]]:
@@ -278,6 +327,59 @@ def test_wrong_extents_are_refused_and_nothing_is_written(
         assert library.function("_tiles")(ctypes.c_int64(step), extents, strides) == -1
 
 
+# Windows
+
+
+@needs_cc
+@pytest.mark.parametrize("name", sweep(WINDOWS, lambda name: name in ("convolution", "image")))
+def test_windows_in_c(name: str, tmp_path: Path) -> None:
+    write(export(*WINDOWS[name], name), tmp_path)
+    build = [str(CC), "-std=c11", "-Wall", "-Wextra", "-Werror", f"{name}_test.c"]
+    link = ["-L.", f"-l{name}", "-Wl,-rpath,.", "-o", "run"]
+    subprocess.run([*build, *link], cwd=tmp_path, check=True)
+    done = subprocess.run(["./run"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.count(": 0 wrong") == 6
+
+
+@pytest.mark.parametrize("name", sweep(WINDOWS, lambda name: name in [*WINDOWS][:9:2]))
+def test_windows_of_any_extents_and_strides(name: str, tmp_path: Path) -> None:
+    """Also of such extents as do not fit each other, so that whole windows lie outside."""
+    equation, signature = WINDOWS[name]
+    made = export(equation, signature, name)
+    CASES[name], _made[name] = WINDOWS[name], made
+    library = Library(name, tmp_path)
+    fixed = {"k": 3, "l": 3} if "3,3" in signature else {}
+    subscripts = parse(equation)
+    assert subscripts.output is not None
+    terms = (*subscripts.inputs, subscripts.output)
+    names = dict.fromkeys(i for t in terms for axis in t.axes for i in axis.index.names)
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        sizes = {i: fixed.get(i, int(random.choice([1, 2, 3, 5, 9]))) for i in names}
+
+        def shape(term: Any, sizes: Any = sizes, random: Any = random) -> tuple[int, ...]:
+            span = [sum(abs(c) * (sizes[n] - 1) for n, c in a.index.terms) for a in term.axes]
+            return tuple(
+                sizes[axis.index.names[0]]
+                if axis.index.is_index
+                else max(1, n + int(random.choice([1, 0, -1, 2, -9])))
+                for axis, n in zip(term.axes, span, strict=True)
+            )
+
+        dtype = dtype_of(name)
+        operands = [random_array(random, shape(term), dtype) for term in subscripts.inputs]
+        out = random_array(random, shape(subscripts.output), dtype)
+        extents = [*sizes.values()]
+        for term, array in zip(terms, [*operands, out], strict=True):
+            listed = zip(term.axes, array.shape, strict=True)
+            extents += [n for axis, n in listed if not axis.index.is_index]
+        assert library(operands, out, extents) == 0
+        expected = by_loops(equation, operands, sizes, out.shape)
+        np.testing.assert_allclose(
+            out, expected, rtol=2e-3 if dtype == "f2" else 0, err_msg=f"{sizes}"
+        )
+
+
 # The file
 
 
@@ -326,6 +428,10 @@ def test_it_is_for_the_level_that_was_asked_for(monkeypatch: pytest.MonkeyPatch)
     [
         ("ij,jk->ik", "f4[i,j], f8[j,k]", {}, "one dtype"),
         ("i->ii", "f4[i]", {}, "repeats no index"),
+        ("y, k m -> 2*y+3*k+5*m", "f4[y], f4[k,m]", {}, "sums cannot be taken apart"),
+        ("package.module:name", "f4[y]", {}, "name its equations one by one"),
+        ("y, k -> y y+k", "f4[y], f4[k]", {}, "two of its axes have an index in common"),
+        ("2*y+m, k -> y+k m", "f4[h], f4[k]", {"typical": {"z": 3}}, "no axis 'z'"),
         ("ij->j", "f4[i,j]", {"name": "a b"}, "no name of a C function"),
         ("ij->j", "f4[i,j]", {"name": "double"}, "no name of a C function"),
         ("ij->j", "f4[i,j]", {"typical": {"k": 3}}, "no axis 'k'"),
