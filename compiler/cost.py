@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING
 
 from .choose.in_place import NARROW, THIN
 from .choose.packed import lanes_along_m, register_tile, tile_for
+from .frames import ELEMENTS
 from .machine import Levels, Machine
-from .overlap import elements, is_overlapping, read_in_place, volume
+from .overlap import copied_often, elements, read_in_place, volume
 from .program import Access, Program, Statement
 from .records import dataclass
 from .schedule import vector_lanes
@@ -54,6 +55,9 @@ GATHER_CYCLES = 1.0
 
 PACKED_GATHER_CYCLES = 6.0
 """The same where the operand is packed: it is large, and each element is on a line of its own."""
+
+WINDOW_CYCLES = 1.5
+"""To copy an element of a window into a panel, where windows cannot be held in frames."""
 
 _MANY = 256
 """Tiles across an output up to which those below its diagonal are counted one column by one."""
@@ -188,6 +192,9 @@ def _cost(
         busy = _packed(groups, element, machine, _is_mirrored(statement, groups, element))
         if statement.epilogue is not None:
             busy += _long_panels(groups, element, machine)
+        if statement.epilogue is not None or element not in ELEMENTS:
+            windows = (f for f in form.factors if f is not groups.in_place)
+            busy += copied_often(windows, extents) * WINDOW_CYCLES * _cycle(machine)
         if pieces is None:
             ways = zip(form.factors, read, strict=False)
             copied = ((f, n) for f, n in ways if f is not groups.in_place)
@@ -276,7 +283,8 @@ def _last(access: Access) -> tuple[str, ...]:
 class _Groups:
     """The products of the extents of a contraction's groups; n has the lanes.
 
-    Of a factor that is read ``in_place`` no panels are made; it has the rows.
+    Of a factor that is read ``in_place`` no panels are made; it has the rows, and few lanes are
+    enough.
     """
 
     b: int
@@ -284,7 +292,6 @@ class _Groups:
     n: int
     k: int
     in_place: Access | None
-    narrow: bool  # whether few lanes are enough
 
 
 def _groups(form: _Form, element: str) -> _Groups | None:
@@ -297,7 +304,7 @@ def _groups(form: _Form, element: str) -> _Groups | None:
     in_place = None
     if element == _accumulator(element):
         sides = (form.kept, form.reduced, form.over)
-        in_place = read_in_place(form.factors, *sides, form.extents, int(element[1:]))
+        in_place = read_in_place(form.factors, *sides, form.extents)
     if in_place is not None:
         left, right = (form.names[0], form.names[-1])[:: 1 if in_place is form.factors[0] else -1]
     volumes = {"b": 1, "m": 1, "n": 1}
@@ -307,14 +314,13 @@ def _groups(form: _Form, element: str) -> _Groups | None:
     k = volume(form.reduced, form.extents)
     if in_place is None and lanes_along_m(volumes["m"], volumes["n"], k):
         volumes["m"], volumes["n"] = volumes["n"], volumes["m"]
-    narrow = in_place is not None and is_overlapping(in_place, form.extents)
-    return _Groups(**volumes, k=k, in_place=in_place, narrow=narrow)
+    return _Groups(**volumes, k=k, in_place=in_place)
 
 
 def _is_packed(groups: _Groups, element: str, machine: Machine) -> bool:
     """Whether the packed recipe takes a contraction; see :mod:`.choose.packed`."""
     m, n, k = groups.m, groups.n, groups.k
-    long = min(m, k) >= 4 and n >= (NARROW if groups.narrow else THIN + 1)
+    long = min(m, k) >= 4 and n >= (NARROW if groups.in_place is not None else THIN + 1)
     return long and m * n * k >= machine.worth_packing
 
 

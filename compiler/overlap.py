@@ -14,10 +14,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import prod
 
 from .access import Access
-from .choose.in_place import OVERLAP, SHORT, SPREAD
+from .choose.in_place import OVERLAP
 from .program import bounds
 
-__all__ = ["elements", "is_overlapping", "read_in_place", "volume"]
+__all__ = ["copied_often", "elements", "read_in_place", "volume"]
 
 
 def read_in_place(
@@ -26,7 +26,6 @@ def read_in_place(
     reduced: Sequence[str],
     over: Collection[str],
     extents: Mapping[str, int],
-    size: int,
 ) -> Access | None:
     """The one of two factors that has the rows of the register tile, read where they are.
 
@@ -36,11 +35,11 @@ def read_in_place(
         reduced: those that are summed.
         over: those of the kept ones that are summed after an epilogue.
         extents: of all indices.
-        size: of an element, in bytes.
     """
     if len(factors) != 2:
         return None
-    found = [f for f in factors if not f.is_plain and _is_in_place(f, reduced, extents, size)]
+    windows = [f for f in factors if not f.is_plain and _overlaps(f, extents)]
+    found = [f for f in windows if _sums_positions(f, reduced, extents)]
     if len(found) != 1:
         return None
     (factor,) = found
@@ -51,23 +50,23 @@ def read_in_place(
     return factor if is_long or all(name in over for name in own) else None
 
 
-def _is_in_place(
-    factor: Access, reduced: Sequence[str], extents: Mapping[str, int], size: int
-) -> bool:
-    """Whether positions are summed, and either overlap or are walked in small steps."""
-    longest = {max(a.names, key=extents.__getitem__) for a in factor.subscripts if a.names}
-    if longest.isdisjoint(reduced):
-        return False  # windows whose taps are summed are held in frames
-    if is_overlapping(factor, extents):
-        return True
-    steps = dict(factor.subscripts[-1].terms)
-    if any(abs(step) == 1 and extents[name] >= SHORT for name, step in steps.items()):
-        return False
-    summed = [abs(step) for name, step in steps.items() if name in reduced]
-    return bool(summed) and min(summed) > 1 and min(summed) * size <= SPREAD
+def copied_often(factors: Iterable[Access], extents: Mapping[str, int]) -> int:
+    """Elements that panels have more than the factors themselves, where windows overlap.
+
+    That is what it costs to make panels of windows, for want of frames.
+    """
+    windows = (f for f in factors if not f.is_plain and _overlaps(f, extents))
+    return sum(volume(f.names, extents) for f in windows)
 
 
-def is_overlapping(factor: Access, extents: Mapping[str, int]) -> bool:
+def _sums_positions(factor: Access, reduced: Sequence[str], extents: Mapping[str, int]) -> bool:
+    """Whether windows' positions are summed; where taps are, they are held in frames."""
+    windows = (axis.names for axis in factor.subscripts if len(axis.names) > 1)
+    longest = {max(names, key=extents.__getitem__) for names in windows}
+    return not longest.isdisjoint(reduced)
+
+
+def _overlaps(factor: Access, extents: Mapping[str, int]) -> bool:
     """Whether a factor has many more positions than elements."""
     return OVERLAP * elements(factor, extents) <= volume(factor.names, extents)
 

@@ -26,13 +26,6 @@ NARROW = 2
 """The same where the other operand's elements are in windows: its panels are not copied, and most
 of a vector's lanes may be left unused rather than that."""
 
-SHORT = 8
-"""Neighbours along an index that are copied into a panel as fast as any."""
-
-SPREAD = 8
-"""Bytes from one element to the next of a sum, up to which a row is read where it is: each cache
-line that it loads has many of them."""
-
 
 def is_of_windows(step: Geometry, operand: int, tile: Sequence[str]) -> bool:
     """Whether an operand's rows are read where they are: in panels it would have many times more.
@@ -48,20 +41,6 @@ def is_of_windows(step: Geometry, operand: int, tile: Sequence[str]) -> bool:
     return OVERLAP * span <= step.volume(own)
 
 
-def _is_stepped(step: Geometry, operand: int) -> bool:
-    """Whether an operand has no neighbours, but sums walk over it in small steps.
-
-    Where it has the lanes, each of its elements is copied into a panel by itself.
-    """
-    if step.elements[operand] != step.accumulator:
-        return False
-    strides, size = step.strides[operand], int(step.accumulator[1:])
-    if any(abs(s) == 1 and step.extents[i] >= SHORT for i, s in strides.items()):
-        return False
-    nearest = min((abs(strides.get(i, 0)) for i in step.contracted), default=0)
-    return nearest > 1 and nearest * size <= SPREAD
-
-
 def is_better_in_rows(
     step: Geometry, order: Sequence[int], tile: Sequence[str], lanes: int
 ) -> bool:
@@ -72,9 +51,7 @@ def is_better_in_rows(
     """
     first, second = order
     x, y = step.strides[first], step.strides[second]
-    if is_of_windows(step, first, tile):
-        return False
-    if not is_of_windows(step, second, tile) and not _is_stepped(step, second):
+    if not is_of_windows(step, second, tile) or is_of_windows(step, first, tile):
         return False
     m = [i for i in tile if i in x and i not in y]
     n = [i for i in tile if i in y and i not in x]

@@ -51,11 +51,10 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     tile = (*step.kept, *over)
     order = _order(step, tile, last)
     lanes = vector_lanes(step.accumulator, machine.target.vector_bytes)
-    in_place = is_better_in_rows(step, order, tile, lanes)
-    if in_place:
+    if is_better_in_rows(step, order, tile, lanes):
         order = order[1], order[0]
     x, y = (step.strides[i] for i in order)
-    in_place = in_place or is_of_windows(step, order[0], tile)
+    in_place = is_of_windows(step, order[0], tile)
     members = {
         "b": tuple(i for i in tile if (i in x) == (i in y)),
         "m": _near(tuple(i for i in tile if i in x and i not in y), x, None),

@@ -294,7 +294,7 @@ def _shapes(step: Geometry, v: str, u: str | None, rows: int, lanes: int) -> lis
             return [single[0], single[-1]]
         return single + [tile for tile in WIDE if step.extents[v] <= tile[1] * lanes]
     if v in step.reduced:
-        return [(2, 4), (3, 4), (4, 1), (4, 3)]
+        return [(2, 4)] if step.extents[u] == 2 else [(4, 1), (4, 3)]
     return [tile for tile in TILES if tile[0] > 1]
 
 
