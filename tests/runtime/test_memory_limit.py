@@ -39,7 +39,7 @@ def limited(limit, seen):
 
 
 @pytest.mark.parametrize("limit", sweep([64, 192, 512], lambda limit: limit == 64))
-@pytest.mark.parametrize("group", groups(4, 1))
+@pytest.mark.parametrize("group", groups(8, 1))
 def test_random_calls(limit, group, monkeypatch):
     """All dtypes, layouts, `out`s over operands, options."""
     sliced, sizes, seen = [], [], []
@@ -55,15 +55,15 @@ def test_random_calls(limit, group, monkeypatch):
 
     monkeypatch.setattr(pieces.Pieces, "run", counted)
     monkeypatch.setattr(workspaces, "take", measured)
-    for seed in range(100 * group, 100 * (group + 1)):
+    for seed in range(50 * group, 50 * (group + 1)):
         sizes.clear()
         before = len(seen)
         check(limited(limit, seen), draw_call(Seeded(seed)))
         if len(seen) > before:
             assert all(size <= limit for size in sizes)
-    assert len(seen) > 30
+    assert len(seen) > 15
     if limit < 512:
-        assert len(sliced) > 3
+        assert sliced
 
 
 CASES = [
@@ -148,7 +148,7 @@ ALIKE = [
 
 @pytest.mark.parametrize("equation", sweep(ALIKE, lambda equation: equation in ALIKE[::2]))
 def test_products_of_a_tensor_with_itself(equation):
-    sizes = {"t": 64, "s": 64, "i": 300, "k": 300, "j": 40}
+    sizes = {"t": 64, "s": 64, "i": 100, "k": 100, "j": 40}
     numbers, arrays, operands = np.random.default_rng(2), {}, []
     for term in equation.partition("->")[0].split(","):
         name = term if term == "ts" else term.replace("s", "t").replace("k", "i")

@@ -123,7 +123,7 @@ SERVED = [  # the least number of 100 calls that get the very kernel that they w
     pytest.param("ij,jk->ik", "c8", 90, marks=pytest.mark.slow),
     pytest.param("ij,j->i", "f8", 90, marks=pytest.mark.slow),
     pytest.param("ij->i", "f4", 90, marks=pytest.mark.slow),
-    ("ij->j", "i4", 90),
+    pytest.param("ij->j", "i4", 90, marks=pytest.mark.slow),
     pytest.param("ij,ij->ij", "f4", 90, marks=pytest.mark.slow),
     pytest.param("i,j->ij", "f8", 90, marks=pytest.mark.slow),
     pytest.param("i,i->", "f4", 90, marks=pytest.mark.slow),
