@@ -1,36 +1,25 @@
-"""Maps: where functions of elements are computed that are not part of one statement alone.
+"""Maps: functions of elements that are computed for fewer elements than they are written for.
 
 A part of a formula that depends on few of its indices is computed once for them, where what it
 reads is made (GCC calls it loop-invariant motion)::
 
     t2[i] = sum_k t1[i,k] * t1[i,k]               t2[i] = sqrt((sum_k t1[i,k] * t1[i,k]) / 768)
     out[i,k] = t1[i,k] / sqrt(t2[i] / 768)        out[i,k] = t1[i,k] / t2[i]
-
-And a map that several statements read is computed again in each of them, where that is predicted to
-take less time than to write it to memory and to read it from there::
-
-    t1[i,k] = x[i,k] - m[i]
-    t2[i] = sum_k square(t1[i,k])                 t2[i] = sum_k square(x[i,k] - m[i])
-    out[i,k] = t1[i,k] / t2[i]                    out[i,k] = (x[i,k] - m[i]) / t2[i]
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from math import prod
 
 from .formula import CONTRACTED, Apply, Constant, Read, Value, accesses_of
-from .merge import TRUTH, Uses, in_one, may_vanish, renamed
+from .merge import TRUTH
 from .program import Epilogue, Program, Statement
 from .records import replace
 
-__all__ = ["computed_again", "hoisted"]
+__all__ = ["hoisted"]
 
 FEWER = 8
 """So many times the elements a formula has to be computed for to be computed apart for its own."""
-
-READERS = 4
-"""Statements that compute the same map at most."""
 
 
 def hoisted(program: Program) -> Program:
@@ -100,39 +89,3 @@ def _put(value: Value, made: Value) -> Value:
         case Apply(function, arguments):
             return Apply(function, tuple(_put(a, made) for a in arguments))
     return value
-
-
-def computed_again(program: Program, seconds: Callable[[Iterable[Statement]], float]) -> Program:
-    """The program with maps computed by each of their readers, where that takes less time.
-
-    Args:
-        program: whose statements may be merged.
-        seconds: the predicted time of statements.
-    """
-    while (better := _better(program, seconds)) is not None:
-        program = better
-    return program
-
-
-def _better(program: Program, seconds: Callable[[Iterable[Statement]], float]) -> Program | None:
-    """The program with one map fewer; None if none is worth it."""
-    uses = Uses.of(program)
-    for producer in program.statements:
-        name = producer.target.tensor
-        if producer.contracted or producer.epilogue is None or uses.readers[name] < 2:
-            continue
-        readers = [s for s in program.statements if any(a.tensor == name for a in s.accesses)]
-        if len(readers) > READERS or not may_vanish(uses, producer, readers):
-            continue
-        made = {
-            reader: one
-            for reader in readers
-            for again, _ in renamed(program, producer, reader)
-            if (one := in_one(again, reader)) is not None
-        }
-        if len(made) < len(readers) or seconds(made.values()) >= seconds((producer, *readers)):
-            continue
-        rest = [made.get(s, s) for s in program.statements if s is not producer]
-        kept = tuple(t for t in program.tensors if t.name != name)
-        return replace(program, tensors=kept).with_statements(rest)
-    return None

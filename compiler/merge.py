@@ -17,7 +17,7 @@ time: what is recomputed, or no longer multiplied by the microkernel, may cost m
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import reduce
 from math import prod
 
@@ -32,7 +32,7 @@ from .regions import leaves
 from .spread import PIECES
 from .symmetry import gram_swap
 
-__all__ = ["TRUTH", "Uses", "in_one", "may_vanish", "merged", "renamed"]
+__all__ = ["TRUTH", "merged"]
 
 TRUTH = (
     *("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"),
@@ -58,14 +58,9 @@ def merged(program: Program, element: str, machine: Machine) -> Program:
     >>> print(merged(norms, "f4", Machine(TARGETS["x86-64-v3"])))
     out[n] = sum_{i,j} square(sum_t b[n,t,i] * a[n,t,j])
     """
-    from .maps import computed_again, hoisted  # which use what is below
+    from .maps import hoisted  # which knows a name of this module
 
-    sizes = program.sizes
-
-    def seconds(statements: Iterable[Statement]) -> float:
-        return sum(statement_cost(s, sizes, element, machine).seconds for s in statements)
-
-    program = computed_again(hoisted(program), seconds)
+    program = hoisted(program)
     while (better := _better(program, element, machine)) is not None:
         program = better
     return program
@@ -78,22 +73,22 @@ def _better(program: Program, element: str, machine: Machine) -> Program | None:
     def seconds(*statements: Statement) -> float:
         return sum(statement_cost(s, sizes, element, machine).seconds for s in statements)
 
-    uses = Uses.of(program)
+    uses = _Uses.of(program)
     for consumer in program.statements:
         for name in dict.fromkeys(access.tensor for access in consumer.accesses):
             producer = uses.makers.get(name)
-            if producer is None or not may_vanish(uses, producer, [consumer]):
+            if producer is None or not _is_private(uses, producer, consumer):
                 continue
             if consumer.epilogue is None and _sums_again(producer, consumer):
                 continue
             before = seconds(producer, consumer)
-            for again, extents in renamed(program, producer, consumer):
+            for again, extents in _renamed(program, producer, consumer):
                 sizes = program.sizes | extents
-                one = in_one(again, consumer)
+                one = _merged(again, consumer)
                 after: list[Statement] = []
                 if one is None:
                     reader, after = _apart(program, consumer)
-                    one = in_one(again, reader)
+                    one = _merged(again, reader)
                 if one is not None and one.epilogue is not None:
                     alike = _treats_alike(one, uses.makers)
                     if alike and one.epilogue.over and _outputs(one, sizes) < PIECES // 2:
@@ -132,7 +127,7 @@ def _apart(program: Program, statement: Statement) -> tuple[Statement, list[Stat
 
 
 @dataclass(frozen=True, slots=True)
-class Uses:
+class _Uses:
     """What is asked of a program's tensors again and again."""
 
     makers: Mapping[str, Statement]
@@ -143,7 +138,7 @@ class Uses:
     results: tuple[str, ...]
 
     @classmethod
-    def of(cls, program: Program) -> Uses:
+    def of(cls, program: Program) -> _Uses:
         """Look at a program once."""
         statements = program.statements
         return cls(
@@ -156,16 +151,16 @@ class Uses:
         )
 
 
-def may_vanish(uses: Uses, producer: Statement, consumers: Iterable[Statement]) -> bool:
-    """Whether nothing but the consumers needs what the producer makes, and it has no own type.
+def _is_private(uses: _Uses, producer: Statement, consumer: Statement) -> bool:
+    """Whether nothing but the consumer needs what the producer makes, and it has no own type.
 
-    And whether all stay inside of their tensors: what a formula reads outside is not zero, and
+    And whether both stay inside of their tensors: what a formula reads outside is not zero, and
     sums that meet in an element of an affine target do so before any formula.
     """
-    name, consumers = producer.target.tensor, [*consumers]
-    if name in uses.results or uses.readers[name] != len(consumers):
+    name = producer.target.tensor
+    if name in uses.results or uses.readers[name] != 1:
         return False
-    if any(leaves(each, uses.shapes, uses.sizes) for each in (producer, *consumers)):
+    if any(leaves(each, uses.shapes, uses.sizes) for each in (producer, consumer)):
         return False
     tensor = uses.tensors[name]
     value = producer.epilogue.value if producer.epilogue else CONTRACTED
@@ -174,7 +169,7 @@ def may_vanish(uses: Uses, producer: Statement, consumers: Iterable[Statement]) 
     return (tensor.element is None or is_mask) and not summed
 
 
-def renamed(
+def _renamed(
     program: Program, producer: Statement, consumer: Statement
 ) -> Iterator[tuple[Statement, dict[str, int]]]:
     """The producer in the consumer's indices, and the extents of those that get a new name.
@@ -219,7 +214,7 @@ def renamed(
     )
 
 
-def in_one(producer: Statement, consumer: Statement) -> Statement | None:
+def _merged(producer: Statement, consumer: Statement) -> Statement | None:
     """One statement for both; None where there is no such statement."""
     name = producer.target.tensor
     value = consumer.epilogue.value if consumer.epilogue is not None else None

@@ -202,7 +202,7 @@ def _listed(term: str) -> str:
 
 
 @cache
-def _fields(kind: type[Layer]) -> tuple[str, ...]:
+def _fields(kind: Any) -> tuple[str, ...]:
     return tuple(field.name for field in fields(kind))
 
 

@@ -101,7 +101,10 @@ def clipped_sums(layers: Layers, max_norm: float, weights: Array | None = None) 
     operands = _Operands(layers, max_norm=max_norm, **more)
     sums = operands.run(_clipped)
     finished = {name: operands.finished(name, each) for name, each in sums.items()}
-    return operands.returned(finished if isinstance(layers, Mapping) else finished[_ONLY])
+    returned: dict[str, Any] = operands.returned(
+        finished if isinstance(layers, Mapping) else finished[_ONLY]
+    )
+    return returned
 
 
 def dot_products(layers: Layers, others: Layers | None = None) -> Array:
@@ -251,7 +254,10 @@ class _Operands:
     def __init__(self, *batches: Layers, **further: Any) -> None:
         self._batches = [_named(each) for each in batches]
         self._further = tuple(further)
-        forms, arrays, names, spans = [], [], [], []
+        forms: list[Any] = []
+        arrays: list[Any] = []
+        names: list[str] = []
+        spans: list[slice] = []
         for batch in self._batches:
             form = []
             for name, layer in batch.items():

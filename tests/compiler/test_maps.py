@@ -1,4 +1,4 @@
-"""Where maps are computed: apart for few indices, again for several readers; and sums left out."""
+"""What is computed for fewer elements than it is written for: maps of sums, and masked sums."""
 
 import numpy as np
 import pytest
@@ -26,10 +26,9 @@ def test_what_depends_on_few_indices_is_computed_where_it_is_made(rng):
     x = rng.standard_normal((40, 300)).astype("f4")
     steps = steps_of(normalized, x)
     np.testing.assert_allclose(normalized(x), normalized.__wrapped__(x), rtol=2e-6, atol=2e-6)
-    assert len(steps) == 4  # a mean, a sum of squares, its root, and the result
     assert "/ 300" in steps[0]
     assert "sqrt" not in steps[-1]
-    assert not any(step.startswith("t1[i,j] =") for step in steps)  # `centred` is nowhere
+    assert sum("sqrt" in step for step in steps) == 1
 
 
 def test_only_parts_without_the_sum_itself_are_computed_apart(rng):

@@ -175,16 +175,10 @@ def test_a_result_stays():
     assert [s.target.tensor for s in after.statements] == ["t0", "out"]
 
 
-def test_a_sum_that_several_statements_read_stays():
-    before = program(
-        "a:ijk",
-        step("t0:ij", "a:ijk"),
-        step("t1:ij", "t0:ij", apply("exp", CONTRACTED)),
-        step("out:ij", "t1:ij t0:ij"),
-        **{"i": 9, "j": 9, "k": 9},
-    )
+def test_what_is_read_by_several_statements_stays():
+    before, _ = PROGRAMS["diamond"]
     after = merged(replace(before, results=("t1", "out")), "f4", MACHINE)
-    assert [s.target.tensor for s in after.statements] == ["t0", "t1", "out"]
+    assert len(after.statements) == 3
 
 
 @pytest.mark.parametrize(
