@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cache, reduce, wraps
+from functools import reduce, wraps
 from math import prod
 from operator import add
 from typing import Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar
@@ -201,9 +201,14 @@ def _listed(term: str) -> str:
     return f"[{', '.join(term.replace('...', '.')).replace('.', '...')}]"
 
 
-@cache
-def _fields(kind: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
+_FIELDS: dict[type[Layer], tuple[str, ...]] = {}
+"""The names of the fields of kinds of layers that were seen."""
+
+
+def _fields(kind: type[Layer]) -> tuple[str, ...]:
+    if kind not in _FIELDS:
+        _FIELDS[kind] = tuple(field.name for field in fields(kind))
+    return _FIELDS[kind]
 
 
 _OPTIONS = (bool, int, float, str, type(None))
