@@ -23,13 +23,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from math import ceil, prod
+from math import ceil
 from typing import TYPE_CHECKING
 
-from .choose.in_place import THIN
+from .choose.in_place import NARROW, THIN
 from .choose.packed import lanes_along_m, register_tile, tile_for
+from .frames import ELEMENTS
 from .machine import Levels, Machine
-from .program import Access, Program, Statement, bounds
+from .overlap import copied_often, elements, read_in_place, volume
+from .program import Access, Program, Statement
 from .records import dataclass
 from .schedule import vector_lanes
 from .symmetry import gram_swap
@@ -53,6 +55,9 @@ GATHER_CYCLES = 1.0
 
 PACKED_GATHER_CYCLES = 6.0
 """The same where the operand is packed: it is large, and each element is on a line of its own."""
+
+WINDOW_CYCLES = 1.5
+"""To copy an element of a window into a panel, where windows cannot be held in frames."""
 
 _MANY = 256
 """Tiles across an output up to which those below its diagonal are counted one column by one."""
@@ -174,22 +179,26 @@ def _cost(
     flops += form.outputs * _operations(form.value)
     size = int(element[1:])
     accesses = dict.fromkeys(statement.accesses)
-    read = [min(_elements(access, extents) * size, _MOST) for access in accesses]
-    written = min(_elements(statement.target, extents) * size, _MOST)
+    read = [min(elements(access, extents) * size, _MOST) for access in accesses]
+    written = min(elements(statement.target, extents) * size, _MOST)
     total = sum(read) + written
     speeds = machine.speeds
     reading = sum(read) / rate(speeds.read, speeds.read_all, total, machine, threads)
     writing = written / rate(speeds.write, speeds.write_all, total, machine, threads)
 
     least = max(min(flops, _MOST) / (speeds.flops.of(element) * threads), reading + writing)
-    groups = _groups(form)
+    groups = _groups(form, element)
     if groups is not None and _is_packed(groups, element, machine):
         busy = _packed(groups, element, machine, _is_mirrored(statement, groups, element))
         if statement.epilogue is not None:
             busy += _long_panels(groups, element, machine)
+        if statement.epilogue is not None or element not in ELEMENTS:
+            windows = (f for f in form.factors if f is not groups.in_place)
+            busy += copied_often(windows, extents) * WINDOW_CYCLES * _cycle(machine)
         if pieces is None:
             ways = zip(form.factors, read, strict=False)
-            gathered = sum(n for f, n in ways if _is_gathered(f, form))
+            copied = ((f, n) for f, n in ways if f is not groups.in_place)
+            gathered = sum(n for f, n in copied if _is_gathered(f, form))
             pieces = gathered // size * PACKED_GATHER_CYCLES
         busy += pieces * _cycle(machine)
         panels = sum(read) / rate(speeds.write, speeds.write_all, total // 2, machine, threads)
@@ -255,8 +264,8 @@ def _form(statement: Statement, extents: Mapping[str, int]) -> _Form:
         names=tuple(factor.names for factor in factors),
         last=tuple(_last(factor) for factor in factors),
         target_last=_last(statement.target) if epilogue is None or not epilogue.over else (),
-        volume=_volume(indices, extents),
-        outputs=_volume(kept, extents),
+        volume=volume(indices, extents),
+        outputs=volume(kept, extents),
         count=len(statement.factors),
         value=epilogue.value if epilogue is not None else None,
         over=epilogue.over if epilogue is not None else (),
@@ -264,42 +273,54 @@ def _form(statement: Statement, extents: Mapping[str, int]) -> _Form:
 
 
 def _last(access: Access) -> tuple[str, ...]:
-    """The indices along whose axis the elements are neighbours."""
-    return access.subscripts[-1].names if access.subscripts else ()
+    """The indices along which the elements are neighbours."""
+    if not access.subscripts:
+        return ()
+    return tuple(name for name, factor in access.subscripts[-1].terms if abs(factor) == 1)
 
 
 @dataclass(frozen=True, slots=True)
 class _Groups:
-    """The products of the extents of a contraction's groups; n has the lanes."""
+    """The products of the extents of a contraction's groups; n has the lanes.
+
+    Of a factor that is read ``in_place`` no panels are made; it has the rows, and few lanes are
+    enough.
+    """
 
     b: int
     m: int
     n: int
     k: int
+    in_place: Access | None
 
 
-def _groups(form: _Form) -> _Groups | None:
+def _groups(form: _Form, element: str) -> _Groups | None:
     """The groups of a contraction of two factors; None for any other statement."""
     if form.count != 2:
         return None
     left, right = form.names[0], form.names[-1]
     if any(name in left and name not in right for name in form.target_last):
         left, right = right, left
+    in_place = None
+    if element == _accumulator(element):
+        sides = (form.kept, form.reduced, form.over)
+        in_place = read_in_place(form.factors, *sides, form.extents)
+    if in_place is not None:
+        left, right = (form.names[0], form.names[-1])[:: 1 if in_place is form.factors[0] else -1]
     volumes = {"b": 1, "m": 1, "n": 1}
     for name in form.kept:
         group = "b" if (name in left) == (name in right) else "m" if name in left else "n"
         volumes[group] *= form.extents[name]
-    k = _volume(form.reduced, form.extents)
-    if lanes_along_m(volumes["m"], volumes["n"], k):
+    k = volume(form.reduced, form.extents)
+    if in_place is None and lanes_along_m(volumes["m"], volumes["n"], k):
         volumes["m"], volumes["n"] = volumes["n"], volumes["m"]
-    return _Groups(**volumes, k=k)
+    return _Groups(**volumes, k=k, in_place=in_place)
 
 
 def _is_packed(groups: _Groups, element: str, machine: Machine) -> bool:
     """Whether the packed recipe takes a contraction; see :mod:`.choose.packed`."""
-    lanes = vector_lanes(_accumulator(element), machine.target.vector_bytes)
     m, n, k = groups.m, groups.n, groups.k
-    long = min(m, k) >= 4 and n > THIN and n >= lanes // 2
+    long = min(m, k) >= 4 and n >= (NARROW if groups.in_place is not None else THIN + 1)
     return long and m * n * k >= machine.worth_packing
 
 
@@ -368,13 +389,14 @@ def _streamed(form: _Form, element: str, machine: Machine) -> float:
     lanes = vector_lanes(_accumulator(element), machine.target.vector_bytes)
     volume, outputs = float(min(form.volume, _MOST)), float(min(form.outputs, _MOST))
     operations = (form.count - 1 + bool(form.reduced)) / 2
+    operations *= 4 if element[0] == "c" else 1  # a product of complex numbers is four
     best = math.inf
     for v in (*form.kept, *form.reduced):
         extent = max(form.extents[v], 1)
         vectors = ceil(extent / lanes) / extent
         loads = 0.0
         for names, last in zip(form.names, form.last, strict=True):
-            loads += 0.5 if v not in names or last == (v,) else GATHER_CYCLES * lanes
+            loads += 0.5 if v not in names or v in last else GATHER_CYCLES * lanes
         cycles = volume * vectors * max(loads, operations)
         if v in form.kept:
             stores = 0 if form.over else 1 if form.target_last == (v,) else lanes
@@ -437,16 +459,3 @@ def rate(one: Levels, every: Levels, size: int, machine: Machine, threads: int) 
         level = "l3" if size <= machine.l3_bytes // 2 else "memory"  # others have a share of it
     single, together = (float(getattr(levels, level)) for levels in (one, every))
     return min(single * threads, max(together, single))
-
-
-def _elements(access: Access, extents: Mapping[str, int]) -> int:
-    """How many elements of its tensor an access touches; for an affine one, about as many."""
-    touched = _volume(access.names, extents)
-    if len(access.names) > len(access.subscripts):
-        spans = (bounds(axis, extents) for axis in access.subscripts)
-        touched = min(touched, prod(high - low + 1 for low, high in spans))
-    return touched
-
-
-def _volume(names: Iterable[str], extents: Mapping[str, int]) -> int:
-    return prod([extents[name] for name in names])

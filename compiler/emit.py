@@ -155,6 +155,10 @@ class _Source(TileSource):
         known = self.whole
         if not known and (_is_innermost(loop) or loop.index == "q"):
             guards = self.lasting_guards(loop)
+            if "rows" in guards and self.reads_near_rows(loop):
+                self.near = True
+                del guards["rows"]
+        near = {"rows": True} if self.near else {}
         if guards:
             self.line(f"if {' and '.join(guards.values())}:")
             self.depth += 1
@@ -163,7 +167,7 @@ class _Source(TileSource):
                 self.depth -= 1
                 self.line("else:")
                 self.depth += 1
-            self.whole = {**known, **dict.fromkeys(guards, whole)}
+            self.whole = {**known, **near, **dict.fromkeys(guards, whole)}
             if False not in self.whole.values() and self.sums_lanes_of(loop):
                 self.summed_tiles(loop, start, stop)
                 continue
@@ -176,6 +180,7 @@ class _Source(TileSource):
         if guards:
             self.depth -= 1
         self.whole = known
+        self.near = False
         self.fixed.clear()
         self.tests.clear()
         self.rows_at.clear()
@@ -211,6 +216,25 @@ class _Source(TileSource):
             return False
         tiles = [tile_of(s)[0] for s in loop.body if not isinstance(s, Tabulate | Fill | Write)]
         return all(self.in_register(tile.target) and tile.add is True for tile in tiles)
+
+    def reads_near_rows(self, loop: Loop) -> bool:
+        """Whether rows outside may be read as the last one inside, as sums of their own.
+
+        Nothing is stored of them, and no test for them is in the way of the others.
+        """
+        if self.schedule.recipe != "streamed" or not self.sums_lanes_of(loop):
+            return False
+        for tile in loop.body:
+            statement, *sides = tile_of(tile)
+            rows, lanes = (self.axis(side, "rows")[0] for side in sides)
+            if statement.formula is not None or not all(map(self.in_memory, statement.factors)):
+                return False
+            for ref in statement.factors:
+                _, row_step, lane_step = self.steps(ref, rows, lanes)
+                narrow = int(self.nest.buffer(ref.buffer).element[1:]) < 4  # cannot be masked
+                if row_step != "0" and (lane_step != "1" or narrow):
+                    return False
+        return True
 
     def summed_tiles(self, loop: Loop, start: str, stop: str) -> None:
         """The whole tiles, then what is left: no test is in the way of the sums."""

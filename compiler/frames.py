@@ -32,10 +32,23 @@ if TYPE_CHECKING:
     from .geometry import Geometry
     from .program import Statement
 
-__all__ = ["AXES", "HEAD", "PHASE", "Layout", "Window", "Windows", "layout", "windows_of"]
+__all__ = [
+    "AXES",
+    "ELEMENTS",
+    "HEAD",
+    "PHASE",
+    "Layout",
+    "Window",
+    "Windows",
+    "layout",
+    "windows_of",
+]
 
 AXES = 4
 """Axes of a flat position: so many digits it has in the kernel, those in front being zero."""
+
+ELEMENTS = ("f4", "f8", "i4", "i8", "u4", "u8")
+"""What can be moved by masked vectors."""
 
 HEAD = 21
 """Numbers at the head of a description: see `Layout.description`."""

@@ -68,8 +68,8 @@ def packed_cycles(
     tile = {"m": schedule.row_tile, "n": schedule.lane_tile}
     again = {"m": ceil(extents["n"] / blocks["N_TASK"]), "n": ceil(extents["m"] / blocks["M_TASK"])}
     cycles = 0.0
-    for operand, group in zip(choice.operands, "mn", strict=False):
-        if operand in ignored:
+    for place, (operand, group) in enumerate(zip(choice.operands, "mn", strict=False)):
+        if operand in ignored or schedule.in_place == f"x{place}":
             continue
         strides = step.strides[operand]
         each = _copied(strides, members[group], members["k"], tile[group], step.extents)

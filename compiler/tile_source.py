@@ -58,6 +58,7 @@ class TileSource:
     fixed: dict[str, str] = field(default_factory=dict)  # parts of offsets named before that loop
     tests: dict[str, str] = field(default_factory=dict)  # what is tested before that loop
     rows_at: set[str] = field(default_factory=set)  # operands with rows found before that loop
+    near: bool = False  # whether rows outside are read as the last one inside
     in_runs: bool = False  # what `runs` tests has been found true
     numbers: dict[tuple[int, str, str], str] = field(default_factory=dict)  # a formula's, typed
     values: int = 0  # parts of formulas that have a name
@@ -315,7 +316,7 @@ class TileSource:
 
     def assign(self, statement: Assign, rows: Axis, lanes: Axis, *, inside: bool) -> None:
         """One assignment as tile operations; with ``inside``, only on what lies in the tensor."""
-        counts = f", {rows.inside or rows.size}, {lanes.inside or lanes.size}" if inside else ""
+        counts = f", {self.inside(rows)}, {self.inside(lanes)}" if inside else ""
         if not inside:
             self.ask_ahead(statement, rows, lanes)
         element = self.element_of(statement)
@@ -339,7 +340,9 @@ class TileSource:
         if in_register and statement.add is True:
             # What lies outside is never stored, but summed lanes must not hold any of it.
             totalled = target.buffer.endswith("_sum")
-            counts = counts if self.sums_lanes(statement) and not totalled else ""
+            matters = self.sums_lanes(statement) and not totalled
+            if not matters or self.is_zero_outside(statement, rows, lanes):
+                counts = ""
             *first, last = values
             product = self.product(first)
             operation = (
@@ -357,6 +360,22 @@ class TileSource:
         if stored != element:
             value = f"convert({value}, {stored})"
         self.store(target, rows, lanes, counts, value)
+
+    def inside(self, axis: Axis) -> str | int:
+        """How many of a tile's rows or columns are inside: a number where that is known."""
+        if axis.inside is None or self.whole.get(axis.inside):
+            return axis.size
+        return axis.inside
+
+    def is_zero_outside(self, statement: Assign, rows: Axis, lanes: Axis) -> bool:
+        """Whether all that is multiplied is zero in lanes outside, and so is the product.
+
+        Rows of neighbours are loaded so; what is loaded otherwise may repeat its last lane.
+        """
+        return all(
+            self.in_memory(ref) and self.steps(ref, rows, lanes)[2] == "1"
+            for ref in statement.factors
+        )
 
     def element_of(self, statement: Assign) -> str:
         """The type in which a statement computes, if it has no formula."""
@@ -572,7 +591,14 @@ class TileSource:
         return product
 
     def load(
-        self, ref: Ref, rows: Axis, lanes: Axis, counts: str, element: str, *, wide: bool = False
+        self,
+        ref: Ref,
+        rows: Axis,
+        lanes: Axis,
+        counts: str,
+        element: str,
+        *,
+        wide: bool = False,
     ) -> str:
         """Bring a tile into registers; returns the name of the variable that holds it.
 
@@ -591,7 +617,7 @@ class TileSource:
         p = ref.buffer
         name = f"{p}_tile"
         if row_step == "0":
-            r, counts = 1, counts and f", 1, {lanes.inside or lanes.size}"
+            r, counts = 1, counts and f", 1, {self.inside(lanes)}"
         if p in self.rows_at:
             _, moving = self.offset_parts(ref, rows, lanes)
             call = f"load_each({p}_rows, {' + '.join(moving) or 0})"
@@ -604,7 +630,10 @@ class TileSource:
             call = f"load_found({p}, {base}, {lane_step}, {c}, {width}{counts})"
         elif lane_step == "1":
             self.fetch_ahead(ref, (rows, lanes), row_step)
-            call = f"load_rows({p}, {base}, {row_step}, {r}, {c}, {width}{counts})"
+            if self.near and r > 1:
+                counts = f", {rows.inside}{counts and f', {self.inside(lanes)}'}"
+            word = "load_near" if self.near and r > 1 else "load_rows"
+            call = f"{word}({p}, {base}, {row_step}, {r}, {c}, {width}{counts})"
         elif row_step == "1" and self.is_woven(r, width):
             call = f"load_woven({p}, {base}, {lane_step}, {r}, {c}, {width}{counts})"
         elif row_step == "1" and self.is_turned(r, c, width):

@@ -15,15 +15,12 @@ from .work import Call
 if TYPE_CHECKING:
     from .chain import ChainStep
 
-__all__ = ["ZERO_AT", "Bound", "bind_steps"]
+__all__ = ["Bound", "bind_steps"]
 
 Array = np.ndarray[Any, Any]
 
 _FEW = 16
 """So few addresses are filled in faster by a loop than by NumPy."""
-
-_zero = np.zeros(1, "c16")
-"""What is read where a statement sets elements to zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +70,22 @@ class Bound:
             for call, step in zip(self.calls, self.steps, strict=True)
         )
 
+    def keys(self) -> list[str]:
+        """The key of the kernel that each call is of, or `CHAIN`."""
+        return [step.key for step in self.steps]
+
+    def codes(self) -> list[tuple[int, str]]:
+        """Places of addresses of kernels among the arguments, and their keys."""
+        return [
+            (call[1] // 8 + place, key)
+            for call, step in zip(self.calls, self.steps, strict=True)
+            for place, key in step.codes
+        ]
+
     def filled(self) -> Iterable[tuple[int, int, int]]:
         """All places with their tensors and offsets."""
         columns = (each.tolist() for each in (self.places, self.tensors, self.offsets))
         return zip(*columns, strict=True)
-
-
-ZERO_AT = _zero.__array_interface__["data"][0]
 
 
 def bind_steps(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from ..compiler.workspace import Workspace
 from . import threads
 from .pieces import moves_of
 from .step import Layouts, Step
+from .work import CHAIN
 
 __all__ = ["ChainStep", "bind_chain"]
 
@@ -38,7 +39,10 @@ class ChainStep:
         offsets: bytes to add to each.
         places: of addresses among the arguments.
         arguments: for `chain_run`.
+        codes: places of addresses of kernels among these, and their keys.
     """
+
+    key: ClassVar[str] = CHAIN
 
     steps: tuple[Step, ...]
     blocks: int
@@ -51,6 +55,7 @@ class ChainStep:
     scratch_bytes: int
     threads: int
     seconds: float
+    codes: tuple[tuple[int, str], ...]
 
     @property
     def tiles(self) -> int:
@@ -94,6 +99,7 @@ def bind_chain(
     places: list[int] = []
     operands: list[str] = []
     offsets: list[int] = []
+    codes: list[tuple[int, str]] = []
     for number, (_, made) in enumerate(variants):
         words[1 + number] = 8 * len(words)
         fills, begin, called = [], 0, []
@@ -106,6 +112,7 @@ def bind_chain(
                 by = [each[place] * s.block for each, s in zip(moves, chain.slices, strict=True)]
                 fills.append((name, offset, [8 * (begin + place), base, int(own is not None), *by]))
             begin += len(step.arguments)
+        codes += [(len(words) + 3 + 3 * n, step.kernel.key) for n, step in enumerate(made)]
         words += [len(made), len(fills), 8 * begin, *called]
         for name, offset, record in fills:
             if name not in placed.offsets:
@@ -130,4 +137,5 @@ def bind_chain(
         scratch_bytes=scratch_at + kernels,
         threads=worthwhile_threads(seconds, host, threads.get_num_threads()),
         seconds=seconds,
+        codes=tuple(codes),
     )

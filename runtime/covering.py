@@ -31,8 +31,8 @@ from .layouts import virtual_of
 from .machine import machine
 from .memory import memory_order
 from .operands import Array
-from .plan import virtual
 from .views import distinct_output
+from .virtual import virtual
 
 if TYPE_CHECKING:
     from ..compiler.machine import Target

@@ -26,12 +26,12 @@ from ..compiler.sliced import Element, Sliced, arrange
 from ..compiler.spread import in_registers
 from ..compiler.subscripts import Expression
 from . import settings, workspaces
-from .bound import ZERO_AT, Bound
+from .bound import Bound
 from .kernels import Kernel, KernelMissing, kernel
 from .machine import machine
 from .pieces import Pieces, bind_pieces
 from .step import Layouts, Step, Steps, element, geometry_of, moving, strides_of
-from .work import Work
+from .work import ZERO_AT, Work
 
 __all__ = ["Execution", "prepare", "prepare_layouts", "same_arrays"]
 
@@ -97,20 +97,24 @@ class Execution:
         return None
 
     def work(self) -> Work | None:
-        """The same for the native entry, which runs all but pieces and what sets to zero."""
+        """The same for the native entry, which runs all but pieces."""
+        stored = self.storable()
+        return stored[2].settled() if stored is not None else None
+
+    def storable(self) -> tuple[list[str], list[tuple[int, str]], Work] | None:
+        """What `stored_plan.keep` wants to know, unless there are pieces."""
         if self.sliced.slices:
             return None
         bound, placed = self.bound[()], self.sliced.workspace
         given, offsets = len(self.program.inputs) + 1, tuple(placed.offsets.values())
-        if -1 in bound.tensors:
-            return None  # the constant zero is this process' own
         fills = []
         for place, tensor, offset in bound.filled():
             if tensor < given:
                 fills.append((place, tensor, offset))
             else:
                 fills.append((place, given, offsets[tensor - given] + offset))
-        return Work(bound.timed_calls(), bound.arguments, tuple(fills), placed.size)
+        work = Work(bound.timed_calls(), bound.arguments, tuple(fills), placed.size)
+        return bound.keys(), bound.codes(), work
 
 
 def prepare(

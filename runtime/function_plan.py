@@ -19,7 +19,7 @@ from ..compiler.trace import Argument, Parameter, Place, Result, Shapes, Trace, 
 from .memory import allocate
 from .native_plans import Direct
 from .operands import Array, plain, prepare
-from .plan import virtual
+from .virtual import virtual
 
 if TYPE_CHECKING:
     from ..compiler.program import Program

@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike
 
 from ..compiler.errors import EinsumError, EinsumTypeError
 from .operands import Array
-from .plan import virtual
+from .virtual import virtual
 
 __all__ = ["layout_of", "parse_layouts", "usual", "virtual_of"]
 

@@ -1,7 +1,7 @@
 """Plans without kernels: what would run, for those who only want to know.
 
 `explain` and `precompile` ask for the plan of a call that is not made. It needs neither compiled
-kernels nor arrays, only layouts, and `virtual` makes arrays that have nothing else.
+kernels nor arrays, only layouts, which is all that arrays of `virtual` have.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import DTypeLike
-
 from .execute import Execution, prepare_layouts
 from .kernels import Kernel, KernelMissing, fields, may_compile
 from .memory import memory_order
 from .operands import Array
 from .store import default_stores
 from .views import distinct_output
+from .virtual import virtual
 
 if TYPE_CHECKING:
     from ..compiler.machine import Target
@@ -26,25 +24,6 @@ if TYPE_CHECKING:
     from ..compiler.subscripts import Expression
 
 __all__ = ["available", "plan", "planned", "virtual"]
-
-
-def virtual(shape: Sequence[int], dtype: DTypeLike, axes: Sequence[int] | None = None) -> Array:
-    """An array without memory: its shape, strides and dtype may be looked at, its elements not.
-
-    Args:
-        shape: of any size that can be addressed.
-        dtype: of the elements.
-        axes: the order in memory, slowest first; by default C order.
-
-    >>> virtual((1000, 1000, 1000), "f8", (2, 1, 0)).strides
-    (8, 8000, 8000000)
-    """
-    element = np.empty((), dtype)
-    stride, strides = element.itemsize, [0] * len(shape)
-    for axis in reversed(range(len(shape)) if axes is None else axes):
-        strides[axis] = stride
-        stride *= max(shape[axis], 1)
-    return np.lib.stride_tricks.as_strided(element, shape, strides)
 
 
 def plan(

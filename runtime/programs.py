@@ -27,7 +27,7 @@ from ..compiler.sliced import Element, Sliced, arrange
 from ..compiler.steps import Stepped, elements_of, steps, with_elements
 from ..compiler.workspace import Workspace
 from . import threads, workspaces
-from .bound import ZERO_AT, Bound, bind_steps
+from .bound import Bound, bind_steps
 from .buffers import Buffer
 from .chain import ChainStep, bind_chain
 from .kernels import Kernel, KernelMissing, kernel
@@ -35,7 +35,7 @@ from .machine import machine
 from .operands import KERNEL_DTYPES
 from .pieces import Pieces, bind_pieces
 from .step import Layouts, Step, Steps, element, geometry_of, moving, strides_of
-from .work import Work
+from .work import ZERO_AT, Work
 
 __all__ = ["ProgramExecution", "prepare_apart", "prepare_program"]
 
@@ -138,16 +138,16 @@ class ProgramExecution:
             value = scattered(value, target, program.shapes[target.tensor])
         np.copyto(arrays[target.tensor], value, casting="unsafe")
 
-    def storable(self) -> tuple[list[str], Work] | None:
-        """The keys of its kernels and how to call them, if they are all there is to do.
+    def storable(self) -> tuple[list[str], list[tuple[int, str]], Work] | None:
+        """What `stored_plan.keep` wants to know, if kernels are all there is to run.
 
         Tensors are the operands, then the results, then the workspace.
         """
-        if self.pieces is not None or self.chains or len(self.stages) != 1:
+        if self.pieces is not None or len(self.stages) != 1:
             return None
         (bound,) = self.stages
-        if not isinstance(bound, Bound) or -1 in bound.tensors:
-            return None  # the constant zero is this process' own
+        if not isinstance(bound, Bound):
+            return None
         given = len(self.program.inputs) + len(self.program.results)
         places = [*self.workspace.offsets.values()]
         fills = [
@@ -156,8 +156,8 @@ class ProgramExecution:
             else (place, given, places[tensor - given] + offset)
             for place, tensor, offset in bound.filled()
         ]
-        keys = [step.kernel.key for step in self.steps]
-        return keys, Work(bound.timed_calls(), bound.arguments, tuple(fills), self.workspace.size)
+        work = Work(bound.timed_calls(), bound.arguments, tuple(fills), self.workspace.size)
+        return bound.keys(), bound.codes(), work
 
     def work(self, constants: Sequence[Array]) -> Work | None:
         """The same for the native entry, if kernels do it all and there is one result.

@@ -71,6 +71,16 @@ class Step:
         return self.kernel.address
 
     @property
+    def key(self) -> str:
+        """The kernel's."""
+        return self.kernel.key
+
+    @property
+    def codes(self) -> tuple[tuple[int, str], ...]:
+        """Places of addresses of other kernels among the arguments, and their keys."""
+        return ()
+
+    @property
     def places(self) -> range:
         """Where addresses belong among the arguments."""
         return range(len(self.operands))

@@ -27,7 +27,7 @@ from .key import kernel_key
 from .levels import wanted_level
 from .load import LoadError
 from .store import StoredKernel, default_stores
-from .work import Call, Work
+from .work import CHAIN, ZERO_AT, Call, Work
 
 __all__ = ["StoredPlan", "circumstances", "find", "keep", "prepare", "run"]
 
@@ -74,7 +74,7 @@ class StoredPlan:
 
     def work(self) -> Work:
         """The same for the native entry."""
-        return self.made
+        return self.made.settled()
 
 
 def run(work: Work, arrays: Sequence[Array]) -> None:
@@ -84,6 +84,7 @@ def run(work: Work, arrays: Sequence[Array]) -> None:
     if work.workspace:
         buffer = workspaces.take(work.workspace)
         addresses.append(buffer.address)
+    addresses.append(ZERO_AT)
     arguments = work.arguments.copy()
     for place, tensor, offset in work.fills:
         arguments[place] = addresses[tensor] + offset
@@ -113,10 +114,9 @@ def prepare(
     from .execute import prepare as prepare_anew
 
     execution = prepare_anew(expression, operands, out, optimize, memory_limit)
-    names = _kernel_names(execution)
-    work = execution.work() if fields is not None and names is not None else None
-    if fields is not None and names is not None and work is not None:
-        keep(fields, names, work)
+    storable = execution.storable() if fields is not None else None
+    if fields is not None and storable is not None:
+        keep(fields, *storable)
     return execution
 
 
@@ -193,12 +193,15 @@ def find(fields: dict[str, Any]) -> Work | None:
     return None if stored is None else _read(stored)
 
 
-def keep(fields: dict[str, Any], names: Sequence[str], work: Work) -> None:
+def keep(
+    fields: dict[str, Any], names: Sequence[str], codes: Sequence[tuple[int, str]], work: Work
+) -> None:
     """Write a plan down, where kernels are written and there is a store of the user's own.
 
     Args:
         fields: all that it follows from.
-        names: the keys of its kernels.
+        names: the key of the kernel that each call is of, or `CHAIN`.
+        codes: places of addresses of kernels among the arguments, and their keys.
         work: what to run.
     """
     global _kept
@@ -213,16 +216,30 @@ def keep(fields: dict[str, Any], names: Sequence[str], work: Work) -> None:
             [key, call.begin, call.tiles, call.scratch_bytes, call.threads, int(call.work_ns)]
             for key, call in zip(names, work.calls, strict=True)
         ],
-        "arguments": work.arguments.tolist(),
+        "codes": [list(code) for code in codes],
+        "arguments": _without(work.arguments, codes),
         "fills": [list(fill) for fill in work.fills],
         "workspace": work.workspace,
     }
     default_stores().put(kernel_key(fields), header, b"")
 
 
-def _kernel_names(execution: Any) -> list[str] | None:
-    steps = getattr(execution, "steps", None)  # only what kernels compute has any
-    return None if steps is None else [step.kernel.key for step in steps]
+def _without(arguments: Array, codes: Sequence[tuple[int, str]]) -> list[int]:
+    """Arguments as they are in every process: addresses of kernels are not."""
+    found: list[int] = arguments.tolist()
+    for place, _ in codes:
+        found[place] = 0
+    return found
+
+
+def _address(key: str) -> int:
+    """Of a stored kernel, or of what runs chains."""
+    if key != CHAIN:
+        return kernels.address(key)
+    pool = threads.pool()
+    if pool is None:
+        raise LookupError("there is no thread pool")
+    return pool.chain
 
 
 def _read(stored: StoredKernel) -> Work | None:
@@ -230,11 +247,13 @@ def _read(stored: StoredKernel) -> Work | None:
     head = stored.header
     try:
         calls = tuple(
-            Call(kernels.address(key), begin, tiles, scratch, most, float(nanoseconds))
+            Call(_address(key), begin, tiles, scratch, most, float(nanoseconds))
             for key, begin, tiles, scratch, most, nanoseconds in head["calls"]
         )
+        arguments = np.array(head["arguments"], np.int64)
+        for place, key in head["codes"]:
+            arguments[place] = _address(key)
     except (LookupError, LoadError):
         return None
     fills = tuple((place, tensor, offset) for place, tensor, offset in head["fills"])
-    arguments = np.array(head["arguments"], np.int64)
     return Work(calls, arguments, fills, head["workspace"])

@@ -52,8 +52,9 @@ class StoredProgram:
             return None
         fixed = [array.__array_interface__["data"][0] for array in constants]
         given = self.inputs - len(constants)
-        fills, arguments = [], self.made.arguments.copy()
-        for place, tensor, offset in self.made.fills:
+        made = self.made.settled()
+        fills, arguments = [], made.arguments.copy()
+        for place, tensor, offset in made.fills:
             if tensor < given:
                 fills.append((place, tensor, offset))
             elif tensor < self.inputs:

@@ -6,9 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from ..compiler.records import dataclass
+from ..compiler.records import dataclass, replace
 
-__all__ = ["Call", "Work"]
+__all__ = ["CHAIN", "ZERO_AT", "Call", "Work"]
+
+CHAIN = "chain"
+"""What stands for the key of a kernel where a call is of what runs chains, which the pool has."""
+
+_zero = np.zeros(1, "c16")
+
+ZERO_AT = _zero.__array_interface__["data"][0]
+"""The address of what is read where a statement sets elements to zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +48,7 @@ class Work:
         calls: in order.
         arguments: of all, as 64-bit numbers, without addresses.
         fills: for each address its place among them, the number of the tensor (operands first, then
-            the result, then the workspace), and bytes to add.
+            the result, then the workspace; -1 for the constant zero), and bytes to add.
         workspace: bytes of memory for intermediates, which begins on a page.
     """
 
@@ -48,3 +56,14 @@ class Work:
     arguments: np.ndarray[Any, np.dtype[np.int64]]
     fills: tuple[tuple[int, int, int], ...]
     workspace: int
+
+    def settled(self) -> Work:
+        """The same with the address of the constant zero among the arguments."""
+        zeros = [(place, offset) for place, tensor, offset in self.fills if tensor == -1]
+        if not zeros:
+            return self
+        arguments = self.arguments.copy()
+        for place, offset in zeros:
+            arguments[place] = ZERO_AT + offset
+        fills = tuple(fill for fill in self.fills if fill[1] != -1)
+        return replace(self, arguments=arguments, fills=fills)

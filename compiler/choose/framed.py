@@ -11,15 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from math import ceil
 
-from ..frames import AXES, Layout, layout
+from ..frames import AXES, ELEMENTS, Layout, layout
 from ..geometry import Geometry
 from ..machine import Machine
 from ..schedule import Group, Pack, Schedule, vector_lanes
 from .choice import Choice, layout_class, rounded
 from .packed import LONGEST_TASK, halved, splits
-
-ELEMENTS = ("f4", "f8", "i4", "i8", "u4", "u8")
-"""What can be moved by masked vectors."""
 
 MOST_TAPS = 512
 

@@ -16,11 +16,15 @@ from collections.abc import Sequence
 
 from ..geometry import Geometry
 
-OVERLAP = 1.5
+OVERLAP = 1.25
 """Positions that an operand has for each of its elements, where its elements are in windows."""
 
 THIN = 8
 """The extent of m or n up to which the other operand is better read where it is."""
+
+NARROW = 2
+"""The same where the other operand's elements are in windows: its panels are not copied, and most
+of a vector's lanes may be left unused rather than that."""
 
 
 def is_of_windows(step: Geometry, operand: int, tile: Sequence[str]) -> bool:
@@ -51,9 +55,16 @@ def is_better_in_rows(
         return False
     m = [i for i in tile if i in x and i not in y]
     n = [i for i in tile if i in y and i not in x]
-    if step.volume(m) <= THIN:
+    if step.volume(m) < fewest_lanes(step, second, tile):
         return False
     if all(i in step.over for i in n):
         return True
     run = any(y[i] == 1 and step.extents[i] >= lanes for i in n)  # and so vectors are copied
     return not run and step.volume(step.contracted) >= step.volume(m)
+
+
+def fewest_lanes(step: Geometry, rows: int, tile: Sequence[str]) -> int:
+    """Positions along the lanes for which the operand that has the rows is better packed or read
+    in place than streamed.
+    """
+    return NARROW if is_of_windows(step, rows, tile) else THIN + 1

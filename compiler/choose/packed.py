@@ -14,7 +14,7 @@ from ..geometry import Geometry
 from ..machine import Machine
 from ..schedule import Group, Pack, Schedule, Split, vector_lanes
 from .choice import Choice, finish_fields, layout_class, rounded, twice_summed
-from .in_place import THIN, is_better_in_rows, is_of_windows
+from .in_place import THIN, fewest_lanes, is_better_in_rows, is_of_windows
 
 LONG = 256
 """Products of a sum whose result may be written one by one."""
@@ -75,10 +75,10 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     if "d" in summed and step.elements[-1] != step.accumulator:
         return None
     size = {group: step.volume(indices) for group, indices in members.items()}
-    if min(size["m"], size["n"], size["k"]) < 4 or size["n"] < lanes // 2:
-        return None
-    if size["n"] <= THIN or (size["m"] <= THIN and y.get(members["n"][-1]) == 1):
+    if min(size["m"], size["k"]) < 4 or size["n"] < fewest_lanes(step, order[0], tile):
         return None  # the larger operand is used too rarely to be copied
+    if size["m"] <= THIN and y.get(members["n"][-1]) == 1:
+        return None
     if size["m"] * size["n"] * size["k"] < machine.worth_packing:
         return None
     rows, width = tile_for(size["n"], step.accumulator, machine)

@@ -26,7 +26,11 @@ def streamed(step: Geometry, machine: Machine) -> Choice:
     vectors = 1
     if v is not None and not square:
         shapes = _shapes(step, v, u, row_tile, lanes)
-        row_tile, vectors = _tile(step.extents.get(str(u), 1), step.extents[v], lanes, shapes)
+        sides = step.extents.get(str(u), 1), step.extents[v]
+        if u is not None and row_tile == 1 and v in (*step.contracted, *step.over):
+            row_tile, vectors = _sum_tile(*sides, lanes, shapes)
+        else:
+            row_tile, vectors = _tile(*sides, lanes, shapes)
     order = _operand_order(step, v, u)
     step = replace(
         step,
@@ -284,11 +288,13 @@ def _shapes(step: Geometry, v: str, u: str | None, rows: int, lanes: int) -> lis
         return [(rows, 1), (rows, {2: 4, 3: 4, 4: 2}.get(rows, 1))]
     if u is None:
         single = [tile for tile in TILES if tile[0] == 1]
+        if not step.reduced and lanes <= step.extents[v] < single[-1][1] * lanes:
+            return single[:1]  # the last one is moved back, so that none is masked
         if not step.reduced or v not in step.kept:
             return [single[0], single[-1]]
         return single + [tile for tile in WIDE if step.extents[v] <= tile[1] * lanes]
     if v in step.reduced:
-        return [(2, 4), (3, 4), (4, 1), (4, 3)]
+        return [(2, 4)] if step.extents[u] == 2 else [(4, 1), (4, 3)]
     return [tile for tile in TILES if tile[0] > 1]
 
 
@@ -305,6 +311,23 @@ def _tile(u: int, v: int, lanes: int, tiles: Sequence[tuple[int, int]]) -> tuple
         whole = (u // height) * (v // width)
         tiles = 2 * ceil(u / height) * ceil(v / width) - whole
         return tiles * max(height * vectors + height + vectors, LATENCY)
+
+    return min(tiles, key=cost)
+
+
+def _sum_tile(u: int, v: int, lanes: int, tiles: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The same where sums run along the lanes: in cycles, which a walk along them takes.
+
+    A multiply-add waits for the one before for 4 cycles; two vectors are loaded in one, or fewer
+    under masks. Rows outside cost as much as those inside, and so does an end of the lanes more.
+    """
+
+    def cost(tile: tuple[int, int]) -> float:
+        height, vectors = tile
+        whole, rest = divmod(v, vectors * lanes)
+        loads = vectors * (height + 1)
+        cycles = 12 + whole * max(4, loads / 2) + bool(rest) * (10 + 1.5 * loads)
+        return ceil(u / height) * cycles
 
     return min(tiles, key=cost)
 
@@ -341,7 +364,8 @@ def _late_indices(
         for i in step.reduced
         if i != v and (any(abs(strides.get(i, 0)) > s for s in inner) or (wide and is_far(i)))
     )
-    return late if any(map(is_far, late)) else ()
+    far = [abs(strides[i]) for i in late if is_far(i)]
+    return tuple(i for i in late if abs(strides[i]) >= min(far)) if far else ()
 
 
 def _is_reused(

@@ -48,6 +48,25 @@ def load_rows(
 
 
 @operation
+def load_near(
+    p: Any, offset: Any, step: Any, rows: Any, columns: Any, lanes: Any, inside: Any, *part: Any
+) -> Any:
+    """The same where ``inside`` rows are: those outside repeat the last of them.
+
+    With one more count, of columns, those outside are zero. It is for sums along the rows, of which
+    the ones outside are for nobody to see, so that edges are read as fast as all else.
+    """
+    kind = _tile(p, rows, columns, lanes)
+    if kind is None:
+        return None
+
+    def lowering(e: Emitter, values: Sequence[Any]) -> Any:
+        return e.pack(kind, load_clamped(e, kind, values[:2], (step, values[2]), *values[6:]))
+
+    return kind, lowering
+
+
+@operation
 def fetch_rows(p: Any, offset: Any, step: Any, rows: Any, columns: Any) -> Any:
     """Begin to bring ``rows`` runs of ``columns`` elements, ``step`` apart, into the first cache.
 

@@ -102,16 +102,28 @@ def load_runs(
 
 
 def load_clamped(
-    e: Emitter, kind: Tile, base: Sequence[Any], step: tuple[Any, Any], rows: Any
+    e: Emitter,
+    kind: Tile,
+    base: Sequence[Any],
+    step: tuple[Any, Any],
+    rows: Any,
+    columns: Any = None,
 ) -> list[Any]:
-    """One element or vector a row, for rows outside the tensor those of the last one inside."""
+    """A tile's registers, for rows outside the tensor those of the last one inside.
+
+    Columns outside are zero, if their count is given.
+    """
     last = e.builder.sub(rows, e.integer(1))
+    masks = [None] * kind.vectors if columns is None else _row_masks(e, kind, columns)
     units = []
     for row in range(kind.rows):
         inside = e.builder.icmp_signed("<", e.integer(row), last)
         offset = step_to(e, step, e.builder.select(inside, e.integer(row), last))
-        at = e.address(kind.element, base[0], e.builder.add(base[1], offset))
-        units.append(e.load(kind.element, at, kind.lanes, None))
+        begin = e.builder.add(base[1], offset)
+        for vector, mask in enumerate(masks):
+            at = e.builder.add(begin, e.integer(vector * kind.lanes))
+            at = e.address(kind.element, base[0], at)
+            units.append(e.load(kind.element, at, kind.lanes, mask))
     return [unit[plane] for plane in range(planes(kind.element)) for unit in units]
 
 

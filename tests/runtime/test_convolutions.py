@@ -263,9 +263,9 @@ def test_parts_are_measured_where_their_memory_begins(monkeypatch):
 # --- windows that are read in place ---------------------------------------------------------------
 
 
-IN_PLACE = (  # 45 rows are no whole number of tiles, and sums are longer than a block of them
+IN_PLACE = (  # 105 rows are no whole number of tiles, and sums are longer than a block of them
     "n c y+k-2 x+l-1, n o y x -> n o c k l",
-    [(2, 3, 21, 31), (2, 20, 21, 31)],
+    [(2, 7, 21, 31), (2, 20, 21, 31)],
     None,
 )
 
@@ -304,3 +304,43 @@ def test_squares_of_sums_of_windows_in_place(channels):
     operands = images, errors, images, errors
     expected = np.einsum("nockl,nockl->n", gradient, gradient, dtype="f8")
     np.testing.assert_allclose(norms(*operands), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes", "taps", "dtype"),
+    [
+        (
+            "n g c y+k-3 x+l-3, n g o y x -> n g o c k l",
+            [(2, 9, 1, 23, 28), (2, 9, 1, 23, 28)],
+            7,
+            "f4",
+        ),
+        ("n g c y+k-3 x+l-3, n g y x -> g c k l", [(3, 9, 2, 23, 11), (3, 9, 23, 11)], 7, "f8"),
+        (
+            "n g c y+k-1 x+l-1, n g o y x -> n g o c k l",
+            [(2, 5, 4, 23, 28), (2, 5, 3, 23, 28)],
+            3,
+            "f4",
+        ),
+        ("n g c 2*y+k-1 x+l-1, n g y x -> n g c k l", [(2, 5, 4, 23, 30), (2, 5, 12, 30)], 3, "i4"),
+        ("n g y+k-1 x+l-1, n g y x -> n g k l", [(2, 17, 23, 30), (2, 17, 23, 30)], 3, "c8"),
+    ],
+)
+def test_gradients_of_few_channels(text, shapes, taps, dtype):
+    """Narrow groups are read in place, single channels in rows whose ends are masked."""
+    operands = [integers(*shape, dtype=dtype, seed=n) for n, shape in enumerate(shapes)]
+    wide = [each.astype("c16" if dtype == "c8" else "f8") for each in operands]
+    sizes = {"k": taps, "l": taps}
+    expected = reference(text, *wide, sizes=sizes)
+    np.testing.assert_array_equal(compile_einsum(text, sizes=sizes)(*operands), expected)
+
+
+def test_gradients_of_few_channels_keep_infinity_where_it_is():
+    image, errors = integers(2, 9, 23, 28), integers(2, 9, 23, 28)
+    image[1, 3, 0, 27] = errors[0, 2, 22, 0] = np.inf
+    text = "n g y+k-1 x+l-1, n g y x -> n g k l"
+    sizes = {"k": 3, "l": 3}
+    found = compile_einsum(text, sizes=sizes)(image, errors)
+    whole = np.isfinite(found).all(axis=(2, 3))
+    assert sorted(map(tuple, np.argwhere(~whole))) == [(0, 2), (1, 3)]
+    assert np.isfinite(found[1, 3]).sum() == 5  # the first row and the last column see no pixel

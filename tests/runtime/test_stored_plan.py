@@ -210,3 +210,41 @@ def test_a_second_process_does_not_plan_functions(store: Store) -> None:
     *_, loaded, _ = run(BODIES.replace("POWER", "3.5"))  # another program has a plan of its own
     assert "einsumc.runtime.programs" in loaded
     assert len(plans(store)) == 3
+
+
+CHAINS = """
+import sys, numpy as np, einsumc
+from einsumc.runtime.kernels import counts
+random = np.random.default_rng(0)
+
+@einsumc.compile_einsum
+def attention(queries, keys, values):
+    weights = np.exp(queries @ keys.swapaxes(-1, -2) * 0.125)
+    return weights / weights.sum(-1, keepdims=True) @ values
+
+@einsumc.compile_einsum
+def spread(image, taps):
+    return einsumc.einsum("y, k -> 3*y+k", image, taps), image + 1
+
+operands = [random.random((16, 512, 64), dtype="f4") for _ in range(3)]
+image, taps = random.random(7), random.random(2)
+expected = np.zeros(20)
+for k in range(2):
+    expected[k::3] = image * taps[k]
+for _ in range(4):  # the last ones natively
+    found = attention(*operands)
+    np.testing.assert_allclose(found, attention.__wrapped__(*operands), rtol=1e-4)
+    np.testing.assert_allclose(spread(image, taps)[0], expected)
+    np.testing.assert_allclose(einsumc.einsum("y, k -> 3*y+k", image, taps), expected)
+print(found[::5].tobytes().hex()[:4000])
+names = [n for n in ("numba", "einsumc.runtime.execute") if n in sys.modules]
+print("LOADED", names, counts.compiled)
+if names:
+    assert attention.planned(*operands)[1].chains
+"""
+
+
+def test_plans_of_chains_and_of_what_sets_to_zero(store: Store) -> None:
+    first, loaded = run(CHAINS)
+    assert "execute" in loaded
+    assert run(CHAINS, EINSUMC_COMPILE="never") == [first, "LOADED [] 0"]
