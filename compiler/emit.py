@@ -173,6 +173,9 @@ class _Source(TileSource):
             if False not in self.whole.values() and self.sums_lanes_of(loop):
                 self.summed_tiles(loop, start, stop)
                 continue
+            if bricks := self.bricks(loop):
+                self.in_bricks(loop, start, stop, bricks)
+                continue
             self.line(f"for {loop.index} in range({start}, {stop}{step}):")
             self.last_tile(loop, start, stop)
             self.body(loop.body, {loop.index})
@@ -183,6 +186,30 @@ class _Source(TileSource):
         self.fixed.clear()
         self.tests.clear()
         self.rows_at.clear()
+
+    def in_bricks(self, loop: Loop, start: str, stop: str, bricks: list[tuple[str, int]]) -> None:
+        """A loop that fills several panels in a round where it may, and one elsewhere."""
+        (inner,) = loop.body
+        assert isinstance(inner, Loop)
+        self.line(f"{loop.index} = {start}")
+        self.line(f"while {loop.index} < {stop}:")
+        self.depth += 1
+        self.line("bricks = 0")
+        for word, (test, count) in zip(("if", "elif"), bricks, strict=False):
+            self.line(f"{word} {test}:")
+            self.line(f"    bricks = {count}")
+        self.line("if bricks > 0:")
+        self.depth += 1
+        self.line(f"for {inner.index} in range({inner.start}, {self.stop(inner.stop)}):")
+        self.depth += 1
+        self.brick(loop)
+        self.depth -= 1
+        self.line(f"{loop.index} = {loop.index} + bricks")
+        self.depth -= 1
+        self.line("else:")
+        self.body(loop.body, {loop.index})
+        self.line(f"    {loop.index} = {loop.index} + {loop.step}")
+        self.depth -= 1
 
     def sums_lanes_of(self, loop: Loop) -> bool:
         """Whether a loop walks lanes that are summed, tile by tile, with the sums in registers."""

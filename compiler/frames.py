@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
+from math import gcd, prod
 from typing import TYPE_CHECKING
 
 from .records import dataclass, replace
@@ -41,6 +42,7 @@ __all__ = [
     "Window",
     "Windows",
     "layout",
+    "may_overlap",
     "windows_of",
 ]
 
@@ -105,6 +107,16 @@ class Windows:
         return replace(self, axes=tuple(axis.renamed(names) for axis in self.axes))
 
 
+def may_overlap(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether an array has more positions than there are elements between its ends.
+
+    >>> may_overlap((6, 3), (1, 1)), may_overlap((6, 3), (3, 1))
+    (True, False)
+    """
+    axes = [(n, abs(s)) for n, s in zip(shape, strides, strict=True) if s]
+    return prod(n for n, _ in axes) > 1 + sum((n - 1) * s for n, s in axes)
+
+
 def windows_of(
     statement: Statement,
     shapes: Mapping[str, tuple[int, ...]],
@@ -146,6 +158,8 @@ def _axes(
     """The axes of a factor that are windows; None if there is one that frames cannot hold."""
     if access.tensor not in shapes:
         return ()
+    if access.is_plain:
+        return _overlapping(access, kept, sizes, strides[access.tensor])
     found = []
     names = [name for axis in access.subscripts for name in axis.names]
     steps = zip(access.subscripts, shapes[access.tensor], strides[access.tensor], strict=True)
@@ -161,6 +175,38 @@ def _axes(
         if len(inner) != 1 or inner[0][1] < 1 or not once:
             return None
         found.append(Window(*inner[0], taps, axis.constant, extent, stride))
+    return tuple(found)
+
+
+def _overlapping(
+    access: Access, kept: Sequence[str], sizes: Mapping[str, int], strides: Sequence[int]
+) -> tuple[Window, ...]:
+    """The windows of a view whose axes overlap, as `sliding_window_view` makes them.
+
+    Two axes do if some steps along either of them make one along the other. Where it is not clear
+    which of them belong together, there are none.
+    """
+    steps = {
+        axis.names[0]: stride
+        for axis, stride in zip(access.subscripts, strides, strict=True)
+        if stride > 0 and sizes[axis.names[0]] > 1
+    }
+    pairs = [
+        (name, tap)
+        for name in steps
+        for tap in steps
+        if name in kept and tap not in kept
+        if steps[tap] * (sizes[tap] - 1) >= steps[name]
+        if steps[name] * (sizes[name] - 1) >= steps[tap]
+    ]
+    if any(len({pair[side] for pair in pairs}) < len(pairs) for side in (0, 1)):
+        return ()
+    found = []
+    for name, tap in pairs:
+        stride = gcd(steps[name], steps[tap])
+        factor, step = steps[name] // stride, steps[tap] // stride
+        extent = factor * (sizes[name] - 1) + step * (sizes[tap] - 1) + 1
+        found.append(Window(name, factor, ((tap, step),), 0, extent, stride))
     return tuple(found)
 
 

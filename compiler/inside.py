@@ -68,7 +68,8 @@ def boxes_of(
 ) -> list[Box]:
     """The boxes of a statement that `kept_inside` has seen; see :func:`.regions.boxes`."""
     if statement.is_plain and _fits(statement, shapes, sizes):
-        return [Box(statement, {name: sizes[name] for name in statement.indices})]
+        windows = whole(statement, sizes)  # of a view whose axes overlap
+        return [Box(statement, {name: sizes[name] for name in statement.indices}, windows)]
     from .regions import boxes
 
     return boxes(statement, shapes, sizes, whole=whole)

@@ -22,11 +22,12 @@ from collections.abc import Mapping
 
 from .access import Access
 from .cost import statement_cost
+from .limits import NotBoxes
 from .machine import Machine
 from .padded import Padded
 from .program import Program, Statement, Tensor, bounds
 from .records import dataclass, field, replace
-from .regions import NotBoxes, boxes, leaves
+from .regions import boxes, leaves
 
 __all__ = ["with_margins"]
 

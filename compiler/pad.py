@@ -20,10 +20,11 @@ from collections.abc import Mapping
 
 from .errors import EinsumError
 from .gather import cut
+from .limits import NotBoxes
 from .padded import Padded
 from .program import Program, Statement, Tensor
 from .records import replace
-from .regions import NotBoxes, boxes
+from .regions import boxes
 
 __all__ = ["pad"]
 

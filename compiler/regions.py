@@ -21,65 +21,27 @@ odd places separately, each with every other position of `k`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import product
-from math import gcd
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from .access import Access
 from .affine import Affine
+from .families import gathers
 from .formula import with_accesses
 from .inside import ZERO, Box
+from .limits import Limit, NotBoxes, Ranges, inside, leaving, split
 from .program import Epilogue, Statement
-from .records import dataclass, replace
+from .records import replace
 
 if TYPE_CHECKING:
     from .frames import Windows
 
-__all__ = ["ZERO", "Box", "NotBoxes", "boxes", "leaves"]
+__all__ = ["boxes", "leaves"]
 
 MOST_BOXES = 64
 """Of one statement: each is a call of a kernel. Affine targets may have as many as they need."""
 
 MANY_BOXES = 1 << 14
-
-Ranges = dict[str, tuple[int, int]]
-"""For each index its first position and the one behind its last."""
-
-Limit = tuple[Affine, int]
-"""What has to be at least zero, and below a number."""
-
-
-class NotBoxes(Exception):
-    """A statement's valid positions are no boxes, or too many.
-
-    Attributes:
-        factor: the place of the factor that is to blame, if it is one; then also
-        axis: the number of its axis, and
-        reach: the least and the greatest position that is read there.
-    """
-
-    def __init__(self, limit: Limit) -> None:
-        super().__init__(f"{limit[0]} in 0..{limit[1]}")
-        self.limit = limit
-        self.factor: int | None = None
-        self.axis = 0
-        self.reach = (0, 0)
-
-    def blame(
-        self,
-        statement: Statement,
-        shapes: Mapping[str, tuple[int, ...]],
-        sizes: Mapping[str, int],
-    ) -> None:
-        """Find the factor whose limit it is: others may have the same expression, and be longer."""
-        for place, factor in enumerate(statement.factors):
-            limits = zip(factor.subscripts, shapes.get(factor.tensor, ()), strict=False)
-            for number, (axis, extent) in enumerate(limits):
-                if (axis, extent) == self.limit:
-                    ranges = {name: (0, sizes[name]) for name in axis.names}
-                    self.factor, self.axis, self.reach = place, number, _reach(axis, ranges)
-                    return
 
 
 def leaves(
@@ -89,7 +51,7 @@ def leaves(
     if not statement.target.is_plain:
         return True
     ranges = {name: (0, sizes[name]) for name in statement.indices}
-    return any(not _inside(limit, ranges) for limit in _limits(statement, shapes))
+    return any(not inside(limit, ranges) for limit in _limits(statement, shapes))
 
 
 def boxes(
@@ -126,7 +88,7 @@ def boxes(
     if windows is not None or not leaves(statement, shapes, sizes):
         return [Box(statement, {name: sizes[name] for name in statement.indices}, windows)]
     found: list[Box] = []
-    families = _gathers(statement, shapes, sizes)
+    families = gathers(statement, shapes, sizes)
     if not statement.target.is_plain:
         most = MANY_BOXES
     if families.clear:
@@ -145,11 +107,11 @@ def boxes(
         ranges |= {name: (0, family.sizes[name]) for limit in limits for name in limit[0].names}
         part: list[Box] = []
         try:
-            for each, empty in _split(ranges, limits, kept, _over(statement)):
+            for each, empty in split(ranges, limits, kept, _over(statement)):
                 if not empty or not families.clear:
                     part.append(_box(family.statement, each, empty))
                 if len(found) + len(part) > most:
-                    raise NotBoxes(max(limits, key=lambda limit: _leaving(limit, ranges)))
+                    raise NotBoxes(max(limits, key=lambda limit: leaving(limit, ranges)))
         except NotBoxes as error:
             error.blame(family.statement, shapes, family.sizes)
             raise
@@ -207,245 +169,3 @@ def _volume(box: Box) -> int:
     for extent in box.extents.values():
         volume *= extent
     return volume
-
-
-# --- ranges that stay within limits ---------------------------------------------------------------
-
-
-def _reach(axis: Affine, ranges: Ranges) -> tuple[int, int]:
-    """The least and the greatest value of an expression."""
-    low = high = axis.constant
-    for name, c in axis.terms:
-        begin, end = ranges[name]
-        low += c * (begin if c > 0 else end - 1)
-        high += c * (end - 1 if c > 0 else begin)
-    return low, high
-
-
-def _inside(limit: Limit, ranges: Ranges) -> bool:
-    low, high = _reach(limit[0], ranges)
-    return low >= 0 and high < limit[1]
-
-
-def _leaving(limit: Limit, ranges: Ranges) -> int:
-    """By how many positions an expression leaves its limit, on both sides together."""
-    low, high = _reach(limit[0], ranges)
-    return max(0, -low) + max(0, high + 1 - limit[1])
-
-
-def _split(
-    ranges: Ranges, limits: Sequence[Limit], kept: set[str], over: frozenset[str]
-) -> Iterator[tuple[Ranges, bool]]:
-    """Ranges that part the kept positions, the summed ones cut to what is valid.
-
-    And whether nothing is: then all kept positions in them are without a valid summed one.
-    """
-    for place, limit in enumerate(limits):
-        if _inside(limit, ranges):
-            continue
-        axis, extent = limit
-        low, high = _reach(axis, ranges)
-        if high < 0 or low >= extent:
-            if over:
-                raise NotBoxes(limit)
-            yield ranges, True
-            return
-        varying = [name for name in axis.names if ranges[name][1] - ranges[name][0] > 1]
-        cut = [name for name in varying if name in kept]
-        summed = [name for name in varying if name not in kept]
-        if len(summed) > 1 or not over.isdisjoint(varying):
-            raise NotBoxes(limit)
-        if len(cut) > 1:
-            name = min(cut, key=lambda name: ranges[name][1] - ranges[name][0])
-            parts: Iterable[Ranges] = (
-                {**ranges, name: (position, position + 1)} for position in range(*ranges[name])
-            )
-        else:
-            parts = _runs(ranges, limit, next(iter(cut), None), next(iter(summed), None))
-        for part in parts:
-            yield from _split(part, limits[place:], kept, over)
-        return
-    yield ranges, False
-
-
-def _runs(ranges: Ranges, limit: Limit, kept: str | None, summed: str | None) -> Iterator[Ranges]:
-    """Ranges of the kept index for which the same positions of the summed one are valid.
-
-    Where none are, the ranges are left as they are: the limit is then out of reach.
-    """
-    axis, extent = limit
-    if kept is None:
-        assert summed is not None
-        yield {**ranges, summed: _some(_valid(axis, extent, summed, ranges), ranges[summed])}
-        return
-    position, end = ranges[kept]
-    step = dict(axis.terms)[kept]
-    low, high = _reach(axis, {**ranges, kept: (0, 1)})
-    every = _within(step, low, high, extent, position, end)
-    some = _within(step, high, low, extent, position, end)
-    while position < end:
-        here = {**ranges, kept: (position, position + 1)}
-        if every[0] <= position < every[1]:
-            after, valid = every[1], None
-        elif position < some[0]:
-            after, valid = min(some[0], end), None
-        elif position >= some[1]:
-            after, valid = end, None
-        else:
-            valid = None if summed is None else _valid(axis, extent, summed, here)
-            after = position + 1
-            while (
-                after < end
-                and summed is not None
-                and some[0] <= after < some[1]
-                and not every[0] <= after < every[1]
-                and _valid(axis, extent, summed, {**ranges, kept: (after, after + 1)}) == valid
-            ):
-                after += 1
-        part = {**ranges, kept: (position, after)}
-        if valid is not None and summed is not None:
-            part[summed] = _some(valid, ranges[summed])
-        yield part
-        position = after
-
-
-def _some(valid: tuple[int, int], whole: tuple[int, int]) -> tuple[int, int]:
-    """The positions that are valid, or one that is not: where none is, that is soon found."""
-    return valid if valid[0] < valid[1] else (whole[0], whole[0] + 1)
-
-
-def _valid(axis: Affine, extent: int, name: str, ranges: Ranges) -> tuple[int, int]:
-    """The positions of one index for which an expression of it alone is within its limit."""
-    low, high = _reach(axis, {**ranges, name: (0, 1)})
-    return _within(dict(axis.terms)[name], low, high, extent, *ranges[name])
-
-
-def _within(step: int, low: int, high: int, extent: int, begin: int, end: int) -> tuple[int, int]:
-    """The positions p from begin to end with low + step * p >= 0 and high + step * p < extent.
-
-    >>> _within(2, -1, -1, 10, 0, 20)
-    (1, 6)
-    """
-    if step > 0:
-        first, last = -(low // step), (extent - 1 - high) // step
-    else:
-        first, last = -((extent - 1 - high) // -step), low // -step
-    first = min(max(first, begin), end)
-    return first, max(min(last + 1, end), first)
-
-
-# --- from scattering to gathering -----------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Family:
-    """A statement whose target's axes are each a multiple of an index of its own.
-
-    `limits` hold besides those of its factors.
-    """
-
-    statement: Statement
-    sizes: Mapping[str, int]
-    limits: tuple[Limit, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Families:
-    members: tuple[_Family, ...]
-    clear: bool  # whether they leave elements of the target out
-
-
-def _gathers(
-    statement: Statement, shapes: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int]
-) -> _Families:
-    """The same as statements that write each element of the target once."""
-    members = [_Family(statement, sizes, ())]
-    clear = False
-    fixed = {a.names[0] for a in statement.target.subscripts if a.is_index}
-    own: set[str] = set()  # indices that an axis before has for its own
-    for place, extent in enumerate(shapes[statement.target.tensor]):
-        turned: list[_Family] = []
-        for family in members:
-            axis = family.statement.target.subscripts[place]
-            others = [a for n, a in enumerate(family.statement.target.subscripts) if n != place]
-            used = {name for other in others for name in other.names}
-            if axis.is_index and axis.names[0] not in own:
-                turned.append(family)
-                continue
-            free = [name for name in axis.names if name not in used]
-            if not free:
-                if not fixed.union(own).issuperset(axis.names):
-                    raise NotBoxes((axis, extent))  # several positions are one element
-                clear = True
-                turned.append(
-                    _Family(family.statement, family.sizes, (*family.limits, (axis, extent)))
-                )
-                continue
-            pivot = max(free, key=lambda name: family.sizes[name])
-            clear |= any(name in used for name in axis.names) and abs(dict(axis.terms)[pivot]) > 1
-            turned += _turned(family, axis, extent, pivot, fixed, f"{pivot}'")
-        members = turned
-        for family in members:
-            own.update(family.statement.target.subscripts[place].names)
-    return _Families(tuple(members), clear)
-
-
-def _turned(
-    family: _Family, axis: Affine, extent: int, pivot: str, fixed: set[str], name: str
-) -> Iterator[_Family]:
-    """A family for each remainder that positions along a target's axis leave.
-
-    `fixed` are indices that are axes of the target themselves: where they differ, so do elements.
-
-    With `axis` = s*v + c*u + C the element at s*V + r gets the values of all u and v for which
-    v = V + (r - C - c*u) / s is a whole number: those of every (s / gcd(s, c))-th u.
-    """
-    step = dict(axis.terms)[pivot]
-    s, sign = abs(step), 1 if step > 0 else -1
-    others = [(u, c) for u, c in axis.terms if u != pivot]
-    periods = [s // gcd(s, c) for _, c in others]
-    sizes = family.sizes
-    for r in range(min(s, extent)):
-        starts = [
-            start
-            for start in product(
-                *(range(min(p, sizes[u])) for p, (u, _) in zip(periods, others, strict=True))
-            )
-            if (r - axis.constant - sum(c * t for t, (_, c) in zip(start, others, strict=True))) % s
-            == 0
-        ]
-        places = Affine(((name, s),), r)
-        count = -(-(extent - r) // s)
-        target = family.statement.target
-        if not starts:
-            zero = (Affine(((name, 1),)), 0)  # never below 0: nothing is left
-            written = tuple(places if a == axis else a for a in target.subscripts)
-            empty = Statement(Access(target.tensor, written), (Access(ZERO, ()),))
-            yield _Family(empty, {**sizes, name: count}, (*family.limits, zero))
-            continue
-        kept = [n for n, (u, _) in enumerate(others) if u in fixed]
-        if len({tuple(start[n] for n in kept) for start in starts}) < len(starts):
-            raise NotBoxes((axis, extent))  # several sums would meet in one element
-        for start in starts:
-            values: dict[str, Affine] = {}
-            inner = {**sizes, name: count}
-            terms: list[tuple[str, int]] = [(name, sign)]
-            constant = r - axis.constant
-            for (u, c), p, t in zip(others, periods, start, strict=True):
-                values[u] = Affine(((u, p),), t)
-                inner[u] = -(-(sizes[u] - t) // p)
-                terms.append((u, -sign * (c * p // s)))
-                constant -= c * t
-            values[pivot] = Affine(tuple(terms), sign * (constant // s))
-            written = tuple(places if a == axis else a.replaced(values) for a in target.subscripts)
-            factors = tuple(factor.replaced(values) for factor in family.statement.factors)
-            limits = tuple((a.replaced(values), n) for a, n in family.limits)
-            inner.pop(pivot)
-            used = {n for access in (*factors, Access("", written)) for n in access.names}
-            if any(u not in used and inner[u] > 1 for u, _ in others):
-                raise NotBoxes((axis, extent))  # a sum of equal products, which no factor counts
-            yield _Family(
-                Statement(Access(target.tensor, written), factors),
-                inner,
-                (*limits, (values[pivot], sizes[pivot])),
-            )

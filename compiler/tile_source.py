@@ -31,6 +31,8 @@ from .loopnest import (
 from .records import dataclass, field, replace
 from .schedule import STRIP, Schedule, vector_lanes
 
+CACHE_LINE = 64  # bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Axis:
@@ -90,6 +92,8 @@ class TileSource:
         self.ask_for_strip(statement, row_axis, lane_axis)
         part = in_memory and False in self.whole.values()
         turns = self.turns_into_panel(statement, row_axis, lane_axis)
+        if turns and lanes is not None:
+            self.ask_for_panel(statement.factors[0], row_axis, lane_axis, self.stop(lanes.stop[1:]))
         tests = []
         for axis, guard in ((row_axis, row_guard), (lane_axis, lane_guard)):
             if guard and in_memory and axis.inside not in self.whole:
@@ -517,6 +521,77 @@ class TileSource:
         if lane_step == "1":
             self.line(f"ahead = min(k + {STRIP}, k_block_end - 1)")
             self.line(f"fetch_rows({factor.buffer}, {first}, 0, 1, {lanes.size})")
+
+    def ask_for_panel(self, ref: Ref, rows: Axis, lanes: Axis, end: str) -> None:
+        """Where a panel is transposed, ask for what the next one before ``end`` reads here.
+
+        Its lines are at the beginnings of other runs, which hardware does not know of before.
+        """
+        runs, self.in_runs = self.in_runs, True
+        first, _, step = self.steps(ref, rows, replace(lanes, start=Affine((("ahead", 1),))))
+        self.in_runs = runs
+        width = lanes.size
+        self.line(f"ahead = min({lanes.start} + {width}, ({end} - 1) // {width} * {width})")
+        self.line(f"prefetch({ref.buffer}, {first}, {step}, {width})")
+
+    def bricks(self, loop: Loop) -> list[tuple[str, int]]:
+        """Where the lanes of one panel are far apart in memory, how several are filled at once.
+
+        What the panels hold at one place may be neighbours: then vectors are loaded along these,
+        and transposed in registers (see :meth:`brick`). Returns for whole cache lines, and then for
+        single vectors, the test that there are such, and the positions that they stand for; nothing
+        where ``loop`` fills no such panels.
+        """
+        inner, *others = loop.body
+        job = next((p for p in self.schedule.packs if loop.index == f"{p.group}_tile"), None)
+        if others or job is None or not job.strips or not isinstance(inner, Loop):
+            return []
+        if inner.index != "k" or inner.kind is not Kind.SERIAL:
+            return []
+        statement, *sides = tile_of(inner.body[0])
+        if statement.target.buffer != f"{job.operand}_panel":
+            return []
+        (factor,) = statement.factors
+        rows, lanes = (self.axis(side, "")[0] for side in sides)
+        along = [term for term in factor.terms if lanes.index in term.position.names]
+        element = self.nest.buffer(factor.buffer).element
+        vector = vector_lanes(self.schedule.accumulator, self.schedule.vector_bytes)
+        if element != self.schedule.accumulator or lanes.size % vector or vector == 1:
+            return []
+        if int(element[1:]) < 4:
+            return []  # tiles of so many elements take long to compile
+        if not all(term.table and not term.runs for term in along):
+            return []
+        _, _, step = self.steps(factor, rows, lanes)
+        left = f"{self.stop(loop.stop)} - {loop.index}"
+        return [
+            (f"{left} >= {n * lanes.size} and is_brick({step}, {lanes.size}, {n})", n * lanes.size)
+            for n in dict.fromkeys((max(CACHE_LINE // int(element[1:]), vector), vector))
+        ]
+
+    def brick(self, loop: Loop) -> None:
+        """Fill as many panels at one position of ``k`` as there are lanes in a vector.
+
+        ``brick`` is the first of their positions, and there are ``bricks`` from here on.
+        """
+        inner, *_ = loop.body
+        assert isinstance(inner, Loop)
+        statement, *sides = tile_of(inner.body[0])
+        (factor,) = statement.factors
+        rows, lanes = (self.axis(side, "")[0] for side in sides)
+        width = lanes.size
+        vector = vector_lanes(self.schedule.accumulator, self.schedule.vector_bytes)
+        here, ahead = (Affine(((name, 1),)) for name in ("brick", "ahead"))
+        first, _, following = self.steps(factor, rows, replace(lanes, start=ahead))
+        last = f"({self.stop(loop.stop)} - 1) // {width} * {width}"
+        self.line(f"ahead = min({loop.index} + bricks, {last})")
+        self.line(f"prefetch({factor.buffer}, {first}, {following}, {width})")
+        self.line(f"for brick in range({loop.index}, {loop.index} + bricks, {vector * width}):")
+        first, _, step = self.steps(factor, rows, replace(lanes, start=here))
+        target = moved_to(statement.target, {loop.index: here})
+        place, _, _ = self.steps(target, rows, replace(lanes, start=here))
+        call = f"load_columns({factor.buffer}, {first}, {step}, {vector}, {width}, {vector})"
+        self.line(f"    store_rows({target.buffer}, {place}, {width} * K_BLOCK, {call})")
 
     def copied_part(self, statement: Assign, rows: Axis, lanes: Axis) -> bool:
         """Fill the edge of a panel element by element, unless it is a single run of neighbours."""

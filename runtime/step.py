@@ -117,9 +117,7 @@ class Steps:
         extents: Mapping[str, int],
     ) -> Windows | None:
         """The windows of a statement that is best computed in frames, as it is."""
-        if statement.is_plain:
-            return None
-        from ..compiler.frames import windows_of
+        from ..compiler.frames import may_overlap, windows_of
 
         tensors = {access.tensor for access in (*statement.factors, statement.target)}
         if not tensors <= layouts.keys():
@@ -128,6 +126,10 @@ class Steps:
             name: [stride // layouts[name][1].itemsize for stride in layouts[name][0]]
             for name in tensors
         }
+        if statement.is_plain and not any(
+            may_overlap(shapes[f.tensor], strides[f.tensor]) for f in statement.factors
+        ):
+            return None
         found = windows_of(statement, shapes, extents, strides)
         if found is None:
             return None

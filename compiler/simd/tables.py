@@ -37,6 +37,39 @@ def is_run(table: Any, count: Any) -> Any:
     return types.boolean, lambda e, v: steps_by(e, v[0], size, 1)
 
 
+@operation
+def is_brick(table: Any, width: Any, count: Any) -> Any:
+    """Whether a table has ``width`` entries ``count`` times, each time one more than before.
+
+    So what lies at one place of so many tiles is neighbours in memory.
+    """
+    sizes = literals(width, count)
+    if sizes is None or not isinstance(table, Pointer) or table.element != "i8":
+        return None
+    size, times = sizes
+
+    def lowering(e: Emitter, values: Sequence[Any]) -> Any:
+        b = e.builder
+        kind = ir.VectorType(I64, size)
+
+        def entries(number: Any) -> Any:
+            at = b.gep(values[0], [b.mul(number, e.integer(size))])
+            found = b.load(b.bitcast(at, kind.as_pointer()))
+            found.align = 8
+            return found
+
+        first = entries(e.integer(0))
+        wrong = _variable(e, ir.Constant(kind, [0] * size))
+        with for_range(b, e.integer(times), intp=I64) as loop:
+            wanted = b.add(first, e.splat(loop.index, size))
+            b.store(b.or_(b.load(wrong), b.xor(entries(loop.index), wanted)), wrong)
+        mask = ir.IntType(size)
+        same = b.icmp_signed("==", b.load(wrong), ir.Constant(kind, [0] * size))
+        return b.icmp_unsigned("==", b.bitcast(same, mask), ir.Constant(mask, -1))
+
+    return types.boolean, lowering
+
+
 def steps_by(e: Emitter, table: Any, count: int, step: int) -> Any:
     """Whether ``count`` entries of a table are each ``step`` more than that before."""
     b = e.builder

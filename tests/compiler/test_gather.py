@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from einsumc import EinsumError
 from einsumc.compiler.evaluate import evaluate, evaluate_statement, verify_program
+from einsumc.compiler.inside import ZERO
 from einsumc.compiler.pad import pad
 from einsumc.compiler.program import from_expression
-from einsumc.compiler.regions import ZERO, boxes
+from einsumc.compiler.regions import boxes
 from einsumc.compiler.resolve import resolve
 from einsumc.compiler.subscripts import parse
 

@@ -12,10 +12,11 @@ from einsumc.compiler.access import Access
 from einsumc.compiler.affine import Affine
 from einsumc.compiler.evaluate import evaluate, verify_program
 from einsumc.compiler.formula import CONTRACTED, Apply, Constant, Read
-from einsumc.compiler.inside import boxes_of
+from einsumc.compiler.inside import ZERO, Box, boxes_of
+from einsumc.compiler.limits import NotBoxes
 from einsumc.compiler.pad import pad
 from einsumc.compiler.program import Epilogue, Program, from_expression
-from einsumc.compiler.regions import ZERO, Box, NotBoxes, boxes, leaves
+from einsumc.compiler.regions import boxes, leaves
 from einsumc.compiler.resolve import resolve
 from einsumc.compiler.subscripts import parse
 from einsumc.compiler.windows import given_sizes

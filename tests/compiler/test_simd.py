@@ -196,6 +196,21 @@ def test_is_run():
         assert found[0] == expected, offsets
 
 
+def test_is_brick():
+    body = (
+        "if is_brick(operand(args, 0, i8), 4, 3):\n"
+        "    store_rows(operand(args, 1, f8), 0, 0, load_splat(operand(args, 2, f8), 0, 0, 1))"
+    )
+    brick = np.add.outer(np.arange(3), [7, 50, -3, 50]).ravel()
+    for changed in (None, *range(12)):
+        offsets = brick.copy()
+        if changed is not None:
+            offsets[changed] += 1
+        found = np.zeros(1)
+        call(body, offsets, found, np.ones(1))
+        assert found[0] == (changed is None), changed
+
+
 # --- arithmetic -----------------------------------------------------------------------------------
 
 BINARY = (

@@ -9,6 +9,7 @@ from einsumc import einsum
 from einsumc.compiler.choose import choose
 from einsumc.compiler.geometry import Geometry, canonical
 from einsumc.compiler.machine import TARGETS, Machine
+from einsumc.compiler.pipeline import stages
 from einsumc.compiler.split import in_lines
 
 MACHINE = Machine(TARGETS["x86-64-v3"])
@@ -67,6 +68,19 @@ def test_products_whose_neighbours_cross(a, dtype):
     random = np.random.default_rng(a)
     x = random.integers(-9, 9, (a, 21, 5, 19)).astype(dtype)
     y = random.integers(-9, 9, (13, 21)).astype(dtype)
+    expected = np.einsum("aebd,ce->dcba", x, y, optimize=True)
+    assert np.array_equal(einsum("aebd,ce->dcba", x, y, order="C"), expected)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "c16"])
+def test_panels_that_are_neighbours_are_filled_together(dtype):
+    # Rows of 91 elements: whole lines, then a vector that is left, then single elements.
+    x = np.arange(32 * 21 * 3 * 91).reshape(32, 21, 3, 91) % 23
+    y = np.arange(13 * 21).reshape(13, 21) % 7
+    x, y = x.astype(dtype)[..., : 91 - 2 * (dtype == "f4")], y.astype(dtype)
+    step = crossed({"c": 13, "d": 91, "a": 32, "e": 21})
+    source = stages(choose(in_lines(step, MACHINE), MACHINE).schedule).source
+    assert source.count("is_brick") == 2
     expected = np.einsum("aebd,ce->dcba", x, y, optimize=True)
     assert np.array_equal(einsum("aebd,ce->dcba", x, y, order="C"), expected)
 

@@ -45,3 +45,42 @@ def test_wrong_sizes_in_a_manifest(tmp_path):
     )
     with pytest.raises(EinsumError, match=r"kernel 1, sizes: sizes\['y'\] must be an extent"):
         read_requests(path)
+
+
+def _view(array, axes, stride=(1, 1), dilation=(1, 1), taps=3):
+    """Windows of two axes of an array, as a view."""
+    shape, strides = [*array.shape], [*array.strides]
+    for axis, step, apart in zip(axes, stride, dilation, strict=True):
+        shape[axis] = (array.shape[axis] - apart * (taps - 1) - 1) // step + 1
+        strides[axis] *= step
+    shape += [taps] * len(axes)
+    strides += [array.strides[axis] * apart for axis, apart in zip(axes, dilation, strict=True)]
+    return np.lib.stride_tricks.as_strided(array, shape, strides, writeable=False)
+
+
+@pytest.mark.parametrize(
+    ("stride", "dilation"), [((1, 1), (1, 1)), ((2, 1), (1, 1)), ((1, 2), (2, 1)), ((2, 3), (3, 2))]
+)
+@pytest.mark.parametrize(
+    ("view", "notation", "kernel"),
+    [
+        ("ncyxkl,ockl->noyx", "n c {y} {x}, o c k l -> n o y x", (6, 4, 3, 3)),
+        ("ncyxkl,ckl->ncyx", "n c {y} {x}, c k l -> n c y x", (4, 3, 3)),
+        ("ncyxkl,kl->nyxc", "n c {y} {x}, k l -> n y x c", (3, 3)),
+    ],
+)
+def test_views_have_the_steps_of_the_notation(view, notation, kernel, stride, dilation):
+    image = np.random.default_rng(0).integers(-3, 4, (2, 4, 33, 38)).astype("f4")
+    windows = _view(image, (2, 3), stride, dilation)
+    other = np.random.default_rng(1).integers(-3, 4, kernel).astype("f4")
+    axes = (f"{s}*{p}+{d}*{t}" for s, p, d, t in zip(stride, "yx", dilation, "kl", strict=True))
+    text = notation.format(**dict(zip("yx", axes, strict=True)))
+    by_view, by_notation = compile_einsum(view), compile_einsum(text, sizes={"k": 3, "l": 3})
+    expected = np.einsum(view, windows, other)
+    np.testing.assert_array_equal(by_view(windows, other), expected)
+    np.testing.assert_array_equal(by_notation(image, other), expected)
+    recipes, others = (
+        [step.recipe for step in f.explain(array, other).steps]
+        for f, array in ((by_view, windows), (by_notation, image))
+    )
+    assert recipes == others
