@@ -10,11 +10,12 @@ import sys
 from collections.abc import Mapping
 from math import ceil
 
+from ..finish import wanted_where
 from ..geometry import Geometry
 from ..machine import Machine
 from ..schedule import Group, Pack, Schedule, Split, vector_lanes
 from .choice import Choice, finish_fields, layout_class, rounded, twice_summed
-from .in_place import THIN, fewest_lanes, is_better_in_rows, is_of_windows
+from .in_place import THIN, fewest_lanes, is_better_in_rows, is_of_windows, is_used_rarely
 
 LONG = 256
 """Products of a sum whose result may be written one by one."""
@@ -82,6 +83,8 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     if size["m"] * size["n"] * size["k"] < machine.worth_packing:
         return None
     rows, width = tile_for(size["n"], step.accumulator, machine)
+    sparse = step.finish is not None and wanted_where(step.finish.formula) is not None
+    in_place = in_place or is_used_rarely(step, order[0], size["n"] / width)
     batch = (Group("b", True, False),) if members["b"] else ()
     late = (Group("d", True, True, over=True),) if members["d"] else ()
     groups = (
@@ -138,7 +141,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         vector_bytes=machine.target.vector_bytes,
         packs=tuple(packs),
         mirrored=symmetric,
-        collected=waits and size["k"] > 2 * _depth(step.accumulator, width, machine),
+        collected=waits and not sparse and size["k"] > 2 * _depth(step.accumulator, width, machine),
         **finish_fields(step),
     )
     return Choice(schedule, {g.name: members[g.name] for g in groups}, operands)
