@@ -531,8 +531,9 @@ class TileSource:
         first, _, step = self.steps(ref, rows, replace(lanes, start=Affine((("ahead", 1),))))
         self.in_runs = runs
         width = lanes.size
-        self.line(f"ahead = min({lanes.start} + {width}, ({end} - 1) // {width} * {width})")
-        self.line(f"prefetch({ref.buffer}, {first}, {step}, {width})")
+        self.line(f"if {lanes.start} + {width} < {end}:")
+        self.line(f"    ahead = min({lanes.start} + {width}, {end} - {width})")
+        self.line(f"    prefetch({ref.buffer}, {first}, {step}, {width})")
 
     def bricks(self, loop: Loop) -> list[tuple[str, int]]:
         """Where the lanes of one panel are far apart in memory, how several are filled at once.
@@ -583,7 +584,7 @@ class TileSource:
         vector = vector_lanes(self.schedule.accumulator, self.schedule.vector_bytes)
         here, ahead = (Affine(((name, 1),)) for name in ("brick", "ahead"))
         first, _, following = self.steps(factor, rows, replace(lanes, start=ahead))
-        last = f"({self.stop(loop.stop)} - 1) // {width} * {width}"
+        last = f"{self.stop(loop.stop)} - {width}"
         self.line(f"ahead = min({loop.index} + bricks, {last})")
         self.line(f"prefetch({factor.buffer}, {first}, {following}, {width})")
         self.line(f"for brick in range({loop.index}, {loop.index} + bricks, {vector * width}):")
