@@ -146,6 +146,8 @@ class _Source(TileSource):
         """A loop; an innermost one twice where its tiles may lie across an edge all the time."""
         step = "" if loop.step == 1 else f", {loop.step}"
         start, stop = self.start(loop), self.stop(loop.stop)
+        if self.asked and loop.index == self.schedule.inner[-1]:
+            stop = f"{start} + ({stop} - {start}) * wanted"
         guards: dict[str, str] = {}
         if _is_innermost(loop):
             self.name_fixed_parts(loop)
@@ -305,6 +307,7 @@ class _Source(TileSource):
                     self.ends[inner.stop] = f"{index}_{word}"
         for statement in statements:
             self.ask_for_update(statement)
+        self.ask_whether(statements)
         for statement in statements:
             self.statement(statement)
         self.ends = known

@@ -42,6 +42,7 @@ __all__ = [
     "inputs_of",
     "of_product",
     "typed",
+    "wanted_where",
     "wide",
 ]
 
@@ -175,6 +176,25 @@ def inputs_of(formula: Value) -> set[int]:
             return set().union(*map(inputs_of, arguments))
         case _:
             return set()
+
+
+def wanted_where(formula: Value) -> Value | None:
+    """The condition under which a formula depends on its sum; None if it always does.
+
+    >>> same = Apply("equal", (Input(1), Input(2)))
+    >>> masked = Apply("where", (same, Apply("exp", (Input(0),)), Parameter(0, "i")))
+    >>> wanted_where(Apply("multiply", (masked, Input(3)))) == same
+    True
+    """
+    if not isinstance(formula, Apply):
+        return None
+    parts = [place for place, part in enumerate(formula.arguments) if 0 in inputs_of(part)]
+    if len(parts) != 1:
+        return None
+    if formula.function != "where" or parts == [0]:
+        return wanted_where(formula.arguments[parts[0]])
+    condition = formula.arguments[0]
+    return condition if parts == [1] else Apply("logical_not", (condition,))
 
 
 # --- types ----------------------------------------------------------------------------------------

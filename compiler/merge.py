@@ -32,9 +32,9 @@ from .regions import leaves
 from .spread import PIECES
 from .symmetry import gram_swap
 
-__all__ = ["merged"]
+__all__ = ["TRUTH", "merged"]
 
-_TRUTH = (
+TRUTH = (
     *("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"),
     *("logical_and", "logical_or", "logical_not"),
 )
@@ -58,6 +58,9 @@ def merged(program: Program, element: str, machine: Machine) -> Program:
     >>> print(merged(norms, "f4", Machine(TARGETS["x86-64-v3"])))
     out[n] = sum_{i,j} square(sum_t b[n,t,i] * a[n,t,j])
     """
+    from .maps import hoisted  # which knows a name of this module
+
+    program = hoisted(program)
     while (better := _better(program, element, machine)) is not None:
         program = better
     return program
@@ -79,13 +82,13 @@ def _better(program: Program, element: str, machine: Machine) -> Program | None:
             if consumer.epilogue is None and _sums_again(producer, consumer):
                 continue
             before = seconds(producer, consumer)
-            for renamed, extents in _renamed(program, producer, consumer):
+            for again, extents in _renamed(program, producer, consumer):
                 sizes = program.sizes | extents
-                one = _merged(renamed, consumer)
+                one = _merged(again, consumer)
                 after: list[Statement] = []
                 if one is None:
                     reader, after = _apart(program, consumer)
-                    one = _merged(renamed, reader)
+                    one = _merged(again, reader)
                 if one is not None and one.epilogue is not None:
                     alike = _treats_alike(one, uses.makers)
                     if alike and one.epilogue.over and _outputs(one, sizes) < PIECES // 2:
@@ -161,7 +164,7 @@ def _is_private(uses: _Uses, producer: Statement, consumer: Statement) -> bool:
         return False
     tensor = uses.tensors[name]
     value = producer.epilogue.value if producer.epilogue else CONTRACTED
-    is_mask = isinstance(value, Apply) and value.function in _TRUTH and tensor.element == "b1"
+    is_mask = isinstance(value, Apply) and value.function in TRUTH and tensor.element == "b1"
     summed = producer.epilogue is not None and bool(producer.epilogue.over)
     return (tensor.element is None or is_mask) and not summed
 
@@ -240,31 +243,62 @@ def _outputs(statement: Statement, sizes: Mapping[str, int]) -> int:
 
 
 def _treats_alike(statement: Statement, makers: Mapping[str, Statement]) -> bool:
-    """Whether a formula reads nothing that tells the two factors of a Gram matrix apart.
+    """Whether a formula does not change when the indices that two equal factors exchange do.
 
-    Tensors may, that have none of the indices which the factors exchange, or are Gram matrices
-    themselves.
+    It may read Gram matrices, which are symmetric themselves.
     """
     swap = gram_swap(statement)
     if swap is None or statement.epilogue is None:
         return False
     exchanged = swap | {other: one for one, other in swap.items()}
-    for read in statement.accesses[len(statement.factors) :]:
-        if exchanged.keys().isdisjoint(read.names):
-            continue
-        maker = makers.get(read.tensor)
-        own = gram_swap(maker) if maker is not None and maker.epilogue is None else None
-        if maker is None or own is None:
-            return False
-        if not (maker.target.is_plain and all(axis.is_index for axis in read.subscripts)):
-            return False
-        names = dict(zip(maker.target.names, read.names, strict=True))
-        if {names[one]: names[other] for one, other in own.items()} not in (
-            swap,
-            {other: one for one, other in swap.items()},
-        ):
-            return False
-    return True
+
+    def ordered(value: Value, names: Mapping[str, str]) -> Value:
+        """The formula with other indices, and with what may change places in one order."""
+        match value:
+            case Read(read):
+                axes = [
+                    Affine(tuple((names.get(i, i), c) for i, c in a.terms), a.constant)
+                    for a in read.subscripts
+                ]
+                again = Access(read.tensor, tuple(axes))
+                if not exchanged.keys().isdisjoint(read.names) and _is_gram(read, swap, makers):
+                    turned = replace(
+                        again,
+                        subscripts=tuple(
+                            Affine.index(exchanged.get(axis.names[0], axis.names[0]))
+                            for axis in again.subscripts
+                        ),
+                    )
+                    again = min(again, turned, key=str)
+                return Read(again)
+            case Apply(function, arguments):
+                parts = [ordered(each, names) for each in arguments]
+                if function in _COMMUTATIVE:
+                    parts.sort(key=lambda part: part.text(""))
+                return Apply(function, tuple(parts))
+        return value
+
+    value = statement.epilogue.value
+    return ordered(value, {}) == ordered(value, exchanged)
+
+
+_COMMUTATIVE = (
+    *("add", "multiply", "minimum", "maximum", "equal", "not_equal"),
+    *("logical_and", "logical_or"),
+)
+
+
+def _is_gram(read: Access, swap: Mapping[str, str], makers: Mapping[str, Statement]) -> bool:
+    """Whether what is read is a Gram matrix along the indices that are exchanged."""
+    maker = makers.get(read.tensor)
+    own = gram_swap(maker) if maker is not None and maker.epilogue is None else None
+    if maker is None or own is None:
+        return False
+    if not (maker.target.is_plain and all(axis.is_index for axis in read.subscripts)):
+        return False
+    names = dict(zip(maker.target.names, read.names, strict=True))
+    found = {names[one]: names[other] for one, other in own.items()}
+    return found in (swap, {other: one for one, other in swap.items()})
 
 
 def _put(value: Value, tensor: str, made: Value) -> Value:

@@ -170,10 +170,18 @@ def adding(program: Program, result: str) -> Statement:
     return Statement(Access(f"{TOTAL} of {result}", target.subscripts), parts)
 
 
-def with_extents(program: Program, extents: Mapping[str, int]) -> Program:
-    """The program with other extents of some indices; operands keep their shapes."""
+def with_extents(
+    program: Program, extents: Mapping[str, int], local: Collection[str] | None = None
+) -> Program:
+    """The program with other extents of some indices; operands keep their shapes.
+
+    So does all that is not `local`, if that is given: a block of a chain may read what others made
+    at other positions than its own.
+    """
     sizes = {**program.sizes, **extents}
     axes = _shapes(program, sizes)
+    if local is not None:
+        axes = {name: shape for name, shape in axes.items() if name in local}
     tensors = tuple(Tensor(t.name, axes.get(t.name, t.axes), t.element) for t in program.tensors)
     return replace(program, tensors=tensors, extents=tuple(sizes.items()))
 

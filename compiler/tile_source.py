@@ -8,11 +8,12 @@ follows from the steps from row to row and from lane to lane.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from math import gcd
 
 from .affine import Affine
 from .express import Expression
-from .finish import inputs_of, wide
+from .finish import inputs_of, wanted_where, wide
 from .formula import Apply
 from .loopnest import (
     Assign,
@@ -62,6 +63,7 @@ class TileSource:
     in_runs: bool = False  # what `runs` tests has been found true
     numbers: dict[tuple[int, str, str], str] = field(default_factory=dict)  # a formula's, typed
     values: int = 0  # parts of formulas that have a name
+    asked: bool = False  # whether `wanted` says if the next tile's sums matter
 
     def line(self, text: str) -> None:
         """Add a line at the present depth."""
@@ -423,6 +425,42 @@ class TileSource:
             value = f"stretch({value}, {shape})"
         self.store(target, rows, lanes, counts, value)
 
+    def ask_whether(self, statements: Sequence[Statement]) -> None:
+        """Find out whether a tile's sums matter anywhere, where the formula of them says so."""
+        self.asked = False
+        formula = self.schedule.formula
+        if formula is None or wanted_where(formula) is None:
+            return
+        for each in statements:
+            if isinstance(each, Loop) and each.kind is Kind.SERIAL:
+                continue
+            if isinstance(each, Tabulate | Fill | Write):
+                continue
+            statement, *sides = tile_of(each)
+            if statement.formula is None:
+                continue
+            condition = wanted_where(statement.formula)
+            assert condition is not None
+            axes = []
+            for side, word in zip(sides, ("rows", "columns"), strict=True):
+                axis, guard = self.axis(side, word)
+                if guard and axis.inside not in self.whole:
+                    self.line(f"{axis.inside} = {guard}")
+                axes.append(axis)
+            rows, lanes = axes
+            counts = f", {rows.inside or rows.size}, {lanes.inside or lanes.size}"
+            used = inputs_of(condition)
+            elements = tuple(map(self.input_element, statement.factors))
+            inputs = [
+                self.load(factor, rows, lanes, counts, element) if place in used else ""
+                for place, (factor, element) in enumerate(
+                    zip(statement.factors, elements, strict=True)
+                )
+            ]
+            expression = Expression(inputs, elements, self.named_value, self.named_number)
+            self.line(f"wanted = holds_somewhere({expression.text(condition, 'b1')})")
+            self.asked = True
+
     def input_element(self, ref: Ref) -> str:
         """The type in which a formula reads something: factors are of the accumulator's."""
         if self.in_register(ref):
@@ -493,8 +531,9 @@ class TileSource:
         first, _, step = self.steps(ref, rows, replace(lanes, start=Affine((("ahead", 1),))))
         self.in_runs = runs
         width = lanes.size
-        self.line(f"ahead = min({lanes.start} + {width}, ({end} - 1) // {width} * {width})")
-        self.line(f"prefetch({ref.buffer}, {first}, {step}, {width})")
+        self.line(f"if {lanes.start} + {width} < {end}:")
+        self.line(f"    ahead = min({lanes.start} + {width}, {end} - {width})")
+        self.line(f"    prefetch({ref.buffer}, {first}, {step}, {width})")
 
     def bricks(self, loop: Loop) -> list[tuple[str, int]]:
         """Where the lanes of one panel are far apart in memory, how several are filled at once.
@@ -545,7 +584,7 @@ class TileSource:
         vector = vector_lanes(self.schedule.accumulator, self.schedule.vector_bytes)
         here, ahead = (Affine(((name, 1),)) for name in ("brick", "ahead"))
         first, _, following = self.steps(factor, rows, replace(lanes, start=ahead))
-        last = f"({self.stop(loop.stop)} - 1) // {width} * {width}"
+        last = f"{self.stop(loop.stop)} - {width}"
         self.line(f"ahead = min({loop.index} + bricks, {last})")
         self.line(f"prefetch({factor.buffer}, {first}, {following}, {width})")
         self.line(f"for brick in range({loop.index}, {loop.index} + bricks, {vector * width}):")

@@ -7,19 +7,33 @@ from dataclasses import dataclass, fields, replace
 from functools import reduce, wraps
 from math import prod
 from operator import add
-from typing import Any, ClassVar, ParamSpec, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.tensors import mapped, tensors_among
 
-__all__ = ["Array", "Layer", "flat", "merged", "takes_tensors", "total"]
+__all__ = ["Array", "Layer", "Parts", "flat", "merged", "takes_tensors", "total"]
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
 Array = NDArray[Any]
+
+
+class Parts(NamedTuple):
+    """What a layer's record is made of.
+
+    Attributes:
+        names: of the fields that are arrays.
+        arrays: these arrays.
+        options: the other fields and what they are: they make two layers different kinds.
+    """
+
+    names: tuple[str, ...]
+    arrays: list[Any]
+    options: tuple[tuple[str, object], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,19 +73,30 @@ class Layer:
         mine, theirs = self.gradients(), other.gradients()
         return total(_dot("n", "m", "nm", mine[name], theirs[name]) for name in mine)
 
+    def parts(self) -> Parts:
+        """The fields, by whether they are arrays."""
+        names, arrays, options = [], [], []
+        for name in _fields(type(self)):
+            value = getattr(self, name)
+            if _is_option(value):
+                options.append((name, value))
+            else:
+                names.append(name)
+                arrays.append(value)
+        return Parts(tuple(names), arrays, tuple(options))
+
     def arrays(self) -> dict[str, Array]:
         """The fields that are arrays, by their names."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if not _is_option(value)}
-
-    def options(self) -> tuple[tuple[str, object], ...]:
-        """The other fields: what makes two layers different kinds."""
-        values = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return tuple((name, value) for name, value in values if _is_option(value))
+        names, arrays, _ = self.parts()
+        return dict(zip(names, arrays, strict=True))
 
     def converted(self, convert: Callable[[Any], Any]) -> Self:
         """The same layer with every array converted."""
         return replace(self, **{name: convert(array) for name, array in self.arrays().items()})
+
+    def prepared(self) -> Self:
+        """The same with places in another order, if sums over them are computed faster then."""
+        return self
 
     def finished(self, sums: dict[str, Array]) -> dict[str, Array]:
         """The sums by parameter, from what `weighted_sums` gave: most kinds leave it as it is."""
@@ -176,10 +201,25 @@ def _listed(term: str) -> str:
     return f"[{', '.join(term.replace('...', '.')).replace('.', '...')}]"
 
 
+_FIELDS: dict[type[Layer], tuple[str, ...]] = {}
+"""The names of the fields of kinds of layers that were seen."""
+
+
+def _fields(kind: type[Layer]) -> tuple[str, ...]:
+    if kind not in _FIELDS:
+        _FIELDS[kind] = tuple(field.name for field in fields(kind))
+    return _FIELDS[kind]
+
+
+_OPTIONS = (bool, int, float, str, type(None))
+
+
 def _is_option(value: object) -> bool:
+    if type(value) is np.ndarray:
+        return False
     if isinstance(value, tuple):
         return all(map(_is_option, value))
-    return value is None or isinstance(value, bool | int | float | str)
+    return isinstance(value, _OPTIONS)
 
 
 def _dot(first: str, second: str, output: str, a: Array, b: Array) -> Array:

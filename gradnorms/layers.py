@@ -219,7 +219,8 @@ class LayerNorm(Layer):
         over = tuple(range(-self.axes, 0))
         centred = self.inputs - self.inputs.mean(over, keepdims=True)
         variance = (centred * centred).mean(over, keepdims=True)
-        return _affine(self.outputs, centred / np.sqrt(variance + self.eps), self.axes, self.bias)
+        scale = 1 / np.sqrt(variance + self.eps)
+        return _affine(self.outputs, centred * scale, self.axes, self.bias)
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,7 +246,8 @@ class RMSNorm(Layer):
     def gradients(self) -> dict[str, Array]:
         """The gradients of `weight`, `[n, d]`."""
         mean_square = (self.inputs * self.inputs).mean(-1, keepdims=True)
-        return _affine(self.outputs, self.inputs / np.sqrt(mean_square + self.eps), 1, False)
+        scale = 1 / np.sqrt(mean_square + self.eps)
+        return _affine(self.outputs, self.inputs * scale, 1, False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,7 +284,7 @@ class GroupNorm(Layer):
         grouped = self.inputs.reshape(shape)
         centred = grouped - grouped.mean((2, 3), keepdims=True)
         variance = (centred * centred).mean((2, 3), keepdims=True)
-        normalized = centred / np.sqrt(variance + self.eps)
+        normalized = centred * (1 / np.sqrt(variance + self.eps))
         outputs = self.outputs.reshape(shape)
         found = {"weight": np.einsum("ngct,ngct->ngc", outputs, normalized)}
         if self.bias:

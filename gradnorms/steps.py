@@ -6,14 +6,15 @@ and nothing but results is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from ..runtime.decorator import compile_einsum
+from ..runtime.tensors import mapped, tensors_among
 from .layer import Array, Layer, takes_tensors, total
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ Layers = Layer | Mapping[str, Layer]
 """One layer, or several by their names."""
 
 
-@takes_tensors
 def squared_norms(layers: Layers) -> Array:
     """The squared norm of each example's gradient of all parameters of all layers, `[n]`.
 
@@ -46,42 +46,37 @@ def squared_norms(layers: Layers) -> Array:
     >>> gradnorms.squared_norms(gradnorms.Linear(outputs=g, inputs=x))
     array([16., 16.])
     """
-    return cast("Array", _run(_squared_norms, _named(layers)))
+    return cast("Array", _run(_squared_norms, _Operands(layers)))
 
 
-@takes_tensors
 def squared_norms_by_layer(layers: Mapping[str, Layer]) -> dict[str, Array]:
     """The squared norm of each example's gradient of each layer, `[n]`, by the layers' names."""
-    return cast("dict[str, Array]", _run(_squared_by_layer, _named(layers)))
+    return cast("dict[str, Array]", _run(_squared_by_layer, _Operands(layers)))
 
 
-@takes_tensors
 def squared_norms_per_head(layer: Layer) -> Array:
     """The squared norm of each example's gradient of each head's weight, `[n, h]`.
 
     Args:
         layer: a `Projection`, whose gradients of `weight` are `[n, h, ...]`.
     """
-    return cast("Array", _run(_squared_per_head, _named(layer)))
+    return cast("Array", _run(_squared_per_head, _Operands(layer)))
 
 
-@takes_tensors
 def norms(layers: Layers) -> Array:
     """The norm of each example's gradient of all parameters of all layers, `[n]`."""
-    return cast("Array", _run(_norms, _named(layers)))
+    return cast("Array", _run(_norms, _Operands(layers)))
 
 
-@takes_tensors
 def clip_coefficients(layers: Layers, max_norm: float) -> Array:
     """What to multiply each example's gradient with so that no norm exceeds `max_norm`, `[n]`.
 
     That is `min(1, max_norm / norm)`: Abadi et al., "Deep learning with differential privacy",
     2016, arXiv:1607.00133.
     """
-    return cast("Array", _run(_coefficients, _named(layers), max_norm=max_norm))
+    return cast("Array", _run(_coefficients, _Operands(layers, max_norm=max_norm)))
 
 
-@takes_tensors
 def clipped_sums(layers: Layers, max_norm: float, weights: Array | None = None) -> dict[str, Any]:
     """The sum of all examples' gradients, each clipped to `max_norm`, in one pass over the layers.
 
@@ -103,13 +98,15 @@ def clipped_sums(layers: Layers, max_norm: float, weights: Array | None = None) 
     {'weight': array([[1.5]])}
     """
     more = {} if weights is None else {"weights": weights}
-    named = _named(layers)
-    sums = _run(_clipped, named, max_norm=max_norm, **more)
-    finished = {name: named[name].finished(each) for name, each in sums.items()}
-    return finished if isinstance(layers, Mapping) else finished[_ONLY]
+    operands = _Operands(layers, max_norm=max_norm, **more)
+    sums = operands.run(_clipped)
+    finished = {name: operands.finished(name, each) for name, each in sums.items()}
+    returned: dict[str, Any] = operands.returned(
+        finished if isinstance(layers, Mapping) else finished[_ONLY]
+    )
+    return returned
 
 
-@takes_tensors
 def dot_products(layers: Layers, others: Layers | None = None) -> Array:
     """Dot products of examples' gradients, `[n, m]`: the empirical neural tangent kernel.
 
@@ -120,17 +117,29 @@ def dot_products(layers: Layers, others: Layers | None = None) -> Array:
             "Estimating training data influence by tracing gradient descent", 2020,
             arXiv:2002.08484).
     """
+    if any(layer.gathers for layer in _named(layers).values()):
+        return _gathered_products(layers, others)
+    if others is None:
+        return cast("Array", _run(_own_products, _Operands(layers)))
+    return cast("Array", _run(_dot_products, _Operands(layers, others)))
+
+
+@takes_tensors
+def _gathered_products(layers: Layers, others: Layers | None) -> Array:
+    """The same where some layers look elements up by number, which no kernel does."""
     named = _named(layers)
     other = named if others is None else _named(others)
+    for name, layer in (*named.items(), *other.items()):
+        layer.check(name)
     terms = [named[name].dot_products(other[name]) for name in named if named[name].gathers]
     mine, theirs = (
         {name: layer for name, layer in each.items() if not layer.gathers}
         for each in (named, other)
     )
     if mine and other is named:
-        terms.append(_run(_own_products, mine))
+        terms.append(_run(_own_products, _Operands(mine)))
     elif mine:
-        terms.append(_run(_dot_products, mine, theirs))
+        terms.append(_run(_dot_products, _Operands(mine, theirs)))
     return total(terms)
 
 
@@ -218,25 +227,106 @@ Form = tuple[tuple[str, type[Layer], tuple[tuple[str, object], ...], tuple[str, 
 
 
 def _named(layers: Layers) -> Mapping[str, Layer]:
-    """Layers by their names, checked."""
+    """Layers by their names."""
     named = layers if isinstance(layers, Mapping) else {_ONLY: layers}
     if not named:
         raise ValueError("there are no layers: norms are over one layer or more")
-    for name, layer in named.items():
-        layer.check(name)
     return named
 
 
-def _run(what: Callable[..., Any], *groups: Mapping[str, Layer], **arrays: Any) -> Any:
+_CHECKED: set[Any] = set()
+"""Forms of layers, with the shapes of their arrays, that were found to fit together."""
+
+_MOST_CHECKED = 4096
+
+
+class _Operands:
+    """What a program is called with.
+
+    Args:
+        *batches: groups of layers, each of one batch.
+        **further: arrays and numbers beside them.
+
+    Raises:
+        ValueError: there are no layers, or arrays do not fit each other.
+    """
+
+    def __init__(self, *batches: Layers, **further: Any) -> None:
+        self._batches = [_named(each) for each in batches]
+        self._further = tuple(further)
+        forms: list[Any] = []
+        arrays: list[Any] = []
+        names: list[str] = []
+        spans: list[slice] = []
+        for batch in self._batches:
+            form = []
+            for name, layer in batch.items():
+                fields, given, options = layer.parts()
+                form.append((name, type(layer), options, fields))
+                spans.append(slice(len(arrays), len(arrays) + len(given)))
+                arrays += given
+                names += [f"{name}.{field}" for field in fields]
+            forms.append(tuple(form))
+        self._forms: tuple[Form, ...] = tuple(forms)
+        self._tensors = tensors_among((*arrays, *further.values()))
+        if self._tensors is not None:
+            arrays = self._tensors.arrays((*arrays, *further.values()), (*names, *further))
+            further = dict(zip(further, arrays[len(names) :], strict=True))
+            del arrays[len(names) :]
+        self._spans, self._arrays = spans, arrays
+        shapes = tuple([array.shape for array in arrays])
+        if (self._forms, shapes) not in _CHECKED:
+            self._check()
+            if len(_CHECKED) >= _MOST_CHECKED:
+                _CHECKED.clear()
+            _CHECKED.add((self._forms, shapes))
+        self._prepare()
+        arrays = self._arrays
+        if further:
+            kinds = {array.dtype for array in arrays if array.dtype.kind in "fc"}
+            dtype = kinds.pop() if len(kinds) == 1 else np.result_type(*kinds)
+            self._arrays = [*arrays, *(np.asarray(each, dtype) for each in further.values())]
+
+    def _layers(self) -> Iterator[tuple[str, Layer]]:
+        """All layers with arrays in place of tensors."""
+        named = [item for batch in self._batches for item in batch.items()]
+        forms = [form for batch in self._forms for form in batch]
+        for (name, layer), (*_, fields), span in zip(named, forms, self._spans, strict=True):
+            if self._tensors is not None or type(layer).prepared is not Layer.prepared:
+                layer = replace(layer, **dict(zip(fields, self._arrays[span], strict=True)))
+            yield name, layer
+
+    def _check(self) -> None:
+        for name, layer in self._layers():
+            layer.check(name)
+
+    def _prepare(self) -> None:
+        """Bring what is looked up in order, which takes data and is not traced."""
+        kinds = {form[1] for forms in self._forms for form in forms}
+        if all(kind.prepared is Layer.prepared for kind in kinds):
+            return
+        for (_, layer), span in zip([*self._layers()], self._spans, strict=True):
+            self._arrays[span] = layer.prepared().parts().arrays
+
+    def run(self, what: Callable[..., Any]) -> Any:
+        """What a function of these layers returns, computed by one compiled program."""
+        return program(what, self._forms, self._further)(*self._arrays)
+
+    def finished(self, name: str, sums: dict[str, Array]) -> dict[str, Array]:
+        """The sums of a layer's gradients by parameter, from what `weighted_sums` gave."""
+        kind = type(self._batches[0][name])
+        if kind.finished is Layer.finished:
+            return sums
+        return dict(self._layers())[name].finished(sums)
+
+    def returned(self, results: Any) -> Any:
+        """Results as the caller wants them: tensors, where layers have tensors."""
+        return results if self._tensors is None else mapped(results, self._tensors.result)
+
+
+def _run(what: Callable[..., Any], operands: _Operands) -> Any:
     """Run a function of layers and of further arrays as one compiled program."""
-    forms = tuple(
-        tuple((name, type(each), each.options(), tuple(each.arrays())) for name, each in g.items())
-        for g in groups
-    )
-    operands = [array for g in groups for each in g.values() for array in each.arrays().values()]
-    dtype = np.result_type(*(o.dtype for o in operands if np.issubdtype(o.dtype, np.inexact)))
-    further = [np.asarray(array, dtype) for array in arrays.values()]
-    return program(what, forms, tuple(arrays))(*operands, *further)
+    return operands.returned(operands.run(what))
 
 
 @lru_cache(maxsize=256)

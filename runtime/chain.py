@@ -83,12 +83,12 @@ def bind_chain(
     """
     *_, inner = chain.slices
     blocks = {each.index: each.block for each in chain.slices}
-    whole = with_extents(program, blocks)
+    whole = with_extents(program, blocks, chain.local)
     placed = own_workspace(whole, chain)
     variants = [(whole, make(whole))]
     rest = inner.extent % inner.block
     if rest:
-        part = with_extents(program, {**blocks, inner.index: rest})
+        part = with_extents(program, {**blocks, inner.index: rest}, chain.local)
         variants.append((part, make(part)))
     # Of a thread's scratch: arguments, then the chain's own intermediates, then the kernels'.
     longest = max(sum(len(step.arguments) for step in made) for _, made in variants)

@@ -22,6 +22,7 @@ import numpy as np
 
 from ..compiler.choose import usual
 from ..compiler.choose.general import Kind, general_schedule
+from ..compiler.choose.packed import packed_schedule_for_any
 from ..compiler.errors import EinsumError
 from ..compiler.records import dataclass
 from ..compiler.resolve import resolve
@@ -182,6 +183,9 @@ def _general(drawn: frozenset[Schedule], operands: int) -> set[Schedule]:
     for elements, accumulator in types:
         for kind in Kind if accumulator[0] != "u" else (Kind.MAP,):  # bits are only moved
             schedules.add(general_schedule(elements, accumulator, kind, host))
+    for schedule in drawn:
+        if schedule.recipe == "packed" and {*schedule.elements} == {schedule.accumulator}:
+            schedules.add(packed_schedule_for_any(schedule.accumulator, host))
     return schedules
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ..compiler.records import dataclass
-from ..compiler.trace import Argument, Parameter, Place, Result, Shapes, Trace, filled, unfold
+from ..compiler.trace import Argument, Parameter, Place, Result, Shapes, Trace, filler, unfold
 from .memory import allocate
 from .native_plans import Direct
 from .operands import Array, plain, prepare
@@ -62,13 +62,9 @@ class Made:
             for each in self.constants
         ]
 
-    def returned(self, known: Shapes, results: Sequence[Array]) -> Any:
-        """What the function returns, with these results."""
-        scalars = [each if each.ndim else each[()] for each in results]
-        structure = self.trace.structure
-        if isinstance(structure, Place):
-            return scalars[structure.number]
-        return filled(self.trace.returned(known), scalars)
+    def returned(self, known: Shapes) -> Callable[[Sequence[Any]], Any]:
+        """What makes of results what the function returns."""
+        return filler(self.trace.returned(known))
 
     def layouts(self, operands: Sequence[Array], results: Sequence[Array]) -> Layouts:
         """The layouts of the program's inputs and results."""
@@ -110,7 +106,7 @@ class FunctionPlan:
         in_place: whether the only result is written to `out` where it is; None without an `out`.
     """
 
-    __slots__ = ("_convert", "_execution", "_in_place", "_made", "_new", "_whole")
+    __slots__ = ("_convert", "_execution", "_in_place", "_made", "_new", "_returned", "_whole")
 
     def __init__(
         self,
@@ -123,6 +119,7 @@ class FunctionPlan:
         self._in_place = in_place
         self._new = [allocate(each.shape, each.dtype, _axes(each)) for each in made.results]
         self._whole = all(map(_is_whole, made.results))
+        self._returned: Callable[[Sequence[Any]], Any] | None = None
 
     def __call__(
         self, operands: Sequence[Array], values: Sequence[float], out: Array | None
@@ -146,7 +143,12 @@ class FunctionPlan:
         results = [cast("Array", out)] if self._in_place else [make() for make in self._new]
         self._execution(operands, results if self._whole else made.tensors(results))
         if out is None:
-            return made.returned(known, results)
+            returned = self._returned
+            if returned is None:
+                returned = made.returned(known)
+                if not values:  # which may be among the results
+                    self._returned = returned
+            return returned([each if each.ndim else each[()] for each in results])
         if not self._in_place:
             np.copyto(out, results[0], casting="same_kind")
         return out

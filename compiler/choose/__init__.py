@@ -16,7 +16,7 @@ from ..machine import Machine
 from ..records import replace
 from ..schedule import Schedule
 from .choice import Choice
-from .packed import packed, packed_blocks
+from .packed import packed, packed_blocks, packed_for_any
 
 __all__ = ["Choice", "block_sizes", "choose", "substitutes", "usual"]
 
@@ -48,7 +48,7 @@ def substitutes(step: Geometry, machine: Machine) -> Iterator[Choice]:
     """Other schedules for a step in canonical form, for want of a kernel: the likeliest first.
 
     They are what steps of the same layout and of other sizes have. Kernels take any extents, so
-    they compute this step as well, if not as fast. The last one is the general schedule.
+    they compute this step as well, if not as fast. The last ones are the general schedules.
     """
     if step.windows is not None:
         from .framed import other_tiles
@@ -72,6 +72,9 @@ def substitutes(step: Geometry, machine: Machine) -> Iterator[Choice]:
         # The turned recipe is left out: what is one run in memory depends on the extents.
         yield packed(other, machine) or streamed(as_bits(other), machine)
     if step.finish is None:  # each formula has kernels of its own
+        in_panels = packed_for_any(step, machine)
+        if in_panels is not None:
+            yield in_panels
         yield general(step, machine)
 
 

@@ -10,11 +10,12 @@ import sys
 from collections.abc import Mapping
 from math import ceil
 
+from ..finish import wanted_where
 from ..geometry import Geometry
 from ..machine import Machine
 from ..schedule import Group, Pack, Schedule, Split, vector_lanes
 from .choice import Choice, finish_fields, layout_class, rounded, twice_summed
-from .in_place import THIN, fewest_lanes, is_better_in_rows, is_of_windows
+from .in_place import THIN, fewest_lanes, is_better_in_rows, is_of_windows, is_used_rarely
 
 LONG = 256
 """Products of a sum whose result may be written one by one."""
@@ -82,6 +83,8 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     if size["m"] * size["n"] * size["k"] < machine.worth_packing:
         return None
     rows, width = tile_for(size["n"], step.accumulator, machine)
+    sparse = step.finish is not None and wanted_where(step.finish.formula) is not None
+    in_place = in_place or is_used_rarely(step, order[0], size["n"] / width)
     batch = (Group("b", True, False),) if members["b"] else ()
     late = (Group("d", True, True, over=True),) if members["d"] else ()
     groups = (
@@ -138,7 +141,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         vector_bytes=machine.target.vector_bytes,
         packs=tuple(packs),
         mirrored=symmetric,
-        collected=waits and size["k"] > 2 * _depth(step.accumulator, width, machine),
+        collected=waits and not sparse and size["k"] > 2 * _depth(step.accumulator, width, machine),
         **finish_fields(step),
     )
     return Choice(schedule, {g.name: members[g.name] for g in groups}, operands)
@@ -360,3 +363,41 @@ def _over_blocks(
         n_task = min(n_task, rounded(ceil(extents["n"] / pieces), schedule.lane_tile))
     blocks = {"M_TASK": m_task, "M_BLOCK": min(m_block, m_task), "N_TASK": n_task}
     return blocks | {"K_BLOCK": k_block}
+
+
+def packed_for_any(step: Geometry, machine: Machine) -> Choice | None:
+    """The packed recipe for a step of any layout: one kernel for all that have these types.
+
+    All groups are composite, and no stride is known, so panels are filled and results written
+    element by element: a general kernel for products that are long enough for panels.
+    """
+    choice = packed(step, machine)
+    if choice is None or step.finish is not None or len({*step.elements, step.accumulator}) > 1:
+        return None
+    members = {"b": (), **choice.members}
+    if members.keys() != {"b", "m", "n", "k"}:
+        return None
+    return Choice(packed_schedule_for_any(step.accumulator, machine), members, choice.operands)
+
+
+def packed_schedule_for_any(element: str, machine: Machine) -> Schedule:
+    """Its schedule for elements of one type."""
+    rows, width = tile_for(LONG, element, machine)
+    reads = {"x0": "bmk", "x1": "bnk", "out": "bmn"}
+    return Schedule(
+        recipe="packed",
+        elements=(element,) * 3,
+        accumulator=element,
+        groups=tuple(Group(g, True, g == "k") for g in "bmnk"),
+        strides=tuple((name, group, None) for name, groups in reads.items() for group in groups),
+        splits=splits(rows, width),
+        outer=("b", "m_task", "n_task", "k_block", "m_block", "n_tile", "m_tile"),
+        inner=("k",),
+        parallel=3,
+        rows="m",
+        lanes="n",
+        row_tile=rows,
+        lane_tile=width,
+        vector_bytes=machine.target.vector_bytes,
+        packs=(Pack("x1", "k_block", "n", width, 1), Pack("x0", "m_block", "m", rows, 1)),
+    )

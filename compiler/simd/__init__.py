@@ -23,7 +23,8 @@ and strides count elements, not bytes. From the ground up:
     streams      write_runs, fence: past the caches
     updates      update_rows, update_part, prefetch_rows: blocks of a sum, added in the output
     framing      fill_frame, write_frame: images with zeros around them
-    arithmetic   zeros, multiply, add, multiply_add, accumulate, total_rows, stretch
+    arithmetic   zeros, multiply, add, multiply_add, accumulate, total_rows, stretch,
+                 holds_somewhere
     elementwise  what formulas are made of: divide, maximum, where, convert ...; collect
     functions    exp, log, tanh, power
     halves       halved: of a symmetric matrix

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
+from numba.core import types
 
 from .emitter import Emitter, picks
 from .registry import literals, operation
@@ -113,6 +114,25 @@ def total_rows(tile: Any) -> Any:
         return pack_units(e, kind, [_sum_units(e, tile, row) for row in rows])
 
     return kind, lowering
+
+
+@operation
+def holds_somewhere(tile: Any) -> Any:
+    """1 if any element of a tile of ``b1`` is true, else 0."""
+    if not isinstance(tile, Tile) or tile.element != "b1":
+        return None
+
+    def lowering(e: Emitter, values: Sequence[Any]) -> Any:
+        b = e.builder
+        (first,), *others = units_of(e, tile, values[0], tile)
+        for (other,) in others:
+            first = b.or_(first, other)
+        if isinstance(first.type, ir.VectorType):
+            first = b.bitcast(first, ir.IntType(8 * first.type.count))
+        some = b.icmp_unsigned("!=", first, ir.Constant(first.type, 0))
+        return b.zext(some, ir.IntType(64))
+
+    return types.int64, lowering
 
 
 def _sum_units(e: Emitter, kind: Tile, units: list[list[Any]]) -> list[Any]:

@@ -16,7 +16,7 @@ that was not written for einsumc can be traced.
 
 from .location import TraceError
 from .number import Argument, Shapes
-from .structure import Place, filled, flattened
+from .structure import Place, filled, filler, flattened
 from .symbol import Symbol
 from .trace import Signature, Trace, trace
 from .unfold import Parameter, Result, Unfolded, unfold
@@ -33,6 +33,7 @@ __all__ = [
     "TraceError",
     "Unfolded",
     "filled",
+    "filler",
     "flattened",
     "trace",
     "unfold",

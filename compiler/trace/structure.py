@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any
 
 from ..records import dataclass
 
-__all__ = ["Place", "filled", "flattened"]
+__all__ = ["Place", "filled", "filler", "flattened"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +62,19 @@ def filled(structure: Any, leaves: Any) -> Any:
     >>> filled({"w": (Place(1), "x"), "b": Place(0)}, [3, 4])
     {'w': (4, 'x'), 'b': 3}
     """
-    match structure:
-        case Place(number):
-            return leaves[number]
-        case dict():
-            return {key: filled(each, leaves) for key, each in structure.items()}
-        case tuple() if hasattr(structure, "_fields"):
-            return type(structure)(*(filled(each, leaves) for each in structure))
-        case tuple() | list():
-            return type(structure)(filled(each, leaves) for each in structure)
-    return structure
+    return filler(structure)(leaves)
+
+
+def filler(structure: Any) -> Callable[[Any], Any]:
+    """A function of leaves that does the same: for a structure that is filled many times."""
+    if isinstance(structure, Place):
+        return itemgetter(structure.number)
+    if isinstance(structure, dict):
+        items = [(key, filler(each)) for key, each in structure.items()]
+        return lambda leaves: {key: fill(leaves) for key, fill in items}
+    if isinstance(structure, tuple | list):
+        kind, fills = type(structure), [filler(each) for each in structure]
+        if hasattr(structure, "_fields"):
+            return lambda leaves: kind(*[fill(leaves) for fill in fills])
+        return lambda leaves: kind([fill(leaves) for fill in fills])
+    return lambda _: structure

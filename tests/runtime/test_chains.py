@@ -44,6 +44,22 @@ def test_random_bodies(body, l2_bytes):
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
+def test_a_block_reads_all_of_what_was_made_before(monkeypatch):
+    """`once` is read at the block's own position, and summed over all positions."""
+
+    def body(x, y):
+        once = np.einsum("ti,nsi->is", y, x)
+        rows = np.einsum("nti,is->ti", x, once)
+        return np.einsum("ti,js->i", rows, once), rows
+
+    numbers = np.random.default_rng(1)
+    operands = numbers.integers(-2, 3, (12, 6, 20)) * 1.0, numbers.integers(-1, 2, (6, 20)) * 1.0
+    found = small_caches(monkeypatch, 128)
+    for made, expected in zip(compile_einsum(body)(*operands), body(*operands), strict=True):
+        np.testing.assert_array_equal(made, expected)
+    assert found
+
+
 def normalized(x, weight):
     """Layer normalization, with every row's mean as a second result."""
     centred = x - x.mean(-1, keepdims=True)

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from einsumc.compiler.choose.packed import packed_schedule_for_any
 from einsumc.compiler.errors import EinsumError
 from einsumc.compiler.subscripts import parse
 from einsumc.runtime import kernels
 from einsumc.runtime.decorator import compile_einsum, einsum
 from einsumc.runtime.kernels import KernelMissing
+from einsumc.runtime.machine import machine
 from einsumc.runtime.manifest import read_requests
 from einsumc.runtime.plan import virtual
 from einsumc.runtime.precompile import build, jobs_for, precompile
@@ -211,6 +213,29 @@ def test_general_kernels_compute_everything(equation, dtype, monkeypatch, cache)
     build(jobs, store=Store(cache))
     forget_kernels(monkeypatch)
     check(equation, dtype, 100, powers)
+
+
+@pytest.mark.parametrize("dtype", sweep(["f4", "c16", "i2", "b1"], lambda dtype: dtype == "f4"))
+@pytest.mark.usefixtures("few_calls")
+def test_large_products_of_any_layout_have_panels(dtype, monkeypatch, cache):
+    any_layout = packed_schedule_for_any(dtype, machine())
+    jobs = wanted("bij,bjk->bik", signature_of("bij,bjk->bik", dtype))
+    build([job for job in jobs if job.schedule == any_layout], store=Store(cache))
+    forget_kernels(monkeypatch)
+    rng = np.random.default_rng(0)
+    for equation, shapes in (
+        ("bij,bjk->bik", ((5, 60, 70), (5, 70, 130))),
+        ("ij,jk->ik", ((77, 61), (61, 129))),
+        ("iajb,jkbc->ikac", ((9, 8, 7, 9), (7, 11, 9, 10))),
+    ):
+        for step in (1, -1, 2):
+            a, b = (rng.integers(0, 2, [2 * n for n in s]).astype(dtype) for s in shapes)
+            a, b = (x[(slice(None, None, step),) * x.ndim] for x in (a, b))
+            a, b = (x[tuple(map(slice, s))] for x, s in zip((a, b), shapes, strict=True))
+            if step == 1:
+                a, b = a.swapaxes(0, 1).copy().swapaxes(0, 1), np.asfortranarray(b)
+            result = einsum(equation, a, b)
+            np.testing.assert_array_equal(result, np.einsum(equation, a, b))
 
 
 @pytest.mark.usefixtures("few_calls")
