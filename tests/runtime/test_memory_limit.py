@@ -39,7 +39,7 @@ def limited(limit, seen):
 
 
 @pytest.mark.parametrize("limit", sweep([64, 192, 512], lambda limit: limit == 64))
-@pytest.mark.parametrize("group", groups(8, 1))
+@pytest.mark.parametrize("group", groups(16, 1))
 def test_random_calls(limit, group, monkeypatch):
     """All dtypes, layouts, `out`s over operands, options."""
     sliced, sizes, seen = [], [], []
@@ -55,13 +55,13 @@ def test_random_calls(limit, group, monkeypatch):
 
     monkeypatch.setattr(pieces.Pieces, "run", counted)
     monkeypatch.setattr(workspaces, "take", measured)
-    for seed in range(50 * group, 50 * (group + 1)):
+    for seed in range(25 * group, 25 * (group + 1)):
         sizes.clear()
         before = len(seen)
         check(limited(limit, seen), draw_call(Seeded(seed)))
         if len(seen) > before:
             assert all(size <= limit for size in sizes)
-    assert len(seen) > 15
+    assert len(seen) > 7
     if limit < 512:
         assert sliced
 
@@ -81,7 +81,11 @@ DTYPES = ["f2", "f4", "f8", "c8", "c16", "i1", "u4", "i8", "?"]
     ("text", "shapes", "dtype"),
     sweep(
         ((*case, dtype) for case in CASES for dtype in DTYPES),
-        lambda text, _, dtype: dtype == "f4" or (text == CASES[0][0] and dtype in "f2 c16 i1"),
+        lambda text, _, dtype: (
+            dtype in "f2 c16 i1"
+            if text == CASES[0][0]
+            else dtype == "f4" and text in [CASES[n][0] for n in (1, 2, 4)]
+        ),
     ),
 )
 def test_slices_of_every_kind(text, shapes, dtype):
@@ -146,7 +150,7 @@ ALIKE = [
 ]
 
 
-@pytest.mark.parametrize("equation", sweep(ALIKE, lambda equation: equation in ALIKE[::2]))
+@pytest.mark.parametrize("equation", sweep(ALIKE, lambda equation: equation in ALIKE[:3:2]))
 def test_products_of_a_tensor_with_itself(equation):
     sizes = {"t": 64, "s": 64, "i": 100, "k": 100, "j": 40}
     numbers, arrays, operands = np.random.default_rng(2), {}, []
