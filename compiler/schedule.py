@@ -185,6 +185,12 @@ class Schedule:
         )
 
     @property
+    def is_general(self) -> bool:
+        """Whether it is for any layout: all offsets come from tables, and no stride is known."""
+        composite = all(group.composite for group in self.groups)
+        return composite and all(stride is None for _, _, stride in self.strides)
+
+    @property
     def in_place(self) -> str | None:
         """The factor of a packed product whose rows are read where they are, if there is one."""
         if self.recipe != "packed" or any(pack.operand == "x0" for pack in self.packs):

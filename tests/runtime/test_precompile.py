@@ -236,6 +236,8 @@ def test_large_products_of_any_layout_have_panels(dtype, monkeypatch, cache):
                 a, b = a.swapaxes(0, 1).copy().swapaxes(0, 1), np.asfortranarray(b)
             result = einsum(equation, a, b)
             np.testing.assert_array_equal(result, np.einsum(equation, a, b))
+            (planned,) = compile_einsum(equation).explain(a, b).steps
+            assert planned.recipe == "packed, general"
 
 
 @pytest.mark.usefixtures("few_calls")
