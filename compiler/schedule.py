@@ -63,6 +63,9 @@ class Split:
         return f"{self.group}_{self.suffix}"
 
 
+MASKED = ("f4", "f8", "i4", "i8", "u4", "u8")
+"""Elements that masked vectors can move."""
+
 STRIP = 8
 """Positions of ``k`` along which whole lines of an operand are packed before the next ones are."""
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from math import ceil
+from typing import TYPE_CHECKING
 
-from ..finish import wanted_where
 from ..geometry import Geometry
 from ..machine import Machine
 from ..schedule import Group, Pack, Schedule, Split, vector_lanes
 from .choice import Choice, finish_fields, layout_class, rounded, twice_summed
 from .in_place import THIN, fewest_lanes, is_better_in_rows, is_of_windows, is_used_rarely
+
+if TYPE_CHECKING:
+    from ..finish import Finish
 
 LONG = 256
 """Products of a sum whose result may be written one by one."""
@@ -83,7 +86,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     if size["m"] * size["n"] * size["k"] < machine.worth_packing:
         return None
     rows, width = tile_for(size["n"], step.accumulator, machine)
-    sparse = step.finish is not None and wanted_where(step.finish.formula) is not None
+    sparse = step.finish is not None and _may_skip_sums(step.finish)
     in_place = in_place or is_used_rarely(step, order[0], size["n"] / width)
     batch = (Group("b", True, False),) if members["b"] else ()
     late = (Group("d", True, True, over=True),) if members["d"] else ()
@@ -303,6 +306,13 @@ def splits(rows: int, width: int) -> tuple[Split, ...]:
         Split("n", "tile", width),
         Split("k", "block", "K_BLOCK"),
     )
+
+
+def _may_skip_sums(finish: Finish) -> bool:
+    """Whether a formula needs the sums under a mask alone."""
+    from ..finish import wanted_where  # an equation alone has no formula
+
+    return wanted_where(finish.formula) is not None
 
 
 def packed_blocks(
