@@ -28,12 +28,11 @@ from typing import TYPE_CHECKING
 
 from .choose.in_place import NARROW, THIN
 from .choose.packed import lanes_along_m, register_tile, tile_for
-from .frames import ELEMENTS
 from .machine import Levels, Machine
 from .overlap import copied_often, elements, read_in_place, volume
 from .program import Access, Program, Statement
 from .records import dataclass
-from .schedule import vector_lanes
+from .schedule import MASKED, vector_lanes
 from .symmetry import gram_swap
 
 if TYPE_CHECKING:
@@ -192,7 +191,7 @@ def _cost(
         busy = _packed(groups, element, machine, _is_mirrored(statement, groups, element))
         if statement.epilogue is not None:
             busy += _long_panels(groups, element, machine)
-        if statement.epilogue is not None or element not in ELEMENTS:
+        if statement.epilogue is not None or element not in MASKED:
             windows = (f for f in form.factors if f is not groups.in_place)
             busy += copied_often(windows, extents) * WINDOW_CYCLES * _cycle(machine)
         if pieces is None:

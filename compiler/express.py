@@ -14,12 +14,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from .finish import element_name, is_simple, sample
-from .formula import Apply, Constant, Input, Parameter, Value
+from .formula import COMPARISONS, Apply, Constant, Input, Parameter, Value
 from .records import dataclass, field
 
 __all__ = ["Expression"]
-
-_COMPARISONS = ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")
 
 
 @dataclass
@@ -79,7 +77,7 @@ class Expression:
                 wanted = ["b1", own, own]
             case Apply("logical_and" | "logical_or" | "logical_not"):
                 wanted = ["b1"] * len(value.arguments)
-            case _ if function in _COMPARISONS:
+            case _ if function in COMPARISONS:
                 samples = [sample(argument, self.elements) for argument in value.arguments]
                 wanted = [element_name(np.ones(0, np.result_type(*samples)))] * 2
             case _:

@@ -18,8 +18,10 @@ from .access import Access
 from .records import dataclass
 
 __all__ = [
+    "COMPARISONS",
     "CONTRACTED",
     "FUNCTIONS",
+    "TRUTH",
     "Apply",
     "Constant",
     "Contracted",
@@ -33,6 +35,11 @@ __all__ = [
     "value_of",
     "with_accesses",
 ]
+
+COMPARISONS = ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")
+
+TRUTH = (*COMPARISONS, "logical_and", "logical_or", "logical_not")
+"""Functions whose values are truth values."""
 
 _SIGNS = {
     "add": "+",

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from math import gcd, prod
+from math import gcd
 from typing import TYPE_CHECKING
 
 from .records import dataclass, replace
@@ -35,22 +35,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AXES",
-    "ELEMENTS",
     "HEAD",
     "PHASE",
     "Layout",
     "Window",
     "Windows",
     "layout",
-    "may_overlap",
     "windows_of",
 ]
 
 AXES = 4
 """Axes of a flat position: so many digits it has in the kernel, those in front being zero."""
-
-ELEMENTS = ("f4", "f8", "i4", "i8", "u4", "u8")
-"""What can be moved by masked vectors."""
 
 HEAD = 21
 """Numbers at the head of a description: see `Layout.description`."""
@@ -105,16 +100,6 @@ class Windows:
     def renamed(self, names: Mapping[str, str]) -> Windows:
         """The same of indices with other names."""
         return replace(self, axes=tuple(axis.renamed(names) for axis in self.axes))
-
-
-def may_overlap(shape: Sequence[int], strides: Sequence[int]) -> bool:
-    """Whether an array has more positions than there are elements between its ends.
-
-    >>> may_overlap((6, 3), (1, 1)), may_overlap((6, 3), (3, 1))
-    (True, False)
-    """
-    axes = [(n, abs(s)) for n, s in zip(shape, strides, strict=True) if s]
-    return prod(n for n, _ in axes) > 1 + sum((n - 1) * s for n, s in axes)
 
 
 def windows_of(

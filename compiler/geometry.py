@@ -8,6 +8,7 @@ loop), and names are gone. What is left decides the schedule, and with it the ke
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import TYPE_CHECKING
 
 from .records import dataclass, field, replace
@@ -137,3 +138,13 @@ def _adjacent(
         (outer in t) == (inner in t) and t.get(outer, 0) == t.get(inner, 0) * extents[inner]
         for t in strides
     )
+
+
+def may_overlap(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether an array has more positions than there are elements between its ends.
+
+    >>> may_overlap((6, 3), (1, 1)), may_overlap((6, 3), (3, 1))
+    (True, False)
+    """
+    axes = [(n, abs(s)) for n, s in zip(shape, strides, strict=True) if s]
+    return prod(n for n, _ in axes) > 1 + sum((n - 1) * s for n, s in axes)

@@ -24,7 +24,7 @@ from math import prod
 from .access import Access
 from .affine import Affine
 from .cost import statement_cost
-from .formula import CONTRACTED, Apply, Contracted, Leaf, Read, Value, replaced
+from .formula import CONTRACTED, TRUTH, Apply, Contracted, Leaf, Read, Value, replaced
 from .machine import Machine
 from .program import Epilogue, Program, Statement, Tensor
 from .records import dataclass, replace
@@ -32,12 +32,7 @@ from .regions import leaves
 from .spread import PIECES
 from .symmetry import gram_swap
 
-__all__ = ["TRUTH", "merged"]
-
-TRUTH = (
-    *("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"),
-    *("logical_and", "logical_or", "logical_not"),
-)
+__all__ = ["merged"]
 
 
 def merged(program: Program, element: str, machine: Machine) -> Program:
@@ -58,9 +53,6 @@ def merged(program: Program, element: str, machine: Machine) -> Program:
     >>> print(merged(norms, "f4", Machine(TARGETS["x86-64-v3"])))
     out[n] = sum_{i,j} square(sum_t b[n,t,i] * a[n,t,j])
     """
-    from .maps import hoisted  # which knows a name of this module
-
-    program = hoisted(program)
     while (better := _better(program, element, machine)) is not None:
         program = better
     return program
@@ -256,11 +248,7 @@ def _treats_alike(statement: Statement, makers: Mapping[str, Statement]) -> bool
         """The formula with other indices, and with what may change places in one order."""
         match value:
             case Read(read):
-                axes = [
-                    Affine(tuple((names.get(i, i), c) for i, c in a.terms), a.constant)
-                    for a in read.subscripts
-                ]
-                again = Access(read.tensor, tuple(axes))
+                again = read.replaced({i: Affine.index(name) for i, name in names.items()})
                 if not exchanged.keys().isdisjoint(read.names) and _is_gram(read, swap, makers):
                     turned = replace(
                         again,

@@ -8,6 +8,7 @@ becomes a kernel::
     rewrite     statements -> fewer, cheaper statements
     factorize   statements -> pairwise (or deliberately n-ary) steps, equal ones once
     margin      what many boxes would read -> a copy with zeros around it
+    hoist       parts of formulas that few indices tell apart -> computed once for these
     merge       a step and the only one that reads it -> one; long sums -> partial ones
     pad         operands that boxes cannot keep a step inside of -> copies framed in zeros
     slices      statements -> loops over pieces, in less memory; only if it is limited

@@ -63,6 +63,9 @@ class Split:
         return f"{self.group}_{self.suffix}"
 
 
+MASKED = ("f4", "f8", "i4", "i8", "u4", "u8")
+"""Elements that masked vectors can move."""
+
 STRIP = 8
 """Positions of ``k`` along which whole lines of an operand are packed before the next ones are."""
 
@@ -183,6 +186,12 @@ class Schedule:
             *(("PITCH", "LEAD") if self.stage else ()),
             *(("FRAME",) if self.framed else ()),
         )
+
+    @property
+    def is_general(self) -> bool:
+        """Whether it is for any layout: all offsets come from tables, and no stride is known."""
+        composite = all(group.composite for group in self.groups)
+        return composite and all(stride is None for _, _, stride in self.strides)
 
     @property
     def in_place(self) -> str | None:

@@ -63,7 +63,7 @@ _ALONE = 192
 def in_registers(
     program: Program, element: str, machine: Machine, *, uneven: bool = True
 ) -> Program:
-    """The program merged, then spread: what is done to all steps once they are known.
+    """The program hoisted, merged and spread: what is done to all steps once they are known.
 
     Args:
         program: steps, of which intermediates of the type `element` have none of their own.
@@ -72,9 +72,10 @@ def in_registers(
         uneven: whether the last part of a sum may be shorter than the others.
     """
     if len(program.statements) > 1:  # one alone has nothing to be merged with
+        from .hoist import hoisted
         from .merge import merged
 
-        program = merged(program, element, machine)
+        program = merged(hoisted(program), element, machine)
     return spread(program, element, machine, uneven=uneven)
 
 

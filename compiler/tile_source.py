@@ -787,12 +787,12 @@ def _first(term: Term, rows: Axis, lanes: Axis) -> Affine:
 def _at_first(position: Affine, rows: Axis, lanes: Axis) -> Affine:
     """A position that depends on rows and lanes, at a tile's first element."""
     starts = {axis.index: axis.start for axis in (rows, lanes) if axis.index is not None}
-    return _substitute(position, starts)
+    return position.replaced(starts)
 
 
 def moved_to(ref: Ref, starts: dict[str, Affine]) -> Ref:
     """The access where some loops begin."""
-    terms = (replace(t, position=_substitute(t.position, starts)) for t in ref.terms)
+    terms = (replace(t, position=t.position.replaced(starts)) for t in ref.terms)
     return replace(ref, terms=tuple(terms))
 
 
@@ -811,16 +811,3 @@ def _shifted(term: Term, index: str, by: str) -> Term:
         return term
     position = replace(term.position, terms=(*term.position.terms, (by, 1)))
     return replace(term, position=position)
-
-
-def _substitute(position: Affine, values: dict[str, Affine]) -> Affine:
-    """An affine position with some of its names replaced by affine positions."""
-    terms: list[tuple[str, int]] = []
-    constant = position.constant
-    for name, coefficient in position.terms:
-        if name in values:
-            terms += [(n, coefficient * c) for n, c in values[name].terms]
-            constant += coefficient * values[name].constant
-        else:
-            terms.append((name, coefficient))
-    return Affine(tuple(terms), constant)

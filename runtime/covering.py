@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..compiler.choose import usual
-from ..compiler.choose.general import Kind, general_schedule
-from ..compiler.choose.packed import packed_schedule_for_any
+from ..compiler.choose.general import Kind, general_packed_schedule, general_schedule
 from ..compiler.errors import EinsumError
 from ..compiler.records import dataclass
 from ..compiler.resolve import resolve
@@ -185,7 +184,7 @@ def _general(drawn: frozenset[Schedule], operands: int) -> set[Schedule]:
             schedules.add(general_schedule(elements, accumulator, kind, host))
     for schedule in drawn:
         if schedule.recipe == "packed" and {*schedule.elements} == {schedule.accumulator}:
-            schedules.add(packed_schedule_for_any(schedule.accumulator, host))
+            schedules.add(general_packed_schedule(schedule.accumulator, host))
     return schedules
 
 

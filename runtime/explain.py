@@ -405,7 +405,7 @@ def explained(step: Step, runs: int, kind: str, context: Sequence[str]) -> Expla
         ", ".join(f"{group.name} = {show.indices(group.indices)}" for group in groups),
         show.schedule(schedule),
     ]
-    sizes = step.extents
+    sizes, is_packed = step.extents, schedule.recipe == "packed"
     once = statement_cost(step.statement, sizes, kind, host)
     shared = statement_cost(step.statement, sizes, kind, host, step.threads)
     return ExplainedStep(
@@ -414,7 +414,7 @@ def explained(step: Step, runs: int, kind: str, context: Sequence[str]) -> Expla
         computes=show.product(step.statement),
         runs=runs,
         cost=Cost(runs * once.flops, runs * once.bytes, runs * once.seconds, runs * once.least),
-        recipe=schedule.recipe,
+        recipe="packed, general" if is_packed and schedule.is_general else schedule.recipe,
         key=step.kernel.key,
         origin=stored,
         groups=groups,

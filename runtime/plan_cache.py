@@ -36,9 +36,12 @@ class PlanCache:
         self._plans.clear()
 
     def _obtain(self, key: Any, make: Callable[[], _Plan]) -> _Plan:
-        """The plan for this key, made if there is none."""
+        """The plan for this key, made if there is none; a plan that there is waits for nobody."""
+        plan: _Plan | None = self._plans.get(key)
+        if plan is not None:
+            return plan
         with alone:
-            plan: _Plan | None = self._plans.get(key)
+            plan = self._plans.get(key)
             if plan is None:
                 plan = make()
                 if len(self._plans) >= _PLANS:

@@ -10,7 +10,7 @@ import numpy as np
 from ..compiler.anonymous import Form, form_of
 from ..compiler.choose import Choice, substitutes
 from ..compiler.cost import statement_cost, worthwhile_threads
-from ..compiler.geometry import Geometry
+from ..compiler.geometry import Geometry, may_overlap
 from ..compiler.machine import Machine, Target
 from ..compiler.program import Access, Statement
 from ..compiler.records import dataclass, replace
@@ -117,8 +117,8 @@ class Steps:
         extents: Mapping[str, int],
     ) -> Windows | None:
         """The windows of a statement that is best computed in frames, as it is."""
-        from ..compiler.frames import may_overlap, windows_of
-
+        if len(statement.factors) != 2 or statement.epilogue is not None:
+            return None
         tensors = {access.tensor for access in (*statement.factors, statement.target)}
         if not tensors <= layouts.keys():
             return None
@@ -130,6 +130,8 @@ class Steps:
             may_overlap(shapes[f.tensor], strides[f.tensor]) for f in statement.factors
         ):
             return None
+        from ..compiler.frames import windows_of
+
         found = windows_of(statement, shapes, extents, strides)
         if found is None:
             return None

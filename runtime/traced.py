@@ -171,9 +171,7 @@ class CompiledFunction(Declared, NativePlans):
         while True:
             by_value = key in self._by_value
             exact = (key, *values) if by_value else key
-            plan = self._plans.get(exact)
-            if plan is None:
-                plan = self._obtain(exact, lambda: self._make_plan(key, call, out))
+            plan = self._obtain(exact, lambda: self._make_plan(key, call, out))
             if by_value or key not in self._by_value:
                 return plan(arrays, values, out)
 

@@ -16,7 +16,7 @@ from ..machine import Machine
 from ..records import replace
 from ..schedule import Schedule
 from .choice import Choice
-from .packed import packed, packed_blocks, packed_for_any
+from .packed import packed, packed_blocks
 
 __all__ = ["Choice", "block_sizes", "choose", "substitutes", "usual"]
 
@@ -55,7 +55,7 @@ def substitutes(step: Geometry, machine: Machine) -> Iterator[Choice]:
 
         yield from other_tiles(step, machine)
         return
-    from .general import general
+    from .general import general, general_packed
     from .streamed import streamed
     from .turned import as_bits
 
@@ -72,7 +72,7 @@ def substitutes(step: Geometry, machine: Machine) -> Iterator[Choice]:
         # The turned recipe is left out: what is one run in memory depends on the extents.
         yield packed(other, machine) or streamed(as_bits(other), machine)
     if step.finish is None:  # each formula has kernels of its own
-        in_panels = packed_for_any(step, machine)
+        in_panels = general_packed(step, machine)
         if in_panels is not None:
             yield in_panels
         yield general(step, machine)

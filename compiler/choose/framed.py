@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from math import ceil
 
-from ..frames import AXES, ELEMENTS, Layout, layout
+from ..frames import AXES, Layout, layout
 from ..geometry import Geometry
 from ..machine import Machine
-from ..schedule import Group, Pack, Schedule, vector_lanes
+from ..schedule import MASKED, Group, Pack, Schedule, vector_lanes
 from .choice import Choice, layout_class, rounded
 from .packed import LONGEST_TASK, halved, splits
 
@@ -41,7 +41,7 @@ def framed(step: Geometry, machine: Machine, tile: tuple[int, int] | None = None
     windows = step.windows
     if windows is None or step.finish is not None or step.over or step.factors != 2:
         return None
-    if {*step.elements, step.accumulator} - {step.accumulator} or step.accumulator not in ELEMENTS:
+    if {*step.elements, step.accumulator} - {step.accumulator} or step.accumulator not in MASKED:
         return None
     image, other = step.strides[windows.operand], step.strides[1 - windows.operand]
     out = step.strides[-1]

@@ -2,8 +2,9 @@
 
 It is slower than the others, and assumes nothing: any number of indices, of any extents, with any
 strides. All groups are composite, so that all offsets come from tables, and whatever happens to lie
-in a run is loaded in vectors. There are three kinds, and so few kernels can be compiled beforehand
-for whatever may come: a signature's store has them for calls that it has no better kernel for.
+in a run is loaded in vectors. There are three kinds that stream, and one with panels for
+products that are worth packing; so few kernels can be compiled beforehand for whatever may come: a
+signature's store has them for calls that it has no better kernel for.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from enum import StrEnum
 
 from ..geometry import Geometry
 from ..machine import Machine
-from ..schedule import Group, Schedule, Split, vector_lanes
+from ..schedule import Group, Pack, Schedule, Split, vector_lanes
 from .choice import Choice
+from .packed import LONG, packed, splits, tile_for
 from .streamed import lane_index
 from .turned import as_bits
 
@@ -89,4 +91,42 @@ def general_schedule(
         lane_tile=lanes,
         vector_bytes=machine.target.vector_bytes,
         partial={Kind.MAP: None, Kind.KEPT: "r_block", Kind.SUMMED: "v_block"}[kind],
+    )
+
+
+def general_packed(step: Geometry, machine: Machine) -> Choice | None:
+    """The packed recipe for a step of any layout: one kernel for all that have these types.
+
+    All groups are composite, and no stride is known, so panels are filled and results written
+    element by element: a general kernel for products that are long enough for panels.
+    """
+    choice = packed(step, machine)
+    if choice is None or step.finish is not None or len({*step.elements, step.accumulator}) > 1:
+        return None
+    members = {"b": (), **choice.members}
+    if members.keys() != {"b", "m", "n", "k"}:
+        return None
+    return Choice(general_packed_schedule(step.accumulator, machine), members, choice.operands)
+
+
+def general_packed_schedule(element: str, machine: Machine) -> Schedule:
+    """Its schedule for elements of one type."""
+    rows, width = tile_for(LONG, element, machine)
+    reads = {"x0": "bmk", "x1": "bnk", "out": "bmn"}
+    return Schedule(
+        recipe="packed",
+        elements=(element,) * 3,
+        accumulator=element,
+        groups=tuple(Group(g, True, g == "k") for g in "bmnk"),
+        strides=tuple((name, group, None) for name, groups in reads.items() for group in groups),
+        splits=splits(rows, width),
+        outer=("b", "m_task", "n_task", "k_block", "m_block", "n_tile", "m_tile"),
+        inner=("k",),
+        parallel=3,
+        rows="m",
+        lanes="n",
+        row_tile=rows,
+        lane_tile=width,
+        vector_bytes=machine.target.vector_bytes,
+        packs=(Pack("x1", "k_block", "n", width, 1), Pack("x0", "m_block", "m", rows, 1)),
     )

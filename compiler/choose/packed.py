@@ -9,13 +9,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from math import ceil
+from typing import TYPE_CHECKING
 
-from ..finish import wanted_where
 from ..geometry import Geometry
 from ..machine import Machine
 from ..schedule import Group, Pack, Schedule, Split, vector_lanes
 from .choice import Choice, finish_fields, layout_class, rounded, twice_summed
 from .in_place import THIN, fewest_lanes, is_better_in_rows, is_of_windows, is_used_rarely
+
+if TYPE_CHECKING:
+    from ..finish import Finish
 
 LONG = 256
 """Products of a sum whose result may be written one by one."""
@@ -83,7 +86,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     if size["m"] * size["n"] * size["k"] < machine.worth_packing:
         return None
     rows, width = tile_for(size["n"], step.accumulator, machine)
-    sparse = step.finish is not None and wanted_where(step.finish.formula) is not None
+    sparse = step.finish is not None and _may_skip_sums(step.finish)
     in_place = in_place or is_used_rarely(step, order[0], size["n"] / width)
     batch = (Group("b", True, False),) if members["b"] else ()
     late = (Group("d", True, True, over=True),) if members["d"] else ()
@@ -305,6 +308,13 @@ def splits(rows: int, width: int) -> tuple[Split, ...]:
     )
 
 
+def _may_skip_sums(finish: Finish) -> bool:
+    """Whether a formula needs the sums under a mask alone."""
+    from ..finish import wanted_where  # an equation alone has no formula
+
+    return wanted_where(finish.formula) is not None
+
+
 def packed_blocks(
     schedule: Schedule, extents: Mapping[str, int], machine: Machine, threads: int
 ) -> dict[str, int]:
@@ -363,41 +373,3 @@ def _over_blocks(
         n_task = min(n_task, rounded(ceil(extents["n"] / pieces), schedule.lane_tile))
     blocks = {"M_TASK": m_task, "M_BLOCK": min(m_block, m_task), "N_TASK": n_task}
     return blocks | {"K_BLOCK": k_block}
-
-
-def packed_for_any(step: Geometry, machine: Machine) -> Choice | None:
-    """The packed recipe for a step of any layout: one kernel for all that have these types.
-
-    All groups are composite, and no stride is known, so panels are filled and results written
-    element by element: a general kernel for products that are long enough for panels.
-    """
-    choice = packed(step, machine)
-    if choice is None or step.finish is not None or len({*step.elements, step.accumulator}) > 1:
-        return None
-    members = {"b": (), **choice.members}
-    if members.keys() != {"b", "m", "n", "k"}:
-        return None
-    return Choice(packed_schedule_for_any(step.accumulator, machine), members, choice.operands)
-
-
-def packed_schedule_for_any(element: str, machine: Machine) -> Schedule:
-    """Its schedule for elements of one type."""
-    rows, width = tile_for(LONG, element, machine)
-    reads = {"x0": "bmk", "x1": "bnk", "out": "bmn"}
-    return Schedule(
-        recipe="packed",
-        elements=(element,) * 3,
-        accumulator=element,
-        groups=tuple(Group(g, True, g == "k") for g in "bmnk"),
-        strides=tuple((name, group, None) for name, groups in reads.items() for group in groups),
-        splits=splits(rows, width),
-        outer=("b", "m_task", "n_task", "k_block", "m_block", "n_tile", "m_tile"),
-        inner=("k",),
-        parallel=3,
-        rows="m",
-        lanes="n",
-        row_tile=rows,
-        lane_tile=width,
-        vector_bytes=machine.target.vector_bytes,
-        packs=(Pack("x1", "k_block", "n", width, 1), Pack("x0", "m_block", "m", rows, 1)),
-    )

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..access import Access
 from ..affine import Affine
-from ..formula import CONTRACTED, Apply, Read, Value
+from ..formula import CONTRACTED, Apply, Read, Value, replaced
 from ..records import dataclass
 from .axes import At, Atom, Atoms
 
@@ -101,12 +101,7 @@ def without(value: Value, main: Access) -> Value:
 
 def mapped(value: Value, change: Callable[[Access], Value]) -> Value:
     """A formula with something else in place of each tensor that it reads."""
-    match value:
-        case Read(access):
-            return change(access)
-        case Apply(function, arguments):
-            return Apply(function, tuple(mapped(each, change) for each in arguments))
-    return value
+    return replaced(value, lambda leaf: change(leaf.access) if isinstance(leaf, Read) else leaf)
 
 
 def number_in_python(number: Any) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from einsumc.compiler.choose.packed import packed_schedule_for_any
+from einsumc.compiler.choose.general import general_packed_schedule
 from einsumc.compiler.errors import EinsumError
 from einsumc.compiler.subscripts import parse
 from einsumc.runtime import kernels
@@ -218,7 +218,7 @@ def test_general_kernels_compute_everything(equation, dtype, monkeypatch, cache)
 @pytest.mark.parametrize("dtype", sweep(["f4", "c16", "i2", "b1"], lambda dtype: dtype == "f4"))
 @pytest.mark.usefixtures("few_calls")
 def test_large_products_of_any_layout_have_panels(dtype, monkeypatch, cache):
-    any_layout = packed_schedule_for_any(dtype, machine())
+    any_layout = general_packed_schedule(dtype, machine())
     jobs = wanted("bij,bjk->bik", signature_of("bij,bjk->bik", dtype))
     build([job for job in jobs if job.schedule == any_layout], store=Store(cache))
     forget_kernels(monkeypatch)
@@ -236,6 +236,8 @@ def test_large_products_of_any_layout_have_panels(dtype, monkeypatch, cache):
                 a, b = a.swapaxes(0, 1).copy().swapaxes(0, 1), np.asfortranarray(b)
             result = einsum(equation, a, b)
             np.testing.assert_array_equal(result, np.einsum(equation, a, b))
+            (planned,) = compile_einsum(equation).explain(a, b).steps
+            assert planned.recipe == "packed, general"
 
 
 @pytest.mark.usefixtures("few_calls")

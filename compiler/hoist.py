@@ -1,4 +1,4 @@
-"""Maps: functions of elements that are computed for fewer elements than they are written for.
+"""Hoist: functions of elements, computed for fewer elements than they are written for.
 
 A part of a formula that depends on few of its indices is computed once for them, where what it
 reads is made (GCC calls it loop-invariant motion)::
@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from math import prod
 
-from .formula import CONTRACTED, Apply, Constant, Read, Value, accesses_of
-from .merge import TRUTH
+from .formula import CONTRACTED, TRUTH, Apply, Constant, Read, Value, accesses_of, replaced
 from .program import Epilogue, Program, Statement
 from .records import replace
 
@@ -51,11 +50,11 @@ def hoisted(program: Program) -> Program:
             or not _is_of_one_type(value)
         ):
             return replace(value, arguments=tuple(apart(a, elements) for a in value.arguments))
-        key = _put(value, Read(source.target))
+        key = replaced(value, lambda _: Read(source.target))
         if key not in made:
             name = next(names)
             target = replace(source.target, tensor=name)
-            formula = Epilogue(_put(value, CONTRACTED))
+            formula = Epilogue(replaced(value, lambda _: CONTRACTED))
             made[key] = name, Statement(target, (source.target,), formula)
             statements.append(made[key][1])
         return Read(replace(reads[0], tensor=made[key][0]))
@@ -79,13 +78,3 @@ def _is_of_one_type(value: Value) -> bool:
         case Apply(function, arguments):
             return function not in (*TRUTH, "where") and all(map(_is_of_one_type, arguments))
     return isinstance(value, Read)
-
-
-def _put(value: Value, made: Value) -> Value:
-    """A formula with something else in place of everything that it reads."""
-    match value:
-        case Read():
-            return made
-        case Apply(function, arguments):
-            return Apply(function, tuple(_put(a, made) for a in arguments))
-    return value
