@@ -76,8 +76,8 @@ class Geometry:
         return product
 
 
-def canonical(geometry: Geometry) -> Geometry:
-    """The same step without axes of extent 1 and with adjacent indices merged.
+def canonical(geometry: Geometry, merging: bool = True) -> Geometry:
+    """The same step without axes of extent 1 and, if `merging`, with adjacent indices merged.
 
     Indices are ordered for traversal: the output's axes by falling stride, then the reduced ones
     by falling stride in the operands, so that the innermost index has the smallest step.
@@ -96,7 +96,7 @@ def canonical(geometry: Geometry) -> Geometry:
 
     order = sorted(extents, key=weight)
     members: dict[str, tuple[str, ...]] = {i: (i,) for i in order}
-    merged = True
+    merged = merging
     while merged:
         merged = False
         for outer in order:

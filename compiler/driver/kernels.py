@@ -86,7 +86,9 @@ def wanted_kernels(
     for statement in layout.steps.statements:
         found: list[ExportedKernel] = []
         for unit in (True, False):
-            step = canonical(_geometry(statement, layout, accumulator, unit))
+            # With typical extents indices may be adjacent that are not in a call: `x` and `y` of
+            # an axis `3*y+x`, if 3 is what is typical of `x`.
+            step = canonical(_geometry(statement, layout, accumulator, unit), merging=False)
             choice = packed(step, machine) or streamed(as_bits(step), machine)
             if choice.schedule.elements[-1] != choice.schedule.accumulator:
                 choice = streamed(as_bits(step), machine)  # sums of any length, without blocks
@@ -103,7 +105,7 @@ def wanted_kernels(
 def _geometry(statement: Statement, layout: Layout, accumulator: str, unit: bool) -> Geometry:
     """A step on strides of which nothing can be concluded but, if `unit`, that the last is 1.
 
-    Rows lie apart, so no two indices are one: extents and strides of every index count by
+    Rows lie apart, as those of a part of an array do: extents and strides of every index count by
     themselves when the kernel is called.
     """
     sizes = layout.typical

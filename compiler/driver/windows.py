@@ -194,14 +194,14 @@ class _Made:
         reads: dict[str, list[Access]] = {}
         for statement in self.statements:
             for factor in statement.factors:
-                if not _stays(factor):
+                if not self._stays(factor):
                     reads.setdefault(factor.tensor, []).append(factor)
         copied: dict[str, str] = {}
         statements: list[Statement] = []
         for statement in self.statements:
             factors = []
             for factor in statement.factors:
-                if not _stays(factor):
+                if not self._stays(factor):
                     if factor.tensor not in copied:
                         copied[factor.tensor], copies = self._copied(reads[factor.tensor])
                         statements += copies
@@ -217,7 +217,9 @@ class _Made:
         """
         tensor = reads[0].tensor
         shape = self.shapes[tensor]
-        ends = [_ends([read.subscripts[n] for read in reads], size) for n, size in enumerate(shape)]
+        ends = [
+            self._ends([read.subscripts[n] for read in reads], size) for n, size in enumerate(shape)
+        ]
         tests = [leaving(low, high, n) for (low, high), n in zip(ends, shape, strict=True)]
         needed = tuple(dict.fromkeys(chain.from_iterable(tests)))
         if not needed:
@@ -244,28 +246,38 @@ class _Made:
         moved = Statement(Access(middle, axes), (Access(source, axes),))
         return read, [self._zero(copy), moved]
 
+    def _stays(self, access: Access) -> bool:
+        """Whether each axis is read at an index of its extent, or at the one position it has."""
+        shape = self.shapes.get(access.tensor, ())  # the tensor that is zero has no axes
+        return all(map(self._is_whole, access.subscripts, shape))
+
+    def _is_whole(self, axis: Affine, extent: Size) -> bool:
+        """Whether an axis is read from its first element to its last, whatever extents are.
+
+        An index may have another extent than the axis it is read at: where a sum into `2*y+1` is
+        turned round, `a[y]` is read at an index that counts elements of the output.
+        """
+        if axis.is_index:
+            name = axis.names[0]
+            return self.sizes.get(name, name) == extent
+        return axis == Affine(())
+
+    def _ends(self, axes: Sequence[Affine], extent: Size) -> tuple[Size, Size]:
+        """The least and the greatest position of an axis that is read."""
+        ends = [
+            (0, total((extent, 1), (-1, 1))) if self._is_whole(axis, extent) else reach(axis)
+            for axis in dict.fromkeys(axes)
+        ]
+        low, high = ends[0]
+        for begin, end in ends[1:]:
+            low, high = least(low, begin), most(high, end)
+        return low, high
+
 
 def _period(axis: Affine, pivot: str, index: str) -> int:
     """Every so-manieth position of an index meets the same remainder of those of the pivot."""
     step = abs(dict(axis.terms)[pivot])
     return step // gcd(step, dict(axis.terms)[index])
-
-
-def _stays(access: Access) -> bool:
-    """Whether each axis is read at an index of its extent, or at the one position it has."""
-    return all(axis.is_index or axis == Affine(()) for axis in access.subscripts)
-
-
-def _ends(axes: Sequence[Affine], extent: Size) -> tuple[Size, Size]:
-    """The least and the greatest position of an axis that is read."""
-    ends = [
-        (0, total((extent, 1), (-1, 1))) if axis.is_index or axis == Affine(()) else reach(axis)
-        for axis in dict.fromkeys(axes)
-    ]
-    low, high = ends[0]
-    for begin, end in ends[1:]:
-        low, high = least(low, begin), most(high, end)
-    return low, high
 
 
 def _not_exported(statement: Statement, why: str) -> EinsumError:
