@@ -25,15 +25,15 @@ few = settings(
 )
 
 
-@pytest.mark.parametrize("group", groups(40, 1))
+@pytest.mark.parametrize("group", groups(80, 1))
 def test_seeded_calls(group):
-    for seed in range(50 * group, 50 * (group + 1)):
+    for seed in range(25 * group, 25 * (group + 1)):
         check(einsum, draw_call(Seeded(seed)))
 
 
-@pytest.mark.parametrize("group", groups(10, 1))
+@pytest.mark.parametrize("group", groups(20, 1))
 def test_seeded_calls_with_out_over_operands(group):
-    for seed in range(50 * group, 50 * (group + 1)):
+    for seed in range(25 * group, 25 * (group + 1)):
         check(einsum, draw_overlapping_call(Seeded(seed)))
 
 
@@ -87,8 +87,9 @@ def laid_out(array: np.ndarray, layout: str) -> np.ndarray:
     return np.repeat(array, 2, axis=-1)[..., ::2] if layout == "spread" else array
 
 
-def test_the_second_call_is_as_the_first():
-    for seed in range(100):
+@pytest.mark.parametrize("group", groups(5, 2))
+def test_the_second_call_is_as_the_first(group):
+    for seed in range(20 * group, 20 * (group + 1)):
         call = draw_call(Seeded(seed))
         if not call.equation.repeats:
             check(einsum, call)

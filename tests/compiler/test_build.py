@@ -14,6 +14,7 @@ from einsumc.compiler.image import link
 from einsumc.compiler.machine import TARGETS, Machine
 from einsumc.compiler.pipeline import stages
 from steps import Step
+from sweeps import checkered
 
 EQUATIONS = {"product": "ij,jk->ik", "sum": "ij->j", "transposition": "ij->ji"}
 
@@ -73,9 +74,10 @@ def test_building_loads_neither_arrays_nor_the_run_time():
     assert started == "False"
 
 
-@pytest.mark.parametrize("kind", EQUATIONS)
-@pytest.mark.parametrize("element", ["f4", "c16", "i2"])
-@pytest.mark.parametrize("target", ["x86-64-v3", "x86-64-v4"])
+@pytest.mark.parametrize(
+    ("target", "kind", "element"),
+    checkered(["x86-64-v3", "x86-64-v4"], EQUATIONS, ["f4", "c16", "i2"]),
+)
 def test_kernels_need_nothing_but_memory_functions(target, kind, element):
     image = image_of(target, kind, element)
     assert list(image.entries) == ["einsumc_kernel"]

@@ -16,6 +16,7 @@ from einsumc.compiler.subscripts import parse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from steps import bind, binding, run, scratch_memory, statement_geometry
+from sweeps import checkered
 
 V3 = TARGETS["x86-64-v3"]
 SMALL = Machine(V3, cores=2, l1_bytes=1 << 10, l2_bytes=1 << 12)
@@ -106,10 +107,12 @@ def convolution(name, **options):
     return Convolution(text, shapes, **options)
 
 
-@pytest.mark.parametrize("machine", [SMALL, USUAL], ids=["small", "usual"])
-@pytest.mark.parametrize("name", [name for name in CASES if name not in SIZES])
+@pytest.mark.parametrize(
+    ("name", "machine"),
+    checkered([name for name in CASES if name not in SIZES], ["small", "usual"]),
+)
 def test_kernels_and_nests(name, machine):
-    step = convolution(name, machine=machine)
+    step = convolution(name, machine={"small": SMALL, "usual": USUAL}[machine])
     call = step.call()
     assert call.choice.schedule.recipe == "framed"
     np.testing.assert_array_equal(step.run(call), step.expected)
@@ -143,8 +146,10 @@ def test_bits_depend_neither_on_threads_nor_on_ranges_of_tiles(name):
     assert len(results) == 1
 
 
-@pytest.mark.parametrize("dtype", ["f4", "f8", "i4", "i8", "u4", "u8"])
-@pytest.mark.parametrize("name", ["3x3", "stride", "depthwise"])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    checkered(["3x3", "stride", "depthwise"], ["f4", "f8", "i4", "i8", "u4", "u8"]),
+)
 def test_dtypes(name, dtype):
     step = convolution(name, dtype=dtype)
     np.testing.assert_array_equal(step.run(step.call()), step.expected)

@@ -47,7 +47,7 @@ def test_what_is_not_symmetric_is_not(step):
     assert not is_mirrored(step)
 
 
-@examples(20)
+@examples(10)
 @given(
     st.sampled_from(["nti,nsi->nts", "nit,nis->tsn", "tni,sni->nst", "ti,si->ts"]),
     st.sampled_from(["f4", "f8", "f2", "i4"]),

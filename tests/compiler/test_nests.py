@@ -14,7 +14,7 @@ from einsumc.compiler.pipeline import stages, stages_of
 from einsumc.runtime.bind import argument_values
 from hypothesis import given
 from hypothesis import strategies as st
-from sweeps import examples, sweep
+from sweeps import checkered, examples, sweep
 
 # Caches so small that a few elements already make several blocks.
 SMALL = Machine(TARGETS["x86-64-v3"], cores=2, l1_bytes=1 << 10, l2_bytes=1 << 12, partial_sum=3)
@@ -136,8 +136,10 @@ def test_right_after_every_pass(equation, twist):
     run_stages(equation, extents, twist, zlib.crc32(equation.encode()), packed=False)
 
 
-@pytest.mark.parametrize("equation", ["ij,jk->ik", "bij,bjk->bik", "iajb,jbkc->iakc", "ji,kj->ki"])
-@pytest.mark.parametrize("twist", [0, 3])
+@pytest.mark.parametrize(
+    ("equation", "twist"),
+    checkered(["ij,jk->ik", "bij,bjk->bik", "iajb,jbkc->iakc", "ji,kj->ki"], [0, 3]),
+)
 def test_packed_recipe_is_right_after_every_pass(equation, twist):
     extents = dict.fromkeys("abcijk", 3) | {"i": 13, "k": 9, "j": 10}
     choice = run_stages(equation, extents, twist, 7, packed=True)

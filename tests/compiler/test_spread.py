@@ -10,6 +10,7 @@ from einsumc.compiler.resolve import resolve
 from einsumc.compiler.spread import spread
 from einsumc.compiler.subscripts import parse
 from einsumc.runtime import threads
+from sweeps import every
 
 MACHINE = Machine(TARGETS["x86-64-v3"])
 
@@ -30,7 +31,7 @@ CUT = [
 ]
 
 
-@pytest.mark.parametrize(("equation", "shapes", "element"), CUT)
+@pytest.mark.parametrize(("equation", "shapes", "element"), every(2, CUT, first=1))
 def test_parts_add_up_and_need_little_memory(equation, shapes, element):
     before = program(equation, shapes)
     after = spread(before, element, MACHINE)
@@ -66,7 +67,7 @@ def test_long_sums_in_half_precision_are_cut():
     assert len(part.kept) == 3
 
 
-@pytest.mark.parametrize(("equation", "shapes", "element"), CUT)
+@pytest.mark.parametrize(("equation", "shapes", "element"), every(2, CUT))
 def test_bits_do_not_depend_on_threads(equation, shapes, element):
     random = np.random.default_rng(0)
     operands = [(random.standard_normal(shape) * 9).astype(element) for shape in shapes]

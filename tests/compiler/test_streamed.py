@@ -62,8 +62,13 @@ def test_short_runs_are_turned_in_registers(equation, sizes, element):
 
 
 @needs_v3
-@pytest.mark.parametrize("element", sweep(["f4", "f8", "c8", "i4"], lambda e: e in ("f4", "c8")))
-@pytest.mark.parametrize(("equation", "sizes"), SHORT, ids=NAMES)
+@pytest.mark.parametrize(
+    ("equation", "sizes", "element"),
+    sweep(
+        ((*case, element) for case in SHORT for element in ("f4", "f8", "c8", "i4")),
+        lambda *case: case[2] == ("f4", "c8")[SHORT.index(case[:2]) % 2],
+    ),
+)
 def test_short_runs_are_computed_right(equation, sizes, element):
     checked(equation, sizes, element)
 

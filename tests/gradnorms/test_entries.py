@@ -7,6 +7,7 @@ import pytest
 from einsumc import EinsumError
 from einsumc.gradnorms.entries import read_entry
 from einsumc.runtime.manifest import read_requests
+from sweeps import every
 
 RUN = """
 import numpy as np
@@ -18,33 +19,38 @@ x, g = normal(6, 5, 16), normal(6, 5, 8)
 layer = gradnorms.Linear(g, x)
 gradient = np.einsum("nto,nti->noi", g, x)
 squares = (gradient ** 2).sum((1, 2)) + (g.sum(1) ** 2).sum(1)
+"""
+
+ENTRIES = {
+    "norms(Linear(f4[6,5,8], f4[6,5,16]))": """
 np.testing.assert_allclose(gradnorms.norms(layer), np.sqrt(squares), rtol=1e-4)
+""",
+    "clipped_sums(fc=Linear(f4[6,5,8], f4[6,5,16]), weights=f4[6])": """
 factors = np.minimum(1, 3.0 / np.sqrt(squares)) * np.arange(6)
 sums = gradnorms.clipped_sums({"fc": layer}, 3.0, np.arange(6, dtype="f4"))
 np.testing.assert_allclose(
     sums["fc"]["weight"], np.einsum("n,noi->oi", factors, gradient), rtol=1e-3, atol=1e-3
 )
+""",
+    "dot_products(Linear(f4[6,5,8], f4[6,5,16], bias=False))": """
 products = gradnorms.dot_products(gradnorms.Linear(g, x, bias=False))
 np.testing.assert_allclose(
     products, np.einsum("noi,moi->nm", gradient, gradient), rtol=1e-3, atol=1e-2
 )
-"""
-
-ENTRIES = [
-    "norms(Linear(f4[6,5,8], f4[6,5,16]))",
-    "clipped_sums(fc=Linear(f4[6,5,8], f4[6,5,16]), weights=f4[6])",
-    "dot_products(Linear(f4[6,5,8], f4[6,5,16], bias=False))",
-]
+""",
+}
+"""What computes with nothing but the kernels of an entry."""
 
 
-def test_entries_are_all_that_it_takes(tmp_path, monkeypatch):
+@pytest.mark.parametrize("entry", every(3, ENTRIES, first=2))
+def test_an_entry_is_all_that_it_takes(entry, tmp_path, monkeypatch):
     manifest, store = tmp_path / "kernels.toml", tmp_path / "store"
-    manifest.write_text("".join(f'[[kernel]]\ngradnorms = "{each}"\n\n' for each in ENTRIES))
+    manifest.write_text(f'[[kernel]]\ngradnorms = "{entry}"\n')
     command = [sys.executable, "-m", "einsumc.runtime.cli", "precompile", str(manifest)]
     subprocess.run([*command, "--output", str(store)], check=True, capture_output=True)
     monkeypatch.setenv("EINSUMC_CACHE_DIR", str(store))
     monkeypatch.setenv("EINSUMC_COMPILE", "never")
-    subprocess.run([sys.executable, "-c", RUN], check=True)
+    subprocess.run([sys.executable, "-c", RUN + ENTRIES[entry]], check=True)
 
 
 def test_what_an_entry_says():

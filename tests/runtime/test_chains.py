@@ -9,7 +9,7 @@ from einsumc.runtime.decorator import compile_einsum
 from hypothesis import given
 from hypothesis import strategies as st
 from product_bodies import bodies
-from sweeps import examples
+from sweeps import checkered, examples
 
 
 def small_caches(patch, l2_bytes):
@@ -30,7 +30,7 @@ def small_caches(patch, l2_bytes):
 seen = []
 
 
-@examples(25)
+@examples(12)
 @given(bodies(), st.sampled_from([128, 512, 2048]))
 def test_random_bodies(body, l2_bytes):
     numbers = np.random.default_rng(1)
@@ -79,8 +79,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize(("name", "dtype"), checkered(CASES, ["f4", "f8"]))
 def test_the_same_for_any_number_of_threads(name, dtype, monkeypatch):
     body, shapes = CASES[name]
     numbers = np.random.default_rng(0)

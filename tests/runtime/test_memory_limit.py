@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from product_bodies import bodies
 from strategies import Seeded, check, draw_call
-from sweeps import examples, groups, sweep
+from sweeps import examples, sweep
 
 
 def limited(limit, seen):
@@ -38,9 +38,12 @@ def limited(limit, seen):
     return compute
 
 
+SEEDS = [range(25), range(25, 100), *(range(n, n + 50) for n in range(100, 400, 50))]
+
+
 @pytest.mark.parametrize("limit", sweep([64, 192, 512], lambda limit: limit == 64))
-@pytest.mark.parametrize("group", groups(8, 1))
-def test_random_calls(limit, group, monkeypatch):
+@pytest.mark.parametrize("seeds", sweep(SEEDS, lambda seeds: seeds.start == 0), ids=str)
+def test_random_calls(limit, seeds, monkeypatch):
     """All dtypes, layouts, `out`s over operands, options."""
     sliced, sizes, seen = [], [], []
     run, take = pieces.Pieces.run, workspaces.take
@@ -55,13 +58,13 @@ def test_random_calls(limit, group, monkeypatch):
 
     monkeypatch.setattr(pieces.Pieces, "run", counted)
     monkeypatch.setattr(workspaces, "take", measured)
-    for seed in range(50 * group, 50 * (group + 1)):
+    for seed in seeds:
         sizes.clear()
         before = len(seen)
         check(limited(limit, seen), draw_call(Seeded(seed)))
         if len(seen) > before:
             assert all(size <= limit for size in sizes)
-    assert len(seen) > 15
+    assert len(seen) > len(seeds) // 4
     if limit < 512:
         assert sliced
 
@@ -81,7 +84,11 @@ DTYPES = ["f2", "f4", "f8", "c8", "c16", "i1", "u4", "i8", "?"]
     ("text", "shapes", "dtype"),
     sweep(
         ((*case, dtype) for case in CASES for dtype in DTYPES),
-        lambda text, _, dtype: dtype == "f4" or (text == CASES[0][0] and dtype in "f2 c16 i1"),
+        lambda text, _, dtype: (
+            dtype in "f2 c16 i1"
+            if text == CASES[0][0]
+            else dtype == "f4" and text in [CASES[n][0] for n in (1, 2, 4)]
+        ),
     ),
 )
 def test_slices_of_every_kind(text, shapes, dtype):
@@ -146,7 +153,7 @@ ALIKE = [
 ]
 
 
-@pytest.mark.parametrize("equation", sweep(ALIKE, lambda equation: equation in ALIKE[::2]))
+@pytest.mark.parametrize("equation", sweep(ALIKE, lambda equation: equation in ALIKE[:3:2]))
 def test_products_of_a_tensor_with_itself(equation):
     sizes = {"t": 64, "s": 64, "i": 100, "k": 100, "j": 40}
     numbers, arrays, operands = np.random.default_rng(2), {}, []

@@ -281,6 +281,7 @@ def test_fixed_extents_need_fewer_kernels():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_calls")
 def test_many_indices_are_planned_in_reasonable_time():
     names = "abcdefghijklmnopqrst"

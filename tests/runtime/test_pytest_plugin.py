@@ -89,6 +89,7 @@ def test_option(project):
     assert not Path(project.path / "store").exists()
 
 
+@pytest.mark.slow
 def test_option_after_a_run_that_was_allowed_to(project):
     run(project, "-k", "test_plain or test_allowed_again")
     run(project, "--einsumc-no-compile", "-k", "test_plain or test_allowed_again").assert_outcomes(

@@ -16,6 +16,7 @@ from einsumc.runtime import kernels
 from einsumc.runtime.decorator import compile_einsum
 from einsumc.runtime.key import request
 from einsumc.runtime.store import Store
+from sweeps import every
 
 CHECK = """
 import sys, warnings
@@ -80,7 +81,7 @@ def built_elsewhere(monkeypatch: pytest.MonkeyPatch, versions: str) -> None:
     monkeypatch.setattr(kernels, "toolchain", lambda: versions)
 
 
-@pytest.mark.parametrize("versions", ["", "llvmlite 0.1.2, numba 0.0.1, Python 3.11"])
+@pytest.mark.parametrize("versions", every(2, ["llvmlite 0.1.2, numba 0.0.1, Python 3.11", ""]))
 def test_kernels_are_found_whoever_built_them(bare, store, monkeypatch, versions):
     if versions:
         built_elsewhere(monkeypatch, versions)

@@ -14,6 +14,7 @@ import pytest
 from einsumc.runtime import workspaces
 from einsumc.runtime.buffers import KEEP_BYTES, Kept
 from einsumc.runtime.decorator import compile_einsum
+from sweeps import every
 
 rng = np.random.default_rng(0)
 PATH = [(0, 1), (0, 3), (0, 2), (0, 1)]
@@ -187,7 +188,7 @@ assert compiled.explain(*operands).slices
 """
 
 
-@pytest.mark.parametrize("setup", [NETWORK, SLICES], ids=["network", "slices"])
+@pytest.mark.parametrize("setup", every(2, [NETWORK, SLICES]), ids=["network", "slices"])
 def test_ctrl_c_between_steps(setup):
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPT.format(setup=setup)],
