@@ -63,7 +63,9 @@ def inlinable(program: Program) -> list[str]:
             plain = all(axis.is_index for axis in access.subscripts)
             inside = plain and all(
                 sizes[axis.names[0]] <= extent
-                for axis, extent in zip(access.subscripts, shapes[access.tensor], strict=True)
+                for axis, extent in zip(
+                    access.subscripts, shapes.get(access.tensor, ()), strict=False
+                )
             )
             if not inside or place >= len(statement.factors):
                 names.pop(access.tensor, None)
