@@ -183,7 +183,7 @@ class _Unfolding(Writer):
             case Transpose(axes):
                 return transposed(given[0], axes)
             case Diagonal():
-                return diagonal(given[0], node.operation)
+                return diagonal(self, given[0], node.operation)
             case Index(items):
                 return index(given[0], items, self.known)
             case Reshape():
