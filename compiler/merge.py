@@ -176,6 +176,8 @@ def _renamed(
         return
     names = dict(zip(producer.target.names, read.names, strict=True))
     sizes, taken = program.sizes, {*program.sizes}
+    if any(sizes[name] != sizes[names[name]] for name in names):
+        return
     extents: dict[str, int] = {}
     for index in producer.contracted:
         name = index

@@ -10,7 +10,7 @@ import numpy as np
 from ..compiler.records import dataclass
 from . import threads
 from .step import Step
-from .work import Call
+from .work import Call, Work
 
 if TYPE_CHECKING:
     from .chain import ChainStep
@@ -86,6 +86,22 @@ class Bound:
         """All places with their tensors and offsets."""
         columns = (each.tolist() for each in (self.places, self.tensors, self.offsets))
         return zip(*columns, strict=True)
+
+    def work(self, given: int, placed: Sequence[int], size: int) -> Work:
+        """The steps for who knows arrays by number alone.
+
+        Args:
+            given: so many tensors have arrays of their own; intermediates are in the one after.
+            placed: the offset of each intermediate in it.
+            size: its bytes.
+        """
+        fills = tuple(
+            (place, tensor, offset)
+            if tensor < given
+            else (place, given, placed[tensor - given] + offset)
+            for place, tensor, offset in self.filled()
+        )
+        return Work(self.timed_calls(), self.arguments, fills, size)
 
 
 def bind_steps(

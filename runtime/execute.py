@@ -107,13 +107,7 @@ class Execution:
             return None
         bound, placed = self.bound[()], self.sliced.workspace
         given, offsets = len(self.program.inputs) + 1, tuple(placed.offsets.values())
-        fills = []
-        for place, tensor, offset in bound.filled():
-            if tensor < given:
-                fills.append((place, tensor, offset))
-            else:
-                fills.append((place, given, offsets[tensor - given] + offset))
-        work = Work(bound.timed_calls(), bound.arguments, tuple(fills), placed.size)
+        work = bound.work(given, offsets, placed.size)
         return bound.keys(), bound.codes(), work
 
 

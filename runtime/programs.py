@@ -149,14 +149,8 @@ class ProgramExecution:
         if not isinstance(bound, Bound):
             return None
         given = len(self.program.inputs) + len(self.program.results)
-        places = [*self.workspace.offsets.values()]
-        fills = [
-            (place, tensor, offset)
-            if tensor < given
-            else (place, given, places[tensor - given] + offset)
-            for place, tensor, offset in bound.filled()
-        ]
-        work = Work(bound.timed_calls(), bound.arguments, tuple(fills), self.workspace.size)
+        placed = self.workspace
+        work = bound.work(given, tuple(placed.offsets.values()), placed.size)
         return bound.keys(), bound.codes(), work
 
     def work(self, constants: Sequence[Array]) -> Work | None:
@@ -165,28 +159,10 @@ class ProgramExecution:
         Args:
             constants: the last of the operands, which the plan has at fixed addresses.
         """
-        if self.pieces is not None or len(self.stages) != 1 or len(self.program.results) != 1:
+        stored = self.storable()
+        if stored is None or len(self.program.results) != 1:
             return None
-        (bound,) = self.stages
-        if not isinstance(bound, Bound):
-            return None
-        places = [*self.workspace.offsets.values()]
-        fixed = [array.__array_interface__["data"][0] for array in constants]
-        given = len(self.program.inputs) - len(constants)
-        result = len(self.program.inputs)
-        fills, arguments = [], bound.arguments.copy()
-        for place, tensor, offset in bound.filled():
-            if tensor == -1:
-                arguments[place] = ZERO_AT + offset
-            elif tensor < given:
-                fills.append((place, tensor, offset))
-            elif tensor < result:
-                arguments[place] = fixed[tensor - given] + offset
-            elif tensor == result:
-                fills.append((place, given, offset))
-            else:
-                fills.append((place, given + 1, places[tensor - result - 1] + offset))
-        return Work(bound.timed_calls(), arguments, tuple(fills), self.workspace.size)
+        return stored[2].with_constants(len(self.program.inputs), constants)
 
 
 def prepare_program(

@@ -48,20 +48,7 @@ class StoredProgram:
 
     def work(self, constants: Sequence[Array]) -> Work | None:
         """The same for the native entry: see `ProgramExecution.work`."""
-        if self.results != 1:
-            return None
-        fixed = [array.__array_interface__["data"][0] for array in constants]
-        given = self.inputs - len(constants)
-        made = self.made.settled()
-        fills, arguments = [], made.arguments.copy()
-        for place, tensor, offset in made.fills:
-            if tensor < given:
-                fills.append((place, tensor, offset))
-            elif tensor < self.inputs:
-                arguments[place] = fixed[tensor - given] + offset
-            else:
-                fills.append((place, tensor - len(constants), offset))
-        return Work(self.made.calls, arguments, tuple(fills), self.made.workspace)
+        return self.made.with_constants(self.inputs, constants) if self.results == 1 else None
 
 
 def prepare(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from ..compiler.records import dataclass, replace
 
 __all__ = ["CHAIN", "ZERO_AT", "Call", "Work"]
+
+Array = np.ndarray[Any, Any]
 
 CHAIN = "chain"
 """What stands for the key of a kernel where a call is of what runs chains, which the pool has."""
@@ -67,3 +70,23 @@ class Work:
             arguments[place] = ZERO_AT + offset
         fills = tuple(fill for fill in self.fills if fill[1] != -1)
         return replace(self, arguments=arguments, fills=fills)
+
+    def with_constants(self, inputs: int, constants: Sequence[Array]) -> Work:
+        """The same with the addresses of constants among the arguments.
+
+        Args:
+            inputs: how many operands there are.
+            constants: the last of them, which stay where they are.
+        """
+        fixed = [array.__array_interface__["data"][0] for array in constants]
+        given = inputs - len(fixed)
+        settled = self.settled()
+        fills, arguments = [], settled.arguments.copy()
+        for place, tensor, offset in settled.fills:
+            if tensor < given:
+                fills.append((place, tensor, offset))
+            elif tensor < inputs:
+                arguments[place] = fixed[tensor - given] + offset
+            else:
+                fills.append((place, tensor - len(fixed), offset))
+        return replace(settled, arguments=arguments, fills=tuple(fills))

@@ -39,6 +39,8 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 def inlinable(program: Program) -> list[str]:
     """The intermediates that may be inlined everywhere: plain products, read as factors alone.
 
+    And read inside of them: what a factor reads outside is zero, which their factors need not be.
+
     >>> from ..resolve import resolve
     >>> from ..subscripts import parse
     >>> from ..program import from_expression
@@ -55,10 +57,17 @@ def inlinable(program: Program) -> list[str]:
         and statement.target.tensor not in program.results
     }
     elements = {tensor.name for tensor in program.tensors if tensor.element}
+    shapes, sizes = program.shapes, program.sizes
     for statement in program.statements:
         for place, access in enumerate(statement.accesses):
             plain = all(axis.is_index for axis in access.subscripts)
-            if not plain or place >= len(statement.factors):
+            inside = plain and all(
+                sizes[axis.names[0]] <= extent
+                for axis, extent in zip(
+                    access.subscripts, shapes.get(access.tensor, ()), strict=False
+                )
+            )
+            if not inside or place >= len(statement.factors):
                 names.pop(access.tensor, None)
     return [name for name in names if name not in elements]
 

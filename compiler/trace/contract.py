@@ -12,7 +12,7 @@ from ..formula import Value
 from ..program import bounds
 from ..records import replace
 from ..resolve import resolve
-from .axes import At, Atom, Atoms, axis, coarser, plus, refined, times
+from .axes import At, Atoms, axis, coarser, plus, refined, times
 from .graph import Contract, Node
 from .lowered import Indices, Lowered, product
 from .writer import Writer
@@ -42,24 +42,42 @@ def contract(writer: Writer, node: Node, operation: Contract, given: Sequence[Lo
     kept = [name for each in output for name in each.names]
     is_view = len(given) == 1 and plain and parts.keys() <= {*kept}
     if is_view and not _leaving(terms[0], given[0].shape, extents):
+        source = _unmerged(writer, given[0], terms[0])
 
         def at(where: Sequence[At]) -> Value:
             named = dict(zip(kept, where, strict=True))
-            return _read_term(terms[0], named, parts, given[0])
+            return _read_term(terms[0], named, parts, source)
 
         axes = tuple(parts[name] for name in kept)
-        return Lowered(node.dtype, axes, at, given[0].computes)
+        return Lowered(node.dtype, axes, at, source.computes)
     indices = Indices(writer.extents)
     places = {name: indices.new(atoms) for name, atoms in parts.items()}
     factors: list[Access] = []
     for value, term in zip(given, terms, strict=True):
         value = _windowed(writer, value, term, extents)
         factors += writer.factors(value, partial(_read_term, term, places, parts))
+    read = {name for factor in factors for name in factor.names}
+    times_over = prod(
+        atom.extent
+        for name in parts.keys() - {*kept}
+        for sub, atom in zip(places[name], parts[name], strict=True)
+        if read.isdisjoint(sub.names)  # every element along it is the same
+    )
     if plain:
         atoms = [parts[name] for name in kept]
-        return writer.written(atoms, [places[name] for name in kept], factors, node.dtype)
-    target = tuple(_position(each, places, parts) for each in output)
-    return writer.scattered(target, expression.output_shape, factors, node.dtype)
+        made = writer.written(atoms, [places[name] for name in kept], factors, node.dtype)
+    else:
+        target = tuple(_position(each, places, parts) for each in output)
+        made = writer.scattered(target, expression.output_shape, factors, node.dtype)
+    return writer.repeated(made, times_over)
+
+
+def _unmerged(writer: Writer, value: Lowered, term: Sequence[Affine | None]) -> Lowered:
+    """A value that an operand's term reads: a copy if the term has windows of a merged axis."""
+    for each, atoms in zip(term, value.axes, strict=True):
+        if each is not None and not each.is_index and len(atoms) > 1:
+            return writer.framed(value)
+    return value
 
 
 def _windowed(
@@ -67,12 +85,9 @@ def _windowed(
 ) -> Lowered:
     """A value that is zero wherever an operand's term reads outside of it: a copy if need be.
 
-    A tensor is zero outside, but not what a slice of it leaves out, nor most formulas. An axis
-    that was merged of several has no windows of its own.
+    A tensor is zero outside, but not what a slice of it leaves out, nor most formulas.
     """
-    for each, atoms in zip(term, value.axes, strict=True):
-        if each is not None and not each.is_index and len(atoms) > 1:
-            return _framed(writer, value)
+    value = _unmerged(writer, value, term)
     leaving = _leaving(term, value.shape, extents)
     if not leaving or value.is_tensor:
         return value
@@ -90,19 +105,7 @@ def _windowed(
     }
     if all(whole.issuperset(markers[axis]) and markers[axis] for axis in leaving):
         return value
-    return _framed(writer, value)
-
-
-def _framed(writer: Writer, value: Lowered) -> Lowered:
-    """A value as a tensor that has all of its axes, those of extent 1 too."""
-    indices = Indices(writer.extents)
-    places = [indices.new(atoms) for atoms in value.axes]
-    factors = writer.factors(value, lambda each: each.at(places))
-    target = tuple(
-        coarser(place, atoms, axis(extent))[0] if atoms else indices.new((Atom(1),))[0]
-        for place, atoms, extent in zip(places, value.axes, value.shape, strict=True)
-    )
-    return writer.scattered(target, value.shape, factors, value.dtype)
+    return writer.framed(value)
 
 
 def _read_term(

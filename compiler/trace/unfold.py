@@ -183,7 +183,7 @@ class _Unfolding(Writer):
             case Transpose(axes):
                 return transposed(given[0], axes)
             case Diagonal():
-                return diagonal(given[0], node.operation)
+                return diagonal(self, given[0], node.operation)
             case Index(items):
                 return index(given[0], items, self.known)
             case Reshape():
@@ -253,7 +253,10 @@ class _Unfolding(Writer):
             access.tensor == tensor for each in self.statements for access in each.accesses
         ):  # a result is rounded; the others read what it was before
             return None
-        whole = sorted(map(str, formula.access.subscripts)) == sorted(map(str, parts))
+        read = formula.access.subscripts
+        if sorted(map(str, read)) != sorted(map(str, parts)):
+            return None
+        whole = tuple(self.extents[sub.names[0]] for sub in read) == self.tensors[tensor].axes
         return formula.access if whole else None
 
     def renaming(self, statement: Statement) -> Statement:

@@ -15,6 +15,7 @@ from .axes import At, Atoms, axis, coarser, plus, refined, regrouped, times
 from .graph import Diagonal, Slice, positions, sizes
 from .lowered import Lowered
 from .number import Shapes
+from .writer import Writer
 
 __all__ = ["broadcast", "diagonal", "index", "read", "reshaped", "together", "transposed"]
 
@@ -70,13 +71,15 @@ def read(value: Lowered, places: Sequence[At], axes: Sequence[Atoms]) -> Value:
     )
 
 
-def diagonal(value: Lowered, operation: Diagonal) -> Lowered:
-    """The diagonal of two axes, as the last one."""
+def diagonal(writer: Writer, value: Lowered, operation: Diagonal) -> Lowered:
+    """The diagonal of two axes, as the last one: that of a copy if one was merged of several."""
     first, second, offset = operation.first, operation.second, operation.offset
     shape = value.shape
     rows, columns = shape[first], shape[second]
     length = min(rows + min(offset, 0), columns - max(offset, 0))
     rest = [n for n in range(len(shape)) if n not in (first, second)]
+    if length > 0 and max(len(value.axes[first]), len(value.axes[second])) > 1:
+        value = writer.framed(value)
 
     def at(places: Sequence[At]) -> Value:
         full: list[At] = [()] * len(shape)

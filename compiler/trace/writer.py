@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import count
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import compress, count
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,13 +13,15 @@ from ..affine import Affine
 from ..formula import Apply, Constant, Read, Value, accesses_of
 from ..program import Epilogue, Statement, Tensor
 from ..records import dataclass, replace
-from .axes import At, Atoms, axis
+from .axes import At, Atom, Atoms, axis, coarser
 from .lowered import BOOL, ZERO, Indices, Lowered, element, number_in_python, product, without
 from .number import Number, Shapes, number_of
 
 __all__ = ["Parameter", "Writer"]
 
 _ONE = "one"
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,20 +120,35 @@ class Writer:
         over: tuple[str, ...] = (),
         name: str | None = None,
     ) -> Lowered:
-        """Write a statement: a product of factors, or a formula summed over indices."""
+        """Write a statement: a product of factors, or a formula summed over indices.
+
+        The tensor has no axes along which all is the same, unless it has a name.
+        """
+        reads = value if isinstance(value, Sequence) else accesses_of(value)
+        read = {index for access in reads for index in access.names}
+        has = [
+            tuple(name is not None or not read.isdisjoint(sub.names) for sub in place)
+            for place in places
+        ]
+
+        def of_tensor(several: Iterable[Iterable[_T]]) -> Iterator[_T]:
+            return (
+                each
+                for parts, flags in zip(several, has, strict=True)
+                for each in compress(parts, flags)
+            )
+
         if name is None:
             name = next(each for each in self.fresh if each not in self.taken)
-        target = Access(name, tuple(sub for place in places for sub in place))
-        shape = tuple(atom.extent for atoms in axes for atom in atoms)
+        target = Access(name, tuple(of_tensor(places)))
+        shape = tuple(atom.extent for atom in of_tensor(axes))
         self.tensors[name] = Tensor(name, shape, element(dtype, wide=True))
         self.statements.append(self.statement(target, value, over))
-
-        def at(where: Sequence[At]) -> Value:
-            return Read(Access(name, tuple(sub for place in where for sub in place)))
-
-        names = iter(sub.names[0] for sub in target.subscripts)
-        named = tuple(tuple(replace(atom, name=next(names)) for atom in atoms) for atoms in axes)
-        return Lowered(dtype, named, at)
+        named = tuple(
+            tuple(replace(atom, name=sub.names[0]) for atom, sub in zip(atoms, place, strict=True))
+            for atoms, place in zip(axes, places, strict=True)
+        )
+        return Lowered(dtype, named, lambda where: Read(Access(name, tuple(of_tensor(where)))))
 
     def statement(
         self, target: Access, value: Value | Sequence[Access], over: tuple[str, ...]
@@ -167,6 +184,17 @@ class Writer:
         self.statements.append(Statement(Access(name, places), tuple(factors)))
         return self.operand(name, shape, dtype)
 
+    def framed(self, value: Lowered) -> Lowered:
+        """A value as a tensor that has all of its axes, those of extent 1 too."""
+        indices = Indices(self.extents)
+        places = [indices.new(atoms) for atoms in value.axes]
+        factors = self.factors(value, lambda each: each.at(places))
+        target = tuple(
+            coarser(place, atoms, axis(extent))[0] if atoms else indices.new((Atom(1),))[0]
+            for place, atoms, extent in zip(places, value.axes, value.shape, strict=True)
+        )
+        return self.scattered(target, value.shape, factors, value.dtype)
+
     def factors(self, value: Lowered, read: Callable[[Lowered], Value]) -> tuple[Access, ...]:
         """The tensors whose product a value is; one that is no product becomes a tensor."""
         found = product(read(value))
@@ -186,12 +214,27 @@ class Writer:
                     over.append(sub.names[0])
                 else:  # every element is the same
                     times_over *= atom.extent
-        if times_over != 1 and value.computes is None:
-            value = replace(value, computes=dtype)
-        if times_over != 1:
-            formula = Apply("multiply", (formula, Constant(times_over)))
         axes, at = [value.axes[n] for n in kept], [places[n] for n in kept]
-        return self.written(axes, at, formula, dtype, tuple(over))
+        return self.repeated(self.written(axes, at, formula, dtype, tuple(over)), times_over)
+
+    def repeated(self, value: Lowered, times: int) -> Lowered:
+        """The sum of a value with itself, so many times; that of none is zero, not a product.
+
+        >>> import numpy as np
+        >>> writer = Writer({}, ["a"], ["a"])
+        >>> value = writer.operand("a", (3,), np.dtype("i1"))
+        >>> print(writer.repeated(value, 300).at([(Affine.index("i"),)]).text(""))
+        a[i] * 44
+        """
+        dtype, axes = value.dtype, value.axes
+        if times == 1 or (times and dtype == BOOL):
+            return value
+        if not times:
+            return Lowered(dtype, axes, lambda at: Constant(0))
+        number = Constant(int(np.asarray(times).astype(dtype)) if dtype.kind in "iu" else times)
+        return Lowered(
+            dtype, axes, lambda at: Apply("multiply", (value.at(at), number)), computes=dtype
+        )
 
     def typed(self, value: Lowered, dtype: np.dtype[Any]) -> Lowered:
         """The same in another dtype."""

@@ -30,6 +30,48 @@ def test_a_compiled_body_is_what_numpy_makes_of_it(name, seed):
         np.testing.assert_array_equal(array, copy)
 
 
+def _repeated(x):
+    v, w, none = (
+        np.broadcast_to(each, (n, *x.shape)) for each, n in ((x, 200), (x * 2, 5), (x, 0))
+    )
+    return (
+        np.einsum("pqr->r", v),
+        np.einsum("pqr,pqr->r", v, v),
+        np.einsum("pqr->r", w),
+        np.einsum("sr->r", v.reshape(-1, x.shape[1])),
+        np.einsum("pr->r", np.einsum("pqr->pr", w)),
+        np.einsum("pqr->r", none),
+        none.sum(0, dtype=x.dtype),
+    )
+
+
+@pytest.mark.parametrize("dtype", ["f8", "i1", "?"])
+def test_sums_along_axes_that_repeat_their_elements(dtype):
+    x = np.arange(12).reshape(3, 4).astype(dtype)
+    if dtype == "f8":
+        x[0, 0] = np.inf  # none of it is zero all the same
+    for one in (x, x[1:], x[1:2]):
+        for found, expected in zip(compile_einsum(_repeated)(one), _repeated(one), strict=True):
+            np.testing.assert_array_equal(found, expected, strict=True)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (1, 4), (6, 1)])
+def test_diagonals_of_merged_axes(shape):
+    def body(x):
+        repeated = np.broadcast_to(x, (2, *x.shape)).reshape(-1, x.shape[1])
+        return (
+            np.diagonal(x.reshape(-1, 2), 0, 0, 1) * 2,
+            np.einsum("p->", np.diagonal((x + 1).reshape(-1, 2), -1)),
+            np.diagonal(repeated, -1),
+            np.trace(repeated),
+            np.diagonal(repeated, -99),
+        )
+
+    x = np.arange(1.0, 1 + np.prod(shape)).reshape(shape)
+    for found, expected in zip(compile_einsum(body)(x), body(x), strict=True):
+        np.testing.assert_array_equal(found, expected, strict=True)
+
+
 # --- arguments ------------------------------------------------------------------------------------
 
 

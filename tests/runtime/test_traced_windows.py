@@ -113,6 +113,27 @@ def test_windows_of_a_merged_axis():
     check(body, integers(3, 40), integers(3))
     check(body, integers(40, 3), integers(3))
 
+    def views(image):
+        windows = sliding_window_view((image * 2).reshape(-1), 3)
+        return windows[::2] + 1, np.einsum("pk->k", windows)
+
+    check(views, integers(3, 4))
+
+
+def test_sums_at_positions_of_what_is_repeated():
+    def body(x):
+        v = np.broadcast_to(x, (5, 3, 4))
+        none = np.broadcast_to(x, (0, 3, 4))
+        return (
+            einsum("p q r -> q+r", v),
+            einsum("p q r -> p+q r", v),
+            einsum("p q r -> q+r", none) + 1,
+            einsum("p+k r -> p", x, sizes={"k": 2}),
+            einsum("p+k r -> r", np.broadcast_to(x[0], (5, 4)), sizes={"k": 2}),
+        )
+
+    check(body, integers(3, 4))
+
 
 def test_sizes_may_be_those_of_arrays():
     @compile_einsum
