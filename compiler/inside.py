@@ -53,7 +53,8 @@ def kept_inside(program: Program) -> Program:
     Raises:
         EinsumError: (a ValueError) an affine output is cut into more pieces than there may be.
     """
-    if _is_plain(program):
+    shapes, sizes = program.shapes, program.sizes
+    if _is_plain(program) and all(_fits(each, shapes, sizes) for each in program.statements):
         return program
     from .pad import pad
 

@@ -90,8 +90,6 @@ def _trouble(
     sizes: Mapping[str, int],
 ) -> NotBoxes | None:
     """Why a statement is no boxes, with copies made so far; None if it is."""
-    if all(access.is_plain for access in (statement.target, *statement.factors)):
-        return None
     made = {frame.name: frame.shape for frame in frames.values()}
     try:
         boxes(_framed(statement, frames), {**shapes, **made}, sizes)

@@ -240,5 +240,7 @@ def test_padding_with_zeros():
     check(lambda x: np.pad(np.exp(x), ((0, 1), (2, 0))), integers(2, 3))
     check(lambda x: np.pad(x, 0), integers(2, 3))
     check(lambda x: np.pad(x[1:], ((1, 1), (0, 0))), integers(3, 1))
+    check(lambda x: (np.pad(x, (0, 1)) + 1).sum(0), integers(3, 2))
+    check(lambda x: np.pad(np.broadcast_to(x, (2, 3)), (0, 2)).sum(0), integers(3))
     with pytest.raises(EinsumError, match="zeros alone"):
         compile_einsum(lambda x: np.pad(x, 1, mode="edge"))(integers(3))
