@@ -309,7 +309,7 @@ def test_workspaces_are_as_large_as_told(monkeypatch):
 body_slices = []
 
 
-@examples(25)
+@examples(10)
 @given(bodies(), st.sampled_from([2, 4, 9]))
 def test_bodies_in_pieces(body, part):
     numbers = np.random.default_rng(1)
