@@ -1,4 +1,26 @@
-"""Pieces of scripts that tests run in processes of their own."""
+"""Scripts that tests run in processes of their own, and pieces of them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def run_without_path(script: str, store: Path) -> None:
+    """Run a script that finds no programs, with a new store; it must succeed."""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={
+            "PATH": "",
+            "EINSUMC_CACHE_DIR": str(store),
+            "HOME": str(store),
+            "PYTHONPATH": ":".join(sys.path),
+        },
+        timeout=120,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def interrupted(work: str) -> str:

@@ -1,7 +1,6 @@
 """A child forked while another thread obtains a kernel can obtain one too."""
 
-import subprocess
-import sys
+from scripts import run_without_path
 
 SCRIPT = """
 import os, signal, threading, time
@@ -34,17 +33,4 @@ assert status == 0, status
 
 
 def test_fork_while_another_thread_obtains_a_kernel(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        env={
-            "PATH": "",
-            "EINSUMC_CACHE_DIR": str(tmp_path),
-            "HOME": str(tmp_path),
-            "PYTHONPATH": ":".join(sys.path),
-        },
-        timeout=120,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run_without_path(SCRIPT, tmp_path)

@@ -5,10 +5,9 @@ ever. So all imports after those that a program writes itself are made by who ho
 fork waits for (`compiler/alone.py`).
 """
 
-import subprocess
-import sys
-
 import pytest
+
+from scripts import run_without_path
 
 ACTIONS = """
 import os, sys, threading, time
@@ -102,20 +101,7 @@ assert status == 0, status
 
 
 def run(script, store):
-    done = subprocess.run(
-        [sys.executable, "-c", ACTIONS + script],
-        env={
-            "PATH": "",
-            "EINSUMC_CACHE_DIR": str(store),
-            "HOME": str(store),
-            "PYTHONPATH": ":".join(sys.path),
-        },
-        timeout=120,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run_without_path(ACTIONS + script, store)
 
 
 def test_every_later_import_holds_the_lock_that_a_fork_waits_for(tmp_path):
