@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from .affine import Affine
 from .records import dataclass, field
@@ -38,6 +38,21 @@ class Access:
         """
         distinct = len(self.names) == len(self.subscripts)
         return distinct and all(axis.is_index for axis in self.subscripts)
+
+    def ends_within(self, shape: Sequence[int], sizes: Mapping[str, int]) -> bool:
+        """Whether no index of its own on an axis goes on behind the end of that axis.
+
+        Args:
+            shape: the tensor's; axes beyond it are taken for long enough.
+            sizes: the extents of indices.
+
+        >>> Access("a", (Affine.index("i"),)).ends_within((3,), {"i": 4})
+        False
+        """
+        return all(
+            sizes[axis.names[0]] <= extent
+            for axis, extent in zip(self.subscripts, shape, strict=False)
+        )
 
     def replaced(self, values: Mapping[str, Affine]) -> Access:
         """The same with other expressions in place of some indices.

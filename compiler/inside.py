@@ -80,11 +80,7 @@ def _fits(
     statement: Statement, shapes: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int]
 ) -> bool:
     """Whether a plain statement ends within its factors: copies with zeros behind them do not."""
-    return all(
-        sizes[axis.names[0]] <= extent
-        for factor in statement.factors
-        for axis, extent in zip(factor.subscripts, shapes.get(factor.tensor, ()), strict=False)
-    )
+    return all(f.ends_within(shapes.get(f.tensor, ()), sizes) for f in statement.factors)
 
 
 def _is_plain(program: Program) -> bool:

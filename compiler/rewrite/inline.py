@@ -61,12 +61,7 @@ def inlinable(program: Program) -> list[str]:
     for statement in program.statements:
         for place, access in enumerate(statement.accesses):
             plain = all(axis.is_index for axis in access.subscripts)
-            inside = plain and all(
-                sizes[axis.names[0]] <= extent
-                for axis, extent in zip(
-                    access.subscripts, shapes.get(access.tensor, ()), strict=False
-                )
-            )
+            inside = plain and access.ends_within(shapes.get(access.tensor, ()), sizes)
             if not inside or place >= len(statement.factors):
                 names.pop(access.tensor, None)
     return [name for name in names if name not in elements]
