@@ -22,7 +22,8 @@ from einsumc.compiler.resolve import resolve
 from einsumc.compiler.schedule import Schedule
 from einsumc.compiler.subscripts import parse
 from einsumc.runtime.machine import machine
-from einsumc.runtime.plan import plan, virtual
+from einsumc.runtime.plan import plan
+from einsumc.runtime.virtual import virtual
 
 DTYPES = ("f2", "f4", "f8", "c16", "i2")
 

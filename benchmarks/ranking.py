@@ -147,7 +147,7 @@ def orders(operands: int, most: int) -> list[Order]:
 def measure_steps(dtypes: Sequence[str], rounds: int) -> list[Timed]:
     """Every step of `STEPS`, unsplit."""
     from einsumc import compile_einsum
-    from einsumc.runtime.plan import virtual
+    from einsumc.runtime.virtual import virtual
 
     found = []
     for equation, extents in read(STEPS):

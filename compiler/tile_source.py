@@ -630,14 +630,7 @@ class TileSource:
         return product
 
     def load(
-        self,
-        ref: Ref,
-        rows: Axis,
-        lanes: Axis,
-        counts: str,
-        element: str,
-        *,
-        wide: bool = False,
+        self, ref: Ref, rows: Axis, lanes: Axis, counts: str, element: str, *, wide: bool = False
     ) -> str:
         """Bring a tile into registers; returns the name of the variable that holds it.
 

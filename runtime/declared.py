@@ -39,12 +39,11 @@ class Declared:
             EinsumError: (a ValueError) no signatures were declared.
             OSError: the store cannot be written.
         """
-        with alone:
-            from .precompile import build
-
         if not self.signatures:
             raise EinsumError(f"{self!r} has no signatures that say what to compile it for")
         with alone:
+            from .precompile import build
+
             wanted = self._jobs()
         return build(wanted, store=store, jobs=jobs)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..compiler.schedule import Schedule
     from ..compiler.subscripts import Expression
 
-__all__ = ["available", "plan", "planned", "virtual"]
+__all__ = ["available", "plan", "planned"]
 
 
 def plan(

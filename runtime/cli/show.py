@@ -40,7 +40,7 @@ def show(
     No arrays are made and nothing is compiled, except for asm and --measure.
     """
     from ..decorator import compile_einsum
-    from ..plan import virtual
+    from ..virtual import virtual
 
     operands: list[Array] = [virtual(shape, dtype) for shape in shapes]
     plan = compile_einsum(equation, memory_limit=memory_limit).explain(*operands)

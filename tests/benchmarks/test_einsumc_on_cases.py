@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from einsumc import compile_einsum, einsum
-from einsumc.runtime.plan import virtual
+from einsumc.runtime.virtual import virtual
 from sweeps import sweep
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

@@ -15,11 +15,12 @@ from einsumc.runtime import kernels, verify_store
 from einsumc.runtime.cli import command
 from einsumc.runtime.decorator import compile_einsum
 from einsumc.runtime.kernel_file import PREFIX, encode
-from einsumc.runtime.plan import plan, virtual
+from einsumc.runtime.plan import plan
 from einsumc.runtime.precompile import build, jobs_for
 from einsumc.runtime.provenance import provenance
 from einsumc.runtime.signatures import parse_signature
 from einsumc.runtime.store import Store
+from einsumc.runtime.virtual import virtual
 from kernel_stores import overwrite, path_of, quiet, sample
 
 pytestmark = pytest.mark.usefixtures("fresh_stores", "few_calls")

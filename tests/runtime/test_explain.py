@@ -10,7 +10,7 @@ import pytest
 from einsumc.compiler.errors import EinsumError
 from einsumc.runtime import kernels
 from einsumc.runtime.decorator import compile_einsum
-from einsumc.runtime.plan import virtual
+from einsumc.runtime.virtual import virtual
 
 
 @pytest.fixture(autouse=True)

@@ -18,8 +18,8 @@ from einsumc.runtime.machine_file import (
     to_text,
     write,
 )
-from einsumc.runtime.plan import virtual
 from einsumc.runtime.trouble import StoreWarning
+from einsumc.runtime.virtual import virtual
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

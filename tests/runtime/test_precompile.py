@@ -16,10 +16,10 @@ from einsumc.runtime.decorator import compile_einsum, einsum
 from einsumc.runtime.kernels import KernelMissing
 from einsumc.runtime.machine import machine
 from einsumc.runtime.manifest import read_requests
-from einsumc.runtime.plan import virtual
 from einsumc.runtime.precompile import build, jobs_for, precompile
 from einsumc.runtime.signatures import parse_signature
 from einsumc.runtime.store import Store
+from einsumc.runtime.virtual import virtual
 from sweeps import sweep
 
 PROJECT = Path(__file__).parents[2]
