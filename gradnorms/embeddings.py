@@ -35,6 +35,7 @@ class Embedding(Layer):
     """
 
     shapes: ClassVar[Mapping[str, str]] = {"ids": "n...", "outputs": "n...d"}
+    reorders: ClassVar[bool] = True
 
     ids: Array
     outputs: Array

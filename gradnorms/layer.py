@@ -52,6 +52,7 @@ class Layer:
     shapes: ClassVar[Mapping[str, str]] = {}  # of arrays, by field: "n...o"; dots are any axes
     shared: ClassVar[tuple[str, ...]] = ()
     gathers: ClassVar[bool] = False  # whether dot products look elements up by number
+    reorders: ClassVar[bool] = False  # whether `prepared` may change anything
 
     def gradients(self) -> Mapping[str, Array]:
         """For each parameter its gradient for each example, `[n, *shape of the parameter]`."""
@@ -95,7 +96,10 @@ class Layer:
         return replace(self, **{name: convert(array) for name, array in self.arrays().items()})
 
     def prepared(self) -> Self:
-        """The same with places in another order, if sums over them are computed faster then."""
+        """The same with places in another order, if sums over them are computed faster then.
+
+        Only kinds with `reorders` are asked.
+        """
         return self
 
     def finished(self, sums: dict[str, Array]) -> dict[str, Array]:

@@ -46,12 +46,12 @@ def squared_norms(layers: Layers) -> Array:
     >>> gradnorms.squared_norms(gradnorms.Linear(outputs=g, inputs=x))
     array([16., 16.])
     """
-    return cast("Array", _run(_squared_norms, _Operands(layers)))
+    return cast("Array", _Operands(layers).computed(_squared_norms))
 
 
 def squared_norms_by_layer(layers: Mapping[str, Layer]) -> dict[str, Array]:
     """The squared norm of each example's gradient of each layer, `[n]`, by the layers' names."""
-    return cast("dict[str, Array]", _run(_squared_by_layer, _Operands(layers)))
+    return cast("dict[str, Array]", _Operands(layers).computed(_squared_by_layer))
 
 
 def squared_norms_per_head(layer: Layer) -> Array:
@@ -60,12 +60,12 @@ def squared_norms_per_head(layer: Layer) -> Array:
     Args:
         layer: a `Projection`, whose gradients of `weight` are `[n, h, ...]`.
     """
-    return cast("Array", _run(_squared_per_head, _Operands(layer)))
+    return cast("Array", _Operands(layer).computed(_squared_per_head))
 
 
 def norms(layers: Layers) -> Array:
     """The norm of each example's gradient of all parameters of all layers, `[n]`."""
-    return cast("Array", _run(_norms, _Operands(layers)))
+    return cast("Array", _Operands(layers).computed(_norms))
 
 
 def clip_coefficients(layers: Layers, max_norm: float) -> Array:
@@ -74,7 +74,7 @@ def clip_coefficients(layers: Layers, max_norm: float) -> Array:
     That is `min(1, max_norm / norm)`: Abadi et al., "Deep learning with differential privacy",
     2016, arXiv:1607.00133.
     """
-    return cast("Array", _run(_coefficients, _Operands(layers, max_norm=max_norm)))
+    return cast("Array", _Operands(layers, max_norm=max_norm).computed(_coefficients))
 
 
 def clipped_sums(layers: Layers, max_norm: float, weights: Array | None = None) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def clipped_sums(layers: Layers, max_norm: float, weights: Array | None = None) 
     more = {} if weights is None else {"weights": weights}
     operands = _Operands(layers, max_norm=max_norm, **more)
     sums = operands.run(_clipped)
-    finished = {name: operands.finished(name, each) for name, each in sums.items()}
+    finished = {name: layer.finished(sums[name]) for name, layer in operands.layers()}
     returned: dict[str, Any] = operands.returned(
         finished if isinstance(layers, Mapping) else finished[_ONLY]
     )
@@ -120,8 +120,8 @@ def dot_products(layers: Layers, others: Layers | None = None) -> Array:
     if any(layer.gathers for layer in _named(layers).values()):
         return _gathered_products(layers, others)
     if others is None:
-        return cast("Array", _run(_own_products, _Operands(layers)))
-    return cast("Array", _run(_dot_products, _Operands(layers, others)))
+        return cast("Array", _Operands(layers).computed(_own_products))
+    return cast("Array", _Operands(layers, others).computed(_dot_products))
 
 
 @takes_tensors
@@ -137,9 +137,9 @@ def _gathered_products(layers: Layers, others: Layers | None) -> Array:
         for each in (named, other)
     )
     if mine and other is named:
-        terms.append(_run(_own_products, _Operands(mine)))
+        terms.append(_Operands(mine).computed(_own_products))
     elif mine:
-        terms.append(_run(_dot_products, _Operands(mine, theirs)))
+        terms.append(_Operands(mine, theirs).computed(_dot_products))
     return total(terms)
 
 
@@ -287,46 +287,36 @@ class _Operands:
             dtype = kinds.pop() if len(kinds) == 1 else np.result_type(*kinds)
             self._arrays = [*arrays, *(np.asarray(each, dtype) for each in further.values())]
 
-    def _layers(self) -> Iterator[tuple[str, Layer]]:
+    def layers(self) -> Iterator[tuple[str, Layer]]:
         """All layers with arrays in place of tensors."""
         named = [item for batch in self._batches for item in batch.items()]
         forms = [form for batch in self._forms for form in batch]
         for (name, layer), (*_, fields), span in zip(named, forms, self._spans, strict=True):
-            if self._tensors is not None or type(layer).prepared is not Layer.prepared:
+            if self._tensors is not None or layer.reorders:
                 layer = replace(layer, **dict(zip(fields, self._arrays[span], strict=True)))
             yield name, layer
 
     def _check(self) -> None:
-        for name, layer in self._layers():
+        for name, layer in self.layers():
             layer.check(name)
 
     def _prepare(self) -> None:
         """Bring what is looked up in order, which takes data and is not traced."""
-        kinds = {form[1] for forms in self._forms for form in forms}
-        if all(kind.prepared is Layer.prepared for kind in kinds):
-            return
-        for (_, layer), span in zip([*self._layers()], self._spans, strict=True):
-            self._arrays[span] = layer.prepared().parts().arrays
+        if any(kind.reorders for forms in self._forms for _, kind, *_ in forms):
+            for (_, layer), span in zip([*self.layers()], self._spans, strict=True):
+                self._arrays[span] = layer.prepared().parts().arrays
 
     def run(self, what: Callable[..., Any]) -> Any:
         """What a function of these layers returns, computed by one compiled program."""
         return program(what, self._forms, self._further)(*self._arrays)
 
-    def finished(self, name: str, sums: dict[str, Array]) -> dict[str, Array]:
-        """The sums of a layer's gradients by parameter, from what `weighted_sums` gave."""
-        kind = type(self._batches[0][name])
-        if kind.finished is Layer.finished:
-            return sums
-        return dict(self._layers())[name].finished(sums)
+    def computed(self, what: Callable[..., Any]) -> Any:
+        """The same as the caller wants it."""
+        return self.returned(self.run(what))
 
     def returned(self, results: Any) -> Any:
         """Results as the caller wants them: tensors, where layers have tensors."""
         return results if self._tensors is None else mapped(results, self._tensors.result)
-
-
-def _run(what: Callable[..., Any], operands: _Operands) -> Any:
-    """Run a function of layers and of further arrays as one compiled program."""
-    return operands.returned(operands.run(what))
 
 
 @lru_cache(maxsize=256)
