@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING
 from .choose.in_place import NARROW, THIN
 from .choose.packed import lanes_along_m, register_tile, tile_for
 from .machine import Levels, Machine
-from .overlap import copied_often, elements, read_in_place, volume
-from .program import Access, Program, Statement
+from .overlap import copied_often, read_in_place
+from .program import Access, Program, Statement, elements, volume
 from .records import dataclass
 from .schedule import MASKED, vector_lanes
 from .symmetry import gram_swap
@@ -305,7 +305,9 @@ def _groups(form: _Form, element: str) -> _Groups | None:
         sides = (form.kept, form.reduced, form.over)
         in_place = read_in_place(form.factors, *sides, form.extents)
     if in_place is not None:
-        left, right = (form.names[0], form.names[-1])[:: 1 if in_place is form.factors[0] else -1]
+        left, right = form.names[0], form.names[-1]  # it has the rows
+        if in_place is form.factors[1]:
+            left, right = right, left
     volumes = {"b": 1, "m": 1, "n": 1}
     for name in form.kept:
         group = "b" if (name in left) == (name in right) else "m" if name in left else "n"

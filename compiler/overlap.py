@@ -11,13 +11,12 @@ there are any, for predicted times.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from math import prod
 
 from .access import Access
 from .choose.in_place import OVERLAP
-from .program import bounds
+from .program import elements, volume
 
-__all__ = ["copied_often", "elements", "read_in_place", "volume"]
+__all__ = ["copied_often", "read_in_place"]
 
 
 def read_in_place(
@@ -69,17 +68,3 @@ def _sums_positions(factor: Access, reduced: Sequence[str], extents: Mapping[str
 def _overlaps(factor: Access, extents: Mapping[str, int]) -> bool:
     """Whether a factor has many more positions than elements."""
     return OVERLAP * elements(factor, extents) <= volume(factor.names, extents)
-
-
-def elements(access: Access, extents: Mapping[str, int]) -> int:
-    """How many elements of its tensor an access touches; for an affine one, about as many."""
-    touched = volume(access.names, extents)
-    if len(access.names) > len(access.subscripts):
-        spans = (bounds(axis, extents) for axis in access.subscripts)
-        touched = min(touched, prod(high - low + 1 for low, high in spans))
-    return touched
-
-
-def volume(names: Iterable[str], extents: Mapping[str, int]) -> int:
-    """The product of some indices' extents."""
-    return prod([extents[name] for name in names])

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, count
+from math import prod
 from typing import TYPE_CHECKING, cast
 
 from .access import Access
@@ -33,7 +34,9 @@ __all__ = [
     "Statement",
     "Tensor",
     "bounds",
+    "elements",
     "from_expression",
+    "volume",
 ]
 
 
@@ -284,3 +287,17 @@ def bounds(axis: Affine, sizes: Mapping[str, int]) -> tuple[int, int]:
     low = sum(c * (sizes[name] - 1) for name, c in axis.terms if c < 0)
     high = sum(c * (sizes[name] - 1) for name, c in axis.terms if c > 0)
     return axis.constant + low, axis.constant + high
+
+
+def elements(access: Access, extents: Mapping[str, int]) -> int:
+    """How many elements of its tensor an access touches; for an affine one, about as many."""
+    touched = volume(access.names, extents)
+    if len(access.names) > len(access.subscripts):
+        spans = (bounds(axis, extents) for axis in access.subscripts)
+        touched = min(touched, prod(high - low + 1 for low, high in spans))
+    return touched
+
+
+def volume(names: Iterable[str], extents: Mapping[str, int]) -> int:
+    """The product of some indices' extents."""
+    return prod([extents[name] for name in names])
