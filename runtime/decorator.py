@@ -113,10 +113,7 @@ def einsum(
             compiled = _from_text(operands[0], optimize, memory_limit, given)
             if len(compiled._subscripts.inputs) > 1:
                 return compiled._call(tuple(operands[1]), out, dtype, order, casting)
-        with alone:
-            from ..compiler.arguments import from_call
-
-        subscripts, rest = from_call(operands)
+        subscripts, rest = _reader()(operands)
         compiled = _from_subscripts(subscripts, optimize, memory_limit, given)
         return compiled._call(rest, out, dtype, order, casting)
     compiled = _from_text(operands[0], optimize, memory_limit, given)
@@ -132,6 +129,15 @@ def _first_by_text(text: str) -> CompiledEinsum:
         _by_text.clear()
     _by_text[text] = compiled
     return compiled
+
+
+@functools.cache
+def _reader() -> Callable[[tuple[Any, ...]], tuple[Subscripts, tuple[Any, ...]]]:
+    """What reads calls without a text, imported once: later calls wait for no other thread."""
+    with alone:
+        from ..compiler.arguments import from_call
+
+        return from_call
 
 
 @functools.lru_cache(_EQUATIONS)
