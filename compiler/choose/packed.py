@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from math import ceil
+from math import ceil, lcm
 from typing import TYPE_CHECKING
 
 from ..geometry import Geometry
 from ..machine import Machine
+from ..records import replace
 from ..schedule import Group, Pack, Schedule, Split, vector_lanes
 from .choice import Choice, finish_fields, layout_class, rounded, twice_summed
 from .in_place import THIN, fewest_lanes, is_better_in_rows, is_of_windows, is_used_rarely
@@ -123,9 +124,14 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         for name, group, operand in (("x0", "m", x), ("x1", "n", y))
     ]
     packs = [Pack("x1", "k_block", "n", width, depth["x1", "n"], strips=strips[1])]
-    if not in_place:
-        packs.append(Pack("x0", "m_block", "m", rows, depth["x0", "m"], strips=strips[0]))
     symmetric = _is_symmetric(step, members)
+    shared = symmetric and not in_place and size["m"] <= COLLECTED
+    if shared:
+        packs = [replace(packs[0], width=lcm(rows, width), also="x0")]
+        outer = tuple(loop for each in outer for loop in _with_panel(each))
+        inner = tuple(loop for each in inner for loop in _with_panel(each))
+    elif not in_place:
+        packs.append(Pack("x0", "m_block", "m", rows, depth["x0", "m"], strips=strips[0]))
     waits = symmetric or step.finish is not None
     schedule = Schedule(
         recipe="packed",
@@ -133,7 +139,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         accumulator=step.accumulator,
         groups=groups,
         strides=strides,
-        splits=splits(rows, width),
+        splits=splits(rows, width, shared=shared),
         outer=outer,
         inner=inner,
         parallel=len(batch) + 2 - len(summed - {"d"}),
@@ -144,7 +150,9 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         vector_bytes=machine.target.vector_bytes,
         packs=tuple(packs),
         mirrored=symmetric,
-        collected=waits and not sparse and size["k"] > 2 * _depth(step.accumulator, width, machine),
+        collected=waits
+        and not sparse
+        and size["k"] > 2 * _depth(step.accumulator, width, machine, shared=shared),
         **finish_fields(step),
     )
     return Choice(schedule, {g.name: members[g.name] for g in groups}, operands)
@@ -170,9 +178,18 @@ def lanes_along_m(m: int, n: int, k: int) -> bool:
     return n <= THIN < m and k >= LONG
 
 
-def _depth(accumulator: str, width: int, machine: Machine) -> int:
+def _with_panel(loop: str) -> tuple[str, ...]:
+    """A loop over register tiles within one over panels that hold several of them."""
+    group, _, suffix = loop.partition("_")
+    return (f"{group}_panel", loop) if suffix == "tile" else (loop,)
+
+
+def _depth(accumulator: str, width: int, machine: Machine, *, shared: bool = False) -> int:
     """Positions of k of which a panel of n stays in the first cache."""
-    return max(8, machine.l1_bytes * 3 // 4 // (width * int(accumulator[1:])))
+    import os
+    if shared and os.environ.get("GK"):
+        return int(os.environ["GK"])
+    return max(8, machine.l1_bytes * 3 // 4 // (width * int(accumulator[1:])) // (1 + shared))
 
 
 def _last(step: Geometry) -> str | None:
@@ -296,13 +313,19 @@ def halved(
     return m_task, n_task
 
 
-def splits(rows: int, width: int) -> tuple[Split, ...]:
-    """How the loops of a product are split whose register tile has so many rows and lanes."""
+def splits(rows: int, width: int, *, shared: bool = False) -> tuple[Split, ...]:
+    """How the loops of a product are split whose register tile has so many rows and lanes.
+
+    Panels that are ``shared`` hold several tiles of either side.
+    """
+    m_panel, n_panel = ((Split(group, "panel", lcm(rows, width)),) * shared for group in "mn")
     return (
         Split("m", "task", "M_TASK"),
         Split("m", "block", "M_BLOCK"),
+        *m_panel,
         Split("m", "tile", rows),
         Split("n", "task", "N_TASK"),
+        *n_panel,
         Split("n", "tile", width),
         Split("k", "block", "K_BLOCK"),
     )
@@ -322,7 +345,10 @@ def packed_blocks(
     size = int(schedule.accumulator[1:])
     rows, width = schedule.row_tile, schedule.lane_tile
     m, n, k = extents["m"], extents["n"], extents["k"]
-    depth = _depth(schedule.accumulator, width, machine)
+    shared = any(pack.also for pack in schedule.packs)
+    depth = _depth(schedule.accumulator, width, machine, shared=shared)
+    if shared:  # tasks and blocks begin where panels do
+        rows = width = schedule.packs[0].width
     waits = schedule.mirrored or schedule.formula is not None
     if not schedule.collected and (waits or schedule.elements[-1] != schedule.accumulator):
         depth = k  # the output cannot hold partial sums
@@ -330,11 +356,11 @@ def packed_blocks(
     k_block = rounded(ceil(k / ceil(k / depth)), unit)
     n_task = max(width, min(4096, (4 << 20) // (k_block * size)) // width * width)
     m_block = max(rows, machine.l2_bytes * 2 // 3 // (k_block * size) // rows * rows)
-    if schedule.collected:
-        n_task = min(n_task, COLLECTED)
     task = rounded(m, rows), min(n_task, rounded(n, width))
-    if schedule.collected:
-        task = min(task[0], COLLECTED // rows * rows), task[1]
+    if schedule.collected and not shared:
+        task = min(task[0], COLLECTED // rows * rows), min(task[1], COLLECTED)
+    if shared:
+        m_block = task[0]
     if any(group.over for group in schedule.groups if group.name != "d"):
         return _over_blocks(schedule, extents, (task[0], m_block, task[1], k_block), threads)
     batch = extents.get("b", 1)
@@ -346,8 +372,9 @@ def packed_blocks(
     if threads > 1:
         task = halved((m, n), task, (rows, width), ceil(2 * threads / batch), 1)
     m_task, n_task = task
-    blocks = ceil(min(m, m_task) / m_block)
-    m_block = rounded(ceil(min(m, m_task) / blocks), rows)  # no last block of a few rows
+    if not shared:
+        blocks = ceil(min(m, m_task) / m_block)
+        m_block = rounded(ceil(min(m, m_task) / blocks), rows)  # no last block of a few rows
     return {
         "M_TASK": m_task,
         "M_BLOCK": m_block,
@@ -371,5 +398,7 @@ def _over_blocks(
         m_task = min(m_task, rounded(ceil(extents["m"] / pieces), schedule.row_tile))
     elif "n" not in over:
         n_task = min(n_task, rounded(ceil(extents["n"] / pieces), schedule.lane_tile))
-    blocks = {"M_TASK": m_task, "M_BLOCK": min(m_block, m_task), "N_TASK": n_task}
+    shared = any(pack.also for pack in schedule.packs)
+    m_block = m_block if shared else min(m_block, m_task)
+    blocks = {"M_TASK": m_task, "M_BLOCK": m_block, "N_TASK": n_task}
     return blocks | {"K_BLOCK": k_block}
