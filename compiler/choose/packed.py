@@ -129,6 +129,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     if shared:
         packs = [replace(packs[0], width=lcm(rows, width), also="x0")]
         outer = tuple(loop for each in outer for loop in _with_panel(each))
+        inner = tuple(loop for each in inner for loop in _with_panel(each))
     elif not in_place:
         packs.append(Pack("x0", "m_block", "m", rows, depth["x0", "m"], strips=strips[0]))
     waits = symmetric or step.finish is not None
@@ -179,15 +180,14 @@ def lanes_along_m(m: int, n: int, k: int) -> bool:
 
 def _with_panel(loop: str) -> tuple[str, ...]:
     """A loop over register tiles within one over panels that hold several of them."""
-    return ("n_panel", loop) if loop == "n_tile" else (loop,)
+    group, _, suffix = loop.partition("_")
+    return (f"{group}_panel", loop) if suffix == "tile" else (loop,)
 
 
 def _depth(accumulator: str, width: int, machine: Machine, *, shared: bool = False) -> int:
     """Positions of k of which a panel of n stays in the first cache."""
-    import os
-    if shared and os.environ.get("GK"):
-        return int(os.environ["GK"])
-    return max(8, machine.l1_bytes * 3 // 4 // (width * int(accumulator[1:])) // (1 + shared))
+    of_cache = machine.l1_bytes // 4 if shared else machine.l1_bytes * 3 // 4
+    return max(8, of_cache // (width * int(accumulator[1:])))
 
 
 def _last(step: Geometry) -> str | None:
@@ -316,13 +316,14 @@ def splits(rows: int, width: int, *, shared: bool = False) -> tuple[Split, ...]:
 
     Panels that are ``shared`` hold several tiles of either side.
     """
-    panel = lcm(rows, width)
+    m_panel, n_panel = ((Split(group, "panel", lcm(rows, width)),) * shared for group in "mn")
     return (
         Split("m", "task", "M_TASK"),
-        Split("m", "block", panel if shared else "M_BLOCK"),
+        Split("m", "block", "M_BLOCK"),
+        *m_panel,
         Split("m", "tile", rows),
         Split("n", "task", "N_TASK"),
-        *((Split("n", "panel", panel),) * shared),
+        *n_panel,
         Split("n", "tile", width),
         Split("k", "block", "K_BLOCK"),
     )
@@ -356,6 +357,8 @@ def packed_blocks(
     task = rounded(m, rows), min(n_task, rounded(n, width))
     if schedule.collected and not shared:
         task = min(task[0], COLLECTED // rows * rows), min(task[1], COLLECTED)
+    if shared:
+        m_block = task[0]
     if any(group.over for group in schedule.groups if group.name != "d"):
         return _over_blocks(schedule, extents, (task[0], m_block, task[1], k_block), threads)
     batch = extents.get("b", 1)
@@ -367,10 +370,6 @@ def packed_blocks(
     if threads > 1:
         task = halved((m, n), task, (rows, width), ceil(2 * threads / batch), 1)
     m_task, n_task = task
-    if shared:
-        pieces = ceil(max(2 * threads * (threads > 1), tasks) / batch)
-        n_task = min(n_task, rounded(ceil(n / pieces), width))
-        return {"M_TASK": rounded(m, rows), "N_TASK": n_task, "K_BLOCK": k_block}
     if not shared:
         blocks = ceil(min(m, m_task) / m_block)
         m_block = rounded(ceil(min(m, m_task) / blocks), rows)  # no last block of a few rows
@@ -398,7 +397,6 @@ def _over_blocks(
     elif "n" not in over:
         n_task = min(n_task, rounded(ceil(extents["n"] / pieces), schedule.lane_tile))
     shared = any(pack.also for pack in schedule.packs)
-    blocks = {"M_TASK": m_task, "M_BLOCK": min(m_block, m_task), "N_TASK": n_task}
-    if shared:
-        del blocks["M_BLOCK"]
+    m_block = m_block if shared else min(m_block, m_task)
+    blocks = {"M_TASK": m_task, "M_BLOCK": m_block, "N_TASK": n_task}
     return blocks | {"K_BLOCK": k_block}

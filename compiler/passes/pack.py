@@ -56,7 +56,7 @@ def _pack(nest: Nest, schedule: Schedule, job: Pack) -> Nest:
         f"{job.operand}_panel",
         schedule.accumulator,
         Scope.SCRATCH,
-        ("M_TASK" if job.also else _block(schedule, job.group), _block(schedule, "k")),
+        (_block(schedule, "m" if job.also else job.group), _block(schedule, "k")),
     )
     group = job.group
     sides = {job.operand: group} | ({job.also: schedule.rows} if job.also else {})
