@@ -31,6 +31,13 @@ Python looks for Ctrl-C."""
 COLLECTED = 512
 """Positions of m and of n of a task whose sums are collected in scratch: 1 MiB in f4."""
 
+FEW = 128
+"""Positions of a symmetric product's sides up to which packing them once is worth cutting sums.
+
+Measured with one core, f4: 128 positions took 1/1.01 to 1/1.1 of the time with sums of 200 to 400,
+but 256 positions 1.03 to 1.09 times as long. With sums of 64 to 128, or of more than 768, up to 512
+positions took 1/1.02 to 1/1.25."""
+
 WASTE = 1.15
 """Of tiles two vectors wide, so many times the columns that narrow ones have: then they are better.
 
@@ -125,7 +132,8 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     ]
     packs = [Pack("x1", "k_block", "n", width, depth["x1", "n"], strips=strips[1])]
     symmetric = _is_symmetric(step, members)
-    shared = symmetric and not in_place and size["m"] <= COLLECTED
+    shared = symmetric and not in_place
+    shared = shared and _may_share(size["m"], size["k"], step.accumulator, width, machine)
     if shared:
         packs = [replace(packs[0], width=lcm(rows, width), also="x0")]
         outer = tuple(loop for each in outer for loop in _with_panel(each))
@@ -133,6 +141,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     elif not in_place:
         packs.append(Pack("x0", "m_block", "m", rows, depth["x0", "m"], strips=strips[0]))
     waits = symmetric or step.finish is not None
+    deep = _depth(step.accumulator, width, machine, shared=shared)
     schedule = Schedule(
         recipe="packed",
         elements=(*(step.elements[i] for i in order), *step.elements[2:]),
@@ -150,9 +159,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         vector_bytes=machine.target.vector_bytes,
         packs=tuple(packs),
         mirrored=symmetric,
-        collected=waits
-        and not sparse
-        and size["k"] > 2 * _depth(step.accumulator, width, machine, shared=shared),
+        collected=waits and not sparse and size["k"] > 2 * deep,
         **finish_fields(step),
     )
     return Choice(schedule, {g.name: members[g.name] for g in groups}, operands)
@@ -176,6 +183,16 @@ def _order(step: Geometry, tile: tuple[str, ...], last: str | None) -> tuple[int
 def lanes_along_m(m: int, n: int, k: int) -> bool:
     """Whether n, where the output has its neighbours, is so short that lanes go along m."""
     return n <= THIN < m and k >= LONG
+
+
+def _may_share(m: int, k: int, accumulator: str, width: int, machine: Machine) -> bool:
+    """Whether one set of panels for both sides of a symmetric product is worth its shorter blocks.
+
+    Both sides' values are further apart in it, so that fewer positions of k stay in the first
+    cache: a sum that would be one block is cut, and collected in scratch.
+    """
+    short, long = (_depth(accumulator, width, machine, shared=shared) for shared in (True, False))
+    return m <= COLLECTED and (k <= short or k > 2 * long or m <= FEW)
 
 
 def _with_panel(loop: str) -> tuple[str, ...]:
@@ -345,7 +362,7 @@ def packed_blocks(
     m, n, k = extents["m"], extents["n"], extents["k"]
     shared = any(pack.also for pack in schedule.packs)
     depth = _depth(schedule.accumulator, width, machine, shared=shared)
-    if shared:  # tasks and blocks begin where panels do
+    if shared:  # tasks begin where panels do
         rows = width = schedule.packs[0].width
     waits = schedule.mirrored or schedule.formula is not None
     if not schedule.collected and (waits or schedule.elements[-1] != schedule.accumulator):
@@ -358,7 +375,7 @@ def packed_blocks(
     if schedule.collected and not shared:
         task = min(task[0], COLLECTED // rows * rows), min(task[1], COLLECTED)
     if shared:
-        m_block = task[0]
+        m_block = task[0]  # the panels hold all positions up to the diagonal
     if any(group.over for group in schedule.groups if group.name != "d"):
         return _over_blocks(schedule, extents, (task[0], m_block, task[1], k_block), threads)
     batch = extents.get("b", 1)
@@ -396,7 +413,5 @@ def _over_blocks(
         m_task = min(m_task, rounded(ceil(extents["m"] / pieces), schedule.row_tile))
     elif "n" not in over:
         n_task = min(n_task, rounded(ceil(extents["n"] / pieces), schedule.lane_tile))
-    shared = any(pack.also for pack in schedule.packs)
-    m_block = m_block if shared else min(m_block, m_task)
-    blocks = {"M_TASK": m_task, "M_BLOCK": m_block, "N_TASK": n_task}
+    blocks = {"M_TASK": m_task, "M_BLOCK": min(m_block, m_task), "N_TASK": n_task}
     return blocks | {"K_BLOCK": k_block}

@@ -17,6 +17,14 @@ after packing ``x0`` inside ``m_block``, panels being 6 positions of ``m`` wide:
 The copy reads the operand with whatever strides it has, so no operand is ever transposed first
 (as in GETT and TBLIS). Where neighbours lie along ``k``, several positions of it are moved at once,
 so that they can be transposed in registers. Panels live in the thread's scratch memory.
+
+Both sides of a symmetric product (:mod:`.mirror`) are one tensor, and may read the same panels.
+These are so wide that they hold whole tiles of either side, 48 positions for tiles of 6 by 16, and
+loops over panels are around those over tiles::
+
+    for n_panel in 0..: for n_tile: for k: for n: x1_panel[n_panel, k, n] = x1[k, n]
+    for n_panel: for n_tile: for m_panel: for m_tile:
+        for k: for m: for n: acc[m, n] += x1_panel[m_panel, k, m] * x1_panel[n_panel, k, n]
 """
 
 from __future__ import annotations
