@@ -46,8 +46,8 @@ def _mirror(statement: Statement, schedule: Schedule, *, inside: bool) -> Statem
     """A statement's mirrored form; it is ``inside`` the loop over tiles of columns."""
     if not isinstance(statement, Loop):
         return statement
-    first, second = schedule.lanes, schedule.rows
-    size = schedule.lane_tile
+    assert schedule.rows is not None
+    first, second, size = schedule.lanes, schedule.rows, schedule.lane_tile
     if schedule.below:
         first, second, size = schedule.rows, schedule.lanes, schedule.row_tile
     inside = inside or statement.index == f"{first}_tile"
@@ -70,9 +70,9 @@ def _halved(statement: Statement, schedule: Schedule) -> Statement:
     if isinstance(statement, Loop):
         return with_body(statement, tuple(_halved(s, schedule) for s in statement.body))
     if isinstance(statement, Assign) and statement.target.buffer == "total" and statement.factors:
-        far, near = schedule.lanes, schedule.rows
-        if schedule.below:
-            far, near = near, far
+        assert schedule.rows is not None
+        sides = (schedule.lanes, schedule.rows)
+        far, near = reversed(sides) if schedule.below else sides
         return replace(statement, half=at(far, f"-{near}"))
     return statement
 
