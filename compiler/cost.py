@@ -188,7 +188,7 @@ def _cost(
     least = max(min(flops, _MOST) / (speeds.flops.of(element) * threads), reading + writing)
     groups = _groups(form, element)
     if groups is not None and _is_packed(groups, element, machine):
-        busy = _packed(groups, element, machine, _is_mirrored(statement, groups, element))
+        busy = _packed(groups, element, machine, _is_mirrored(statement, groups, form, element))
         if statement.epilogue is not None:
             busy += _long_panels(groups, element, machine)
         if statement.epilogue is not None or element not in MASKED:
@@ -325,12 +325,13 @@ def _is_packed(groups: _Groups, element: str, machine: Machine) -> bool:
     return long and m * n * k >= machine.worth_packing
 
 
-def _is_mirrored(statement: Statement, groups: _Groups, element: str) -> bool:
+def _is_mirrored(statement: Statement, groups: _Groups, form: _Form, element: str) -> bool:
     """Whether only half of the tiles are computed: see :mod:`.passes.mirror`."""
     swap = gram_swap(statement)
-    alike = swap is not None and len(swap) == 1 and groups.m == groups.n
-    alike = alike and (statement.epilogue is None or statement.epilogue.symmetric)
-    return alike and element[0] != "c"
+    if swap is None or element[0] == "c" or volume(swap, form.extents) != groups.m:
+        return False
+    alike = all(form.extents[one] == form.extents[other] for one, other in swap.items())
+    return alike and (statement.epilogue is None or statement.epilogue.symmetric)
 
 
 def _packed(groups: _Groups, element: str, machine: Machine, mirrored: bool = False) -> float:

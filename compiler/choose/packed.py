@@ -125,7 +125,8 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     packs = [Pack("x1", "k_block", "n", width, depth["x1", "n"], strips=strips[1])]
     if not in_place:
         packs.append(Pack("x0", "m_block", "m", rows, depth["x0", "m"], strips=strips[0]))
-    symmetric = _is_symmetric(step, members)
+    linear = _exchangeable(step, members)
+    symmetric = linear is not None
     waits = symmetric or step.finish is not None
     schedule = Schedule(
         recipe="packed",
@@ -143,6 +144,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         lane_tile=width,
         vector_bytes=machine.target.vector_bytes,
         packs=tuple(packs),
+        linear=linear or (),
         mirrored=symmetric,
         collected=waits and not sparse and size["k"] > 2 * _depth(step.accumulator, width, machine),
         **finish_fields(step),
@@ -182,24 +184,36 @@ def _last(step: Geometry) -> str | None:
     return next((i for t in tensors for i in tile if t.get(i) == 1), None)
 
 
-def _is_symmetric(step: Geometry, members: Mapping[str, tuple[str, ...]]) -> bool:
+def _exchangeable(
+    step: Geometry, members: Mapping[str, tuple[str, ...]]
+) -> tuple[tuple[str, str, int | str], ...] | None:
     """Whether exchanging m and n changes nothing: a product of a tensor with its own transpose.
 
     Not even a bit: parts of complex products are summed in an order that depends on which factor
-    comes first.
+    comes first. If so, and if m and n are several indices each, that is how the output's strides
+    are exchanged: it has one along all of n and one along all of m; None if not.
     """
-    m, n = members["m"], members["n"]
-    if not step.twins or step.accumulator[0] == "c":
-        return False
-    if len(m) != 1 or len(n) != 1 or step.extents[m[0]] != step.extents[n[0]]:
-        return False
+    m, n, over = members["m"], members["n"], step.over
+    if not step.twins or step.accumulator[0] == "c" or len(m) != len(n):
+        return None
     first, second = step.strides[:2]
     if m[0] not in first:
         first, second = second, first
     rest = (*members["b"], *members["d"], *members["k"])
-    same = all(first.get(i) == second.get(i) for i in rest)
-    same = same and (m[0] in step.over) == (n[0] in step.over)
-    return same and first[m[0]] == second[n[0]]
+    alike = all(first.get(i) == second.get(i) for i in rest)
+    for i, j in zip(m, n, strict=True):
+        alike = alike and first[i] == second[j] and step.extents[i] == step.extents[j]
+        alike = alike and (i in over) == (j in over)
+    if not alike:
+        return None
+    if len(m) == 1 or m[0] in over:  # no element of the output is written twice
+        return ()
+    along = 1
+    for i in reversed((*m, *n)):
+        if step.strides[-1][i] != along:
+            return None
+        along *= step.extents[i]
+    return ("out", "m", "N"), ("out", "n", 1)
 
 
 def _near(
