@@ -15,7 +15,14 @@ from ..geometry import Geometry
 from ..machine import Machine
 from ..schedule import Group, Pack, Schedule, Split, vector_lanes
 from .choice import Choice, finish_fields, layout_class, rounded, twice_summed
-from .in_place import THIN, fewest_lanes, is_better_in_rows, is_of_windows, is_used_rarely
+from .in_place import (
+    THIN,
+    fewest_lanes,
+    is_better_in_rows,
+    is_gathered,
+    is_of_windows,
+    is_used_rarely,
+)
 
 if TYPE_CHECKING:
     from ..finish import Finish
@@ -87,7 +94,9 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         return None
     rows, width = tile_for(size["n"], step.accumulator, machine)
     sparse = step.finish is not None and _may_skip_sums(step.finish)
-    in_place = in_place or is_used_rarely(step, order[0], size["n"] / width)
+    reads = size["n"] / width
+    in_place = in_place or is_used_rarely(step, order[0], reads)
+    in_place = in_place or is_gathered(step, order[0], tile, reads)
     batch = (Group("b", True, False),) if members["b"] else ()
     late = (Group("d", True, True, over=True),) if members["d"] else ()
     groups = (
