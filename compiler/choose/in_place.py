@@ -36,9 +36,11 @@ READS_APART = 8
 """The same where no elements are neighbours: 8 tiles took 1/1.1 of the time, 16 1.1 times."""
 
 READS_NEAR = 32
-"""The same times the number of neighbours, in different rows. Measured on squared norms of gradients
-of convolutions whose windows do not overlap: with 2 neighbours and 8 tiles it took 1/1.5 of the
-time, with 4 and 8 1/1.05, with 8 and 2 1/1.6, but with 8 and 16 1.1 times."""
+"""The same times the number of neighbours, in different rows.
+
+Measured on squared norms of gradients of convolutions whose windows do not overlap: with 2
+neighbours and 8 tiles it took 1/1.5 of the time, with 4 and 8 1/1.05, with 8 and 2 1/1.6, but with
+8 and 16 1.1 times."""
 
 TURNED = 8
 """Neighbours along the sum from which on panels are filled by transposing squares."""
