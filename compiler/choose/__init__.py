@@ -16,7 +16,7 @@ from ..machine import Machine
 from ..records import replace
 from ..schedule import Schedule
 from .choice import Choice
-from .packed import packed, packed_blocks
+from .packed import exchangeable, packed, packed_blocks
 
 __all__ = ["Choice", "block_sizes", "choose", "substitutes", "usual"]
 
@@ -70,7 +70,7 @@ def substitutes(step: Geometry, machine: Machine) -> Iterator[Choice]:
     for extents in dict.fromkeys(sizes):
         other = replace(step, extents=dict(zip(names, extents, strict=True)))
         # The turned recipe is left out: what is one run in memory depends on the extents.
-        yield packed(other, machine) or streamed(as_bits(other), machine)
+        yield _packed_as(step, other, machine) or streamed(as_bits(other), machine)
     if step.finish is None:  # each formula has kernels of its own
         in_panels = general_packed(step, machine)
         if in_panels is not None:
@@ -87,7 +87,20 @@ def usual(step: Geometry, machine: Machine) -> Choice:
     from .streamed import streamed
     from .turned import as_bits
 
-    return packed(other, machine) or streamed(as_bits(other), machine)
+    return _packed_as(step, other, machine) or streamed(as_bits(other), machine)
+
+
+def _packed_as(step: Geometry, other: Geometry, machine: Machine) -> Choice | None:
+    """What the packed recipe makes of the same step of other extents, if the step can have it.
+
+    Half of a matrix is enough where it is symmetric, which depends on the extents.
+    """
+    found = packed(other, machine)
+    if found is None or not found.schedule.mirrored:
+        return found
+    if exchangeable(step, found.members) == found.schedule.linear:
+        return found
+    return packed(replace(other, twins=False), machine)
 
 
 def _near(extent: int, sizes: Sequence[int]) -> int:

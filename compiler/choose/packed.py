@@ -134,7 +134,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     packs = [Pack("x1", "k_block", "n", width, depth["x1", "n"], strips=strips[1])]
     if not in_place:
         packs.append(Pack("x0", "m_block", "m", rows, depth["x0", "m"], strips=strips[0]))
-    linear = _exchangeable(step, members)
+    linear = exchangeable(step, members)
     symmetric = linear is not None
     waits = symmetric or step.finish is not None
     schedule = Schedule(
@@ -193,7 +193,7 @@ def _last(step: Geometry) -> str | None:
     return next((i for t in tensors for i in tile if t.get(i) == 1), None)
 
 
-def _exchangeable(
+def exchangeable(
     step: Geometry, members: Mapping[str, tuple[str, ...]]
 ) -> tuple[tuple[str, str, int | str], ...] | None:
     """Whether exchanging m and n changes nothing: a product of a tensor with its own transpose.
@@ -208,7 +208,7 @@ def _exchangeable(
     first, second = step.strides[:2]
     if m[0] not in first:
         first, second = second, first
-    rest = (*members["b"], *members["d"], *members["k"])
+    rest = [i for group in "bdk" for i in members.get(group, ())]
     alike = all(first.get(i) == second.get(i) for i in rest)
     for i, j in zip(m, n, strict=True):
         alike = alike and first[i] == second[j] and step.extents[i] == step.extents[j]
