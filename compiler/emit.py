@@ -297,7 +297,7 @@ class _Source(TileSource):
         known = dict(self.ends)
         later = {inner.index for inner in walk(statements) if isinstance(inner, Loop)}
         for inner in walk(statements):
-            if isinstance(inner, Loop | Tabulate) and len(inner.stop) > 1:
+            if isinstance(inner, Loop | Tabulate) and len(inner.stop) > 1 and inner.start.names:
                 (index,) = inner.start.names
                 bounds = {name for bound in inner.stop for name in bound.names}
                 is_known = index in indices and not bounds & later

@@ -77,6 +77,9 @@ class Pack:
     The panel holds ``width`` positions of ``group`` side by side, for one position of the reduced
     group ``k`` after the other: the order in which the microkernel reads them. Panel after panel
     is filled, or several at once in ``strips`` of a few positions of ``k``.
+
+    ``also`` is another operand that reads the same panels, the same tensor as the first: see
+    :mod:`.passes.pack`. These begin at position 0, and hold whole register tiles of both sides.
     """
 
     operand: str
@@ -85,6 +88,7 @@ class Pack:
     width: int
     depth: int  # positions of k that are moved at once, as the rows of a register tile
     strips: bool = True
+    also: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +200,8 @@ class Schedule:
     @property
     def in_place(self) -> str | None:
         """The factor of a packed product whose rows are read where they are, if there is one."""
-        if self.recipe != "packed" or any(pack.operand == "x0" for pack in self.packs):
-            return None
-        return "x0"
+        packed = {name for pack in self.packs for name in (pack.operand, pack.also)}
+        return "x0" if self.recipe == "packed" and "x0" not in packed else None
 
     def split_of(self, group: str) -> list[Split]:
         """The splits of one group, outermost first."""

@@ -647,7 +647,8 @@ class TileSource:
         r, c = rows.size, lanes.size
         width = self.lanes(c)
         p = ref.buffer
-        name = f"{p}_tile"
+        shared = any(job.also and p == f"{job.operand}_panel" for job in self.schedule.packs)
+        name = f"{p}_{'splat' if shared and lane_step == '0' else 'tile'}"
         if row_step == "0":
             r, counts = 1, counts and f", 1, {self.inside(lanes)}"
         if p in self.rows_at:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from math import ceil
+from math import ceil, lcm
 from typing import TYPE_CHECKING
 
 from ..geometry import Geometry
 from ..machine import Machine
+from ..records import replace
 from ..schedule import Group, Pack, Schedule, Split, vector_lanes
 from .choice import Choice, finish_fields, layout_class, rounded, twice_summed
 from .in_place import (
@@ -36,6 +37,13 @@ Python looks for Ctrl-C."""
 
 COLLECTED = 512
 """Positions of m and of n of a task whose sums are collected in scratch: 1 MiB in f4."""
+
+FEW = 128
+"""Positions of a symmetric product's sides up to which packing them once is worth cutting sums.
+
+Measured with one core, f4: 128 positions took 1/1.01 to 1/1.1 of the time with sums of 200 to 400,
+but 256 positions 1.03 to 1.09 times as long. With sums of 64 to 128, or of more than 768, up to 512
+positions took 1/1.02 to 1/1.25."""
 
 WASTE = 1.15
 """Of tiles two vectors wide, so many times the columns that narrow ones have: then they are better.
@@ -132,18 +140,25 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         for name, group, operand in (("x0", "m", x), ("x1", "n", y))
     ]
     packs = [Pack("x1", "k_block", "n", width, depth["x1", "n"], strips=strips[1])]
-    if not in_place:
-        packs.append(Pack("x0", "m_block", "m", rows, depth["x0", "m"], strips=strips[0]))
     linear = exchangeable(step, members)
     symmetric = linear is not None
+    shared = symmetric and not in_place
+    shared = shared and _may_share(size["m"], size["k"], step.accumulator, width, machine)
+    if shared:
+        packs = [replace(packs[0], width=lcm(rows, width), also="x0")]
+        outer = tuple(loop for each in outer for loop in _with_panel(each))
+        inner = tuple(loop for each in inner for loop in _with_panel(each))
+    elif not in_place:
+        packs.append(Pack("x0", "m_block", "m", rows, depth["x0", "m"], strips=strips[0]))
     waits = symmetric or step.finish is not None
+    deep = _depth(step.accumulator, width, machine, shared=shared)
     schedule = Schedule(
         recipe="packed",
         elements=(*(step.elements[i] for i in order), *step.elements[2:]),
         accumulator=step.accumulator,
         groups=groups,
         strides=strides,
-        splits=splits(rows, width),
+        splits=splits(rows, width, shared=shared),
         outer=outer,
         inner=inner,
         parallel=len(batch) + 2 - len(summed - {"d"}),
@@ -155,7 +170,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         packs=tuple(packs),
         linear=linear or (),
         mirrored=symmetric,
-        collected=waits and not sparse and size["k"] > 2 * _depth(step.accumulator, width, machine),
+        collected=waits and not sparse and size["k"] > 2 * deep,
         **finish_fields(step),
     )
     return Choice(schedule, {g.name: members[g.name] for g in groups}, operands)
@@ -181,9 +196,26 @@ def lanes_along_m(m: int, n: int, k: int) -> bool:
     return n <= THIN < m and k >= LONG
 
 
-def _depth(accumulator: str, width: int, machine: Machine) -> int:
+def _may_share(m: int, k: int, accumulator: str, width: int, machine: Machine) -> bool:
+    """Whether one set of panels for both sides of a symmetric product is worth its shorter blocks.
+
+    Both sides' values are further apart in it, so that fewer positions of k stay in the first
+    cache: a sum that would be one block is cut, and collected in scratch.
+    """
+    short, long = (_depth(accumulator, width, machine, shared=shared) for shared in (True, False))
+    return m <= COLLECTED and (k <= short or k > 2 * long or m <= FEW)
+
+
+def _with_panel(loop: str) -> tuple[str, ...]:
+    """A loop over register tiles within one over panels that hold several of them."""
+    group, _, suffix = loop.partition("_")
+    return (f"{group}_panel", loop) if suffix == "tile" else (loop,)
+
+
+def _depth(accumulator: str, width: int, machine: Machine, *, shared: bool = False) -> int:
     """Positions of k of which a panel of n stays in the first cache."""
-    return max(8, machine.l1_bytes * 3 // 4 // (width * int(accumulator[1:])))
+    of_cache = machine.l1_bytes // 4 if shared else machine.l1_bytes * 3 // 4
+    return max(8, of_cache // (width * int(accumulator[1:])))
 
 
 def _last(step: Geometry) -> str | None:
@@ -319,13 +351,19 @@ def halved(
     return m_task, n_task
 
 
-def splits(rows: int, width: int) -> tuple[Split, ...]:
-    """How the loops of a product are split whose register tile has so many rows and lanes."""
+def splits(rows: int, width: int, *, shared: bool = False) -> tuple[Split, ...]:
+    """How the loops of a product are split whose register tile has so many rows and lanes.
+
+    Panels that are ``shared`` hold several tiles of either side.
+    """
+    m_panel, n_panel = ((Split(group, "panel", lcm(rows, width)),) * shared for group in "mn")
     return (
         Split("m", "task", "M_TASK"),
         Split("m", "block", "M_BLOCK"),
+        *m_panel,
         Split("m", "tile", rows),
         Split("n", "task", "N_TASK"),
+        *n_panel,
         Split("n", "tile", width),
         Split("k", "block", "K_BLOCK"),
     )
@@ -345,7 +383,10 @@ def packed_blocks(
     size = int(schedule.accumulator[1:])
     rows, width = schedule.row_tile, schedule.lane_tile
     m, n, k = extents["m"], extents["n"], extents["k"]
-    depth = _depth(schedule.accumulator, width, machine)
+    shared = any(pack.also for pack in schedule.packs)
+    depth = _depth(schedule.accumulator, width, machine, shared=shared)
+    if shared:  # tasks begin where panels do
+        rows = width = schedule.packs[0].width
     waits = schedule.mirrored or schedule.formula is not None
     if not schedule.collected and (waits or schedule.elements[-1] != schedule.accumulator):
         depth = k  # the output cannot hold partial sums
@@ -353,11 +394,11 @@ def packed_blocks(
     k_block = rounded(ceil(k / ceil(k / depth)), unit)
     n_task = max(width, min(4096, (4 << 20) // (k_block * size)) // width * width)
     m_block = max(rows, machine.l2_bytes * 2 // 3 // (k_block * size) // rows * rows)
-    if schedule.collected:
-        n_task = min(n_task, COLLECTED)
     task = rounded(m, rows), min(n_task, rounded(n, width))
-    if schedule.collected:
-        task = min(task[0], COLLECTED // rows * rows), task[1]
+    if schedule.collected and not shared:
+        task = min(task[0], COLLECTED // rows * rows), min(task[1], COLLECTED)
+    if shared:
+        m_block = task[0]  # the panels hold all positions up to the diagonal
     if any(group.over for group in schedule.groups if group.name != "d"):
         return _over_blocks(schedule, extents, (task[0], m_block, task[1], k_block), threads)
     batch = extents.get("b", 1)
@@ -369,8 +410,9 @@ def packed_blocks(
     if threads > 1:
         task = halved((m, n), task, (rows, width), ceil(2 * threads / batch), 1)
     m_task, n_task = task
-    blocks = ceil(min(m, m_task) / m_block)
-    m_block = rounded(ceil(min(m, m_task) / blocks), rows)  # no last block of a few rows
+    if not shared:
+        blocks = ceil(min(m, m_task) / m_block)
+        m_block = rounded(ceil(min(m, m_task) / blocks), rows)  # no last block of a few rows
     return {
         "M_TASK": m_task,
         "M_BLOCK": m_block,

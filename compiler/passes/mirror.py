@@ -48,9 +48,10 @@ def _mirror(statement: Statement, schedule: Schedule, *, inside: bool) -> Statem
     if statement.index == f"{schedule.rows}_block":
         last = Affine(((f"{schedule.lanes}_task", 1), (f"{schedule.lanes.upper()}_TASK", 1)))
         statement = replace(statement, stop=(*statement.stop, last))
-    if inside and statement.index == f"{schedule.rows}_tile":
+    if inside and statement.index in (f"{schedule.rows}_panel", f"{schedule.rows}_tile"):
         diagonal = Affine(((f"{schedule.lanes}_tile", 1),), schedule.lane_tile)
         statement = replace(statement, stop=(diagonal, *statement.stop))
+    if inside and statement.index == f"{schedule.rows}_tile":
         body += [_turned(store, schedule) for store in body if _is_store(store)]
         if any(group.over and group.name == schedule.rows for group in schedule.groups):
             body = [_halved(each, schedule) for each in body]

@@ -36,6 +36,13 @@ def test_a_tensor_times_its_own_transpose_is_mirrored():
     assert is_mirrored(gram(k=10**5))  # a sum in several blocks
 
 
+def test_both_sides_read_the_same_panels():
+    (panel,) = choose(gram(m=100), MACHINE).schedule.packs
+    assert (panel.operand, panel.also, panel.width) == ("x1", "x0", 48)  # of tiles of 6 by 16
+    assert len(choose(gram(m=100, twins=False), MACHINE).schedule.packs) == 2
+    assert len(choose(gram(m=1000), MACHINE).schedule.packs) == 2  # they would leave the cache
+
+
 @pytest.mark.parametrize(
     "step",
     [

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmark_scripts import benchmark
 from einsumc.compiler.choose.general import general_packed_schedule
 from einsumc.compiler.errors import EinsumError
 from einsumc.compiler.subscripts import parse
@@ -23,6 +24,9 @@ from einsumc.runtime.virtual import virtual
 from sweeps import sweep
 
 PROJECT = Path(__file__).parents[2]
+
+served = benchmark("served")
+drawn_operands, signature_of = served.drawn_operands, served.signature_of
 
 
 @pytest.fixture(autouse=True)
@@ -83,41 +87,6 @@ def test_same_bytes_from_one_process_and_from_several(tmp_path):
 
 
 # --- any sizes and layouts ------------------------------------------------------------------------
-
-
-def drawn(shape, dtype, rng):
-    """An array as it may come: in C or Fortran order, a view, or something rarer."""
-    kind = rng.choice(
-        ["C", "F", "transposed", "slice", "steps", "backwards", "broadcast"],
-        p=[0.4, 0.2, 0.1, 0.1, 0.1, 0.05, 0.05],
-    )
-    values = rng.integers(0, 3, [n + 2 for n in shape]).astype(dtype)
-    if kind == "steps":
-        values = rng.integers(0, 3, [2 * n for n in shape]).astype(dtype)
-        return values[tuple(slice(None, 2 * n, 2) for n in shape)]
-    if kind == "transposed":
-        return np.ascontiguousarray(values[tuple(slice(n) for n in shape)].T).T
-    values = values[tuple(slice(1, n + 1) for n in shape)]
-    if kind == "slice":
-        return values
-    if kind == "backwards":
-        return values.copy()[(slice(None, None, -1),) * bool(shape)]
-    if kind == "broadcast" and shape and shape[0]:
-        return np.broadcast_to(values[:1].copy(), shape)
-    return np.array(values, order="F" if kind == "F" else "C")
-
-
-def drawn_operands(equation, dtype, rng, powers):
-    """Operands of random sizes: as often between 1 and 2 as between 2 and 4, and at times 0."""
-    terms = equation.split("->")[0].split(",")
-    sizes = {i: int(2 ** rng.uniform(0, powers)) for i in "".join(terms)}
-    if rng.random() < 0.05:
-        sizes[rng.choice(list(sizes))] = 0
-    return [drawn([sizes[i] for i in term], dtype, rng) for term in terms]
-
-
-def signature_of(equation, dtype):
-    return ", ".join(f"{dtype}[{','.join(term)}]" for term in equation.split("->")[0].split(","))
 
 
 SERVED = [  # the least number of 100 calls that get the very kernel that they would compile
