@@ -6,8 +6,9 @@ All signatures are compiled into one store. Then processes that may not compile 
 random operands: extents as often between 1 and 2 as between 2 and 4 and so on; of the operands 60 %
 in C or Fortran order, the others transposed, slices, with steps, reversed or broadcast. Every
 result is compared with `np.einsum`. Counted are the calls that get the kernels that they would have
-compiled; those that get some of other sizes; and those with a general one. A second table has how
-many times as long general kernels take, with panels and without. `--write` puts both into
+compiled; those that get some of other sizes; and those with a general one; beside the last two the
+geometric mean of how many times as long they take. A second table has how many times as long
+general kernels take in larger products, with panels and without. `--write` puts both into
 docs/coverage.md.
 """
 
@@ -20,7 +21,9 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from statistics import geometric_mean
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -90,16 +93,24 @@ def signature_of(equation, dtype):
 # --- which kernels calls get ----------------------------------------------------------------------
 
 
-def counted(equation: str, dtype: str, calls: int) -> dict[str, int]:
-    """Make calls in this process, where nothing may be compiled."""
+def calls_of(equation: str, dtype: str, calls: int) -> Iterator[list[Any]]:
+    """Operands of so many calls, the same ones every time."""
+    import numpy as np
+
+    rng = np.random.default_rng(2)
+    powers = 6 if len(set(equation) - set(",->")) > 4 else 9
+    for _ in range(calls):
+        yield drawn_operands(equation, dtype, rng, powers)
+
+
+def counted(equation: str, dtype: str, calls: int) -> list[tuple[str, float]]:
+    """Make calls in this process, where nothing may be compiled: kinds of kernels, and seconds."""
     import einsumc
     import numpy as np
 
-    rng, compiled = np.random.default_rng(2), einsumc.compile_einsum(equation)
-    powers = 6 if len(set(equation) - set(",->")) > 4 else 9
-    found = {"own": 0, "other sizes": 0, "general": 0}
-    for _ in range(calls):
-        operands = drawn_operands(equation, dtype, rng, powers)
+    compiled = einsumc.compile_einsum(equation)
+    found = []
+    for operands in calls_of(equation, dtype, calls):
         result = compiled(*operands)  # of small whole numbers: exact in any order
         if not (result == np.einsum(equation, *operands, optimize=True)).all():
             raise AssertionError(f"{equation} {[x.shape for x in operands]} is wrong")
@@ -108,12 +119,37 @@ def counted(equation: str, dtype: str, calls: int) -> dict[str, int]:
         best = compiled.explain(*operands).steps
         os.environ["EINSUMC_COMPILE"] = "never"
         if [step.key for step in used] == [step.key for step in best]:
-            found["own"] += 1
+            kind = "own"
         elif any("general" in step.recipe for step in used):
-            found["general"] += 1
+            kind = "general"
         else:
-            found["other sizes"] += 1
+            kind = "other sizes"
+        found.append((kind, 0.0 if kind == "own" else least_seconds(compiled, operands)))
     return found
+
+
+def compiled_ones(equation: str, dtype: str, kinds: list[str]) -> list[float]:
+    """The seconds of those calls that did not have their own kernels, now that they do."""
+    import einsumc
+
+    compiled = einsumc.compile_einsum(equation)
+    calls = zip(calls_of(equation, dtype, len(kinds)), kinds, strict=True)
+    return [0.0 if kind == "own" else least_seconds(compiled, each) for each, kind in calls]
+
+
+def least_seconds(compiled: Any, operands: list[Any], together: float = 0.05) -> float:
+    """Of a call, on one thread, in about so many seconds of trying."""
+    import einsumc
+
+    einsumc.set_num_threads(1)
+    compiled(*operands)
+    compiled(*operands)  # the native entry comes with the second call
+    best, end = math.inf, time.perf_counter() + together
+    while time.perf_counter() < end:
+        begin = time.perf_counter()
+        compiled(*operands)
+        best = min(best, time.perf_counter() - begin)
+    return best
 
 
 def coverage(signatures: list[tuple[str, str]], calls: int, jobs: int) -> list[list[str]]:
@@ -132,11 +168,17 @@ def coverage(signatures: list[tuple[str, str]], calls: int, jobs: int) -> list[l
             made = jobs_for(subscripts, [signature])
             wanted |= {job.key: job for job in made}
             rows.append([f"`{equation}` {dtype}", str(len(made))])
-        kernels = build(list(wanted.values()), store=Store(folder), jobs=jobs)
+        kernels = build(list(wanted.values()), store=Store(f"{folder}/made"), jobs=jobs)
         size = sum(kernel.size for kernel in kernels)
         for row, (equation, dtype) in zip(rows, signatures, strict=True):
-            found = in_process(folder, "count", [equation, dtype, calls])
-            row += [str(found[what] or "") for what in ("own", "other sizes", "general")]
+            found = in_process(f"{folder}/made", "count", [equation, dtype, calls])
+            kinds = [kind for kind, _ in found]
+            best = in_process(f"{folder}/own", "own", [equation, dtype, kinds], compile="auto")
+            row.append(str(kinds.count("own")))
+            for kind in ("other sizes", "general"):
+                pairs = zip(found, best, strict=True)
+                times = [took / own for (each, took), own in pairs if each == kind]
+                row.append(f"{len(times)} ({geometric_mean(times):.2g})" if times else "")
             print(*row, sep="  ", file=sys.stderr)
         kib = f"{size / 1024:.0f} KiB of code"
         rows.append(["all of them", f"{len(wanted)}, {kib}", "", "", ""])
@@ -156,21 +198,14 @@ def laid_out(shape, layout, rng):
     return values.transpose([order.index(axis) for axis in range(len(order))])
 
 
-def timed(equation: str, shapes: Any, layouts: Any) -> dict[str, float]:
-    """The least seconds of a call in this process, on one thread."""
+def timed(equation: str, shapes: Any, layouts: Any) -> float:
+    """The least seconds of a call in this process."""
     import einsumc
     import numpy as np
 
-    einsumc.set_num_threads(1)
     rng = np.random.default_rng(0)
     operands = [laid_out(s, w, rng) for s, w in zip(shapes, layouts, strict=True)]
-    compiled, best, end = einsumc.compile_einsum(equation), math.inf, time.perf_counter() + 2
-    compiled(*operands)
-    while time.perf_counter() < end:
-        begin = time.perf_counter()
-        compiled(*operands)
-        best = min(best, time.perf_counter() - begin)
-    return {"seconds": best}
+    return least_seconds(einsumc.compile_einsum(equation), operands, together=2)
 
 
 def general_costs(only: str) -> list[list[str]]:
@@ -199,7 +234,7 @@ def general_costs(only: str) -> list[list[str]]:
             took = {
                 name: in_process(
                     path, "time", [equation, *given], compile="auto" if name == "own" else "never"
-                )["seconds"]
+                )
                 for name, path in store.items()
             }
             ratios = [f"{took[name] / took['own']:.2g}" for name in ("panels", "without")]
@@ -237,7 +272,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.in_process:
         what, *arguments = json.loads(options.in_process)
-        print(json.dumps({"count": counted, "time": timed}[what](*arguments)))
+        print(json.dumps({"count": counted, "own": compiled_ones, "time": timed}[what](*arguments)))
         return
     signatures = [pair for pair in SIGNATURES if options.only in pair[0]]
     heads = ["signature", "kernels", "own", "of other sizes", "general"]
