@@ -170,7 +170,7 @@ class _Source(TileSource):
                 self.line("else:")
                 self.depth += 1
             self.whole = {**known, **near, **dict.fromkeys(guards, whole)}
-            if False not in self.whole.values() and self.sums_lanes_of(loop):
+            if self.whole.get("columns") is not False and self.sums_lanes_of(loop):
                 self.summed_tiles(loop, start, stop)
                 continue
             if bricks := self.bricks(loop):

@@ -18,6 +18,7 @@ from ..records import replace
 from ..schedule import Schedule
 from .choice import Choice
 from .packed import packed, packed_blocks
+from .symmetric import exchangeable
 
 __all__ = ["Choice", "block_sizes", "choose", "substitutes", "usual"]
 
@@ -65,7 +66,7 @@ def substitutes(
         return
     from .general import general, general_packed
 
-    yield from ((step, choice) for choice in _of_other_sizes(step, machine))
+    yield from ((step, choice) for choice in _of_other_sizes(step, step, machine))
     if step.finish is not None:  # each formula has kernels of its own
         return
     from ..units import with_units
@@ -74,30 +75,30 @@ def substitutes(
         longer = with_units(plain, size, outermost)
         if longer is not None:
             itself, other = longer
-            yield from ((itself, choice) for choice in _of_other_sizes(other, machine))
+            yield from ((itself, choice) for choice in _of_other_sizes(itself, other, machine))
     in_panels = general_packed(step, machine)
     if in_panels is not None:
         yield step, in_panels
     yield step, general(step, machine)
 
 
-def _of_other_sizes(step: Geometry, machine: Machine) -> Iterator[Choice]:
-    """What steps have that differ in nothing but sizes."""
+def _of_other_sizes(step: Geometry, like: Geometry, machine: Machine) -> Iterator[Choice]:
+    """What steps have that differ in nothing but sizes; those ``like`` has are tried first."""
     from .streamed import streamed
     from .turned import as_bits
 
-    names = tuple(step.extents)
-    nearest = tuple(_near(extent, USUAL) for extent in step.extents.values())
+    names = tuple(like.extents)
+    nearest = tuple(_near(extent, USUAL) for extent in like.extents.values())
     sizes = [
-        tuple(1 << (extent - 1).bit_length() for extent in step.extents.values()),
+        tuple(1 << (extent - 1).bit_length() for extent in like.extents.values()),
         nearest,
         *((*nearest[:n], u, *nearest[n + 1 :]) for n in range(len(names)) for u in USUAL),
         *((usual,) * len(names) for usual in USUAL),
     ]
     for extents in dict.fromkeys(sizes):
-        other = replace(step, extents=dict(zip(names, extents, strict=True)))
+        other = replace(like, extents=dict(zip(names, extents, strict=True)))
         # The turned recipe is left out: what is one run in memory depends on the extents.
-        yield packed(other, machine) or streamed(as_bits(other), machine)
+        yield _packed_as(step, other, machine) or streamed(as_bits(other), machine)
 
 
 def usual(step: Geometry, machine: Machine) -> Choice:
@@ -109,7 +110,20 @@ def usual(step: Geometry, machine: Machine) -> Choice:
     from .streamed import streamed
     from .turned import as_bits
 
-    return packed(other, machine) or streamed(as_bits(other), machine)
+    return _packed_as(step, other, machine) or streamed(as_bits(other), machine)
+
+
+def _packed_as(step: Geometry, other: Geometry, machine: Machine) -> Choice | None:
+    """What the packed recipe makes of the same step of other extents, if the step can have it.
+
+    Half of a matrix is enough where it is symmetric, which depends on the extents.
+    """
+    found = packed(other, machine)
+    if found is None or not found.schedule.mirrored:
+        return found
+    if exchangeable(step, found.members) == found.schedule.linear:
+        return found
+    return packed(replace(other, twins=False), machine)
 
 
 def _near(extent: int, sizes: Sequence[int]) -> int:

@@ -16,8 +16,15 @@ from ..machine import Machine
 from ..records import replace
 from ..schedule import Group, Pack, Schedule, Split, vector_lanes
 from .choice import Choice, finish_fields, layout_class, rounded, twice_summed
-from .in_place import THIN, fewest_lanes, is_better_in_rows, is_of_windows, is_used_rarely
-from .symmetric import COLLECTED, is_better_below, is_symmetric, may_share
+from .in_place import (
+    THIN,
+    fewest_lanes,
+    is_better_in_rows,
+    is_gathered,
+    is_of_windows,
+    is_used_rarely,
+)
+from .symmetric import COLLECTED, exchangeable, is_better_below, may_share
 
 if TYPE_CHECKING:
     from ..finish import Finish
@@ -86,7 +93,9 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         return None
     rows, width = tile_for(size["n"], step.accumulator, machine)
     sparse = step.finish is not None and _may_skip_sums(step.finish)
-    in_place = in_place or is_used_rarely(step, order[0], size["n"] / width)
+    reads = size["n"] / width
+    in_place = in_place or is_used_rarely(step, order[0], reads)
+    in_place = in_place or is_gathered(step, order[0], tile, reads)
     batch = (Group("b", True, False),) if members["b"] else ()
     late = (Group("d", True, True, over=True),) if members["d"] else ()
     groups = (
@@ -97,9 +106,11 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
             for g in ("m", "n", "k")
         ),
     )
-    symmetric = is_symmetric(step, members)
+    linear = exchangeable(step, members)
+    symmetric = linear is not None
     alone, deep = (_depth(step.accumulator, width, machine, shared=s) for s in (False, True))
-    shared = symmetric and not in_place and may_share(size["m"], size["k"], deep, alone)
+    shared = symmetric and not in_place and len(members["m"]) == 1
+    shared = shared and may_share(size["m"], size["k"], deep, alone)
     deep = deep if shared else alone
     tasks = sorted(("m", "n"), key=lambda group: group in summed)  # those in parallel first
     outer = (*(g.name for g in batch), *(f"{g}_task" for g in tasks), *(g.name for g in late))
@@ -151,6 +162,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         lane_tile=width,
         vector_bytes=machine.target.vector_bytes,
         packs=tuple(packs),
+        linear=linear or (),
         mirrored=symmetric,
         collected=waits and not sparse and size["k"] > 2 * deep,
         **finish_fields(step),

@@ -15,8 +15,8 @@ from ..geometry import Geometry
 
 __all__ = [
     "COLLECTED",
+    "exchangeable",
     "is_better_below",
-    "is_symmetric",
     "may_share",
     "tiles_above",
     "tiles_below",
@@ -40,24 +40,36 @@ there are more tiles below, took 1.06 to 1.09 times as long; 100, 196 and 197, w
 fewer of them, 1/1.06 to 1/1.08; 49 and 50, which have 19 % fewer, 1/1.2."""
 
 
-def is_symmetric(step: Geometry, members: Mapping[str, tuple[str, ...]]) -> bool:
+def exchangeable(
+    step: Geometry, members: Mapping[str, tuple[str, ...]]
+) -> tuple[tuple[str, str, int | str], ...] | None:
     """Whether exchanging m and n changes nothing: a product of a tensor with its own transpose.
 
     Not even a bit: parts of complex products are summed in an order that depends on which factor
-    comes first.
+    comes first. If so, and if m and n are several indices each, that is how the output's strides
+    are exchanged: it has one along all of n and one along all of m; None if not.
     """
-    m, n = members["m"], members["n"]
-    if not step.twins or step.accumulator[0] == "c":
-        return False
-    if len(m) != 1 or len(n) != 1 or step.extents[m[0]] != step.extents[n[0]]:
-        return False
+    m, n, over = members["m"], members["n"], step.over
+    if not step.twins or step.accumulator[0] == "c" or len(m) != len(n):
+        return None
     first, second = step.strides[:2]
     if m[0] not in first:
         first, second = second, first
-    rest = (*members["b"], *members["d"], *members["k"])
-    same = all(first.get(i) == second.get(i) for i in rest)
-    same = same and (m[0] in step.over) == (n[0] in step.over)
-    return same and first[m[0]] == second[n[0]]
+    rest = [i for group in "bdk" for i in members.get(group, ())]
+    alike = all(first.get(i) == second.get(i) for i in rest)
+    for i, j in zip(m, n, strict=True):
+        alike = alike and first[i] == second[j] and step.extents[i] == step.extents[j]
+        alike = alike and (i in over) == (j in over)
+    if not alike:
+        return None
+    if len(m) == 1 or m[0] in over:  # no element of the output is written twice
+        return ()
+    along = 1
+    for i in reversed((*m, *n)):
+        if step.strides[-1][i] != along:
+            return None
+        along *= step.extents[i]
+    return ("out", "m", "N"), ("out", "n", 1)
 
 
 def may_share(m: int, k: int, shared: int, alone: int) -> bool:

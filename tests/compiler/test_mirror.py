@@ -1,9 +1,11 @@
 """Products of a tensor with its own transpose: half of the tiles, and the same numbers."""
 
+from dataclasses import replace
+
 import einsumc
 import numpy as np
 import pytest
-from einsumc.compiler.choose import choose
+from einsumc.compiler.choose import choose, substitutes
 from einsumc.compiler.geometry import Geometry, canonical
 from einsumc.compiler.machine import TARGETS, Machine
 from einsumc.runtime.threads import get_num_threads, set_num_threads
@@ -74,6 +76,40 @@ def test_products_of_gram_matrices_count_both_halves(t, threads):
 )
 def test_what_is_not_symmetric_is_not(step):
     assert not is_mirrored(step)
+
+
+def pixels(across=14, others=14, out=None, over=False):
+    """`cyz,cab->yzab` of every second pixel of an image, so that no indices are merged."""
+    extents = {"y": across, "z": across, "a": others, "b": others, "c": 300}
+    first, second = ({"c": 4096, i: 128, j: 2} for i, j in ("yz", "ab"))
+    out = out or {"y": across * others**2, "z": others**2, "a": others, "b": 1}
+    return canonical(Geometry(("f4",) * 3, "f4", extents, (first, second, out), twins=True))
+
+
+def test_gram_matrices_over_several_indices():
+    assert is_mirrored(pixels())
+    assert not is_mirrored(pixels(others=7))
+    assert not is_mirrored(pixels(out={"y": 2744, "z": 196, "b": 14, "a": 1}))
+
+
+def test_no_kernel_for_a_symmetric_step_is_taken_for_another():
+    """With other extents, of which a substitute is made, the same step would be symmetric."""
+    step = gram()
+    others = replace(step, extents={**step.extents, "n": 90})
+    for each, mirrored in ((step, True), (others, False)):
+        choices = [choice for _, choice in substitutes(each, each, MACHINE)]
+        assert any(choice.schedule.mirrored for choice in choices) == mirrored
+
+
+@pytest.mark.parametrize("equation", ["cyz,cab->yzab", "ncyz,ncab,noyz,noab->n"])
+def test_every_second_pixel_times_every_other(equation):
+    rng = np.random.default_rng(3)
+    a = rng.integers(-3, 4, (2, 70, 25, 23)).astype("f4")[..., ::2, ::2]
+    b = rng.integers(-1, 2, (2, 30, 13, 12)).astype("f4")
+    given = (a[0], a[0]) if equation[0] == "c" else (a, a, b, b)
+    wide = [each.astype("f8") for each in given]
+    found = einsumc.einsum(equation, *given)
+    np.testing.assert_allclose(found, np.einsum(equation, *wide, optimize=True), rtol=1e-6)
 
 
 @examples(10)
