@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 
 from .choose.in_place import NARROW, THIN
 from .choose.packed import lanes_along_m, register_tile, tile_for
+from .choose.symmetric import is_better_below, tiles_above, tiles_below
 from .machine import Levels, Machine
 from .overlap import copied_often, read_in_place
 from .program import Access, Program, Statement, elements, volume
@@ -72,7 +73,7 @@ WINDOW_CYCLES = 1.5
 """To copy an element of a window into a panel, where windows cannot be held in frames."""
 
 _MANY = 256
-"""Tiles across an output up to which those below its diagonal are counted one column by one."""
+"""Tiles across an output up to which those above its diagonal are counted one column by one."""
 
 _MOST = 10**300  # what a float can hold; the unfactored form of a network has more products
 
@@ -366,8 +367,10 @@ def _packed(groups: _Groups, element: str, machine: Machine, mirrored: bool = Fa
     across = ceil(groups.n / width)
     tiles = groups.b * ceil(groups.m / rows) * across
     if mirrored:
-        below = (ceil(min((n + 1) * width, groups.m) / rows) for n in range(min(across, _MANY)))
-        tiles = groups.b * (sum(below) if across <= _MANY else tiles // groups.b // 2)
+        half = tiles_above(groups.m, rows, width) if across <= _MANY else tiles // groups.b // 2
+        if is_better_below(groups.m, rows, width):
+            half = tiles_below(groups.m, rows, width)
+        tiles = groups.b * half
     depth = max(8, machine.l1_bytes // 2 // (width * int(accumulator[1:])))
     steps = groups.k + TILE_STEPS * ceil(groups.k / depth)
     area = rows * width

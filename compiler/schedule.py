@@ -131,7 +131,7 @@ class Schedule:
     ``parallel`` ones are split over threads; ``inner`` are the loops between the clearing of
     the register tile and its storing. ``rows`` and ``lanes`` name the groups of the tile.
     A ``mirrored`` output is symmetric in rows and lanes: what is below its diagonal is copied from
-    above.
+    above, or what is above from below.
     Sums of blocks are ``collected`` in scratch, where the output cannot hold them.
     ``linear`` lists (tensor, group, stride) for composite groups that the tensor has one stride
     along all the same, a number or an extent's name: it needs no table there.
@@ -202,6 +202,14 @@ class Schedule:
         """The factor of a packed product whose rows are read where they are, if there is one."""
         packed = {name for pack in self.packs for name in (pack.operand, pack.also)}
         return "x0" if self.recipe == "packed" and "x0" not in packed else None
+
+    @property
+    def below(self) -> bool:
+        """Whether a mirrored output's tiles on and below its diagonal are those computed."""
+        loops = (*self.outer, *self.inner)
+        return self.mirrored and loops.index(f"{self.rows}_tile") < loops.index(
+            f"{self.lanes}_tile"
+        )
 
     def split_of(self, group: str) -> list[Split]:
         """The splits of one group, outermost first."""

@@ -416,7 +416,8 @@ class TileSource:
             if not filled:
                 value = f"stretch({value}, {shape})"
             if statement.half is not None:
-                value = f"halved({value}, {_at_first(statement.half, rows, lanes)})"
+                sign = -1 if self.schedule.below else 1
+                value = f"halved({value}, {_at_first(statement.half, rows, lanes)}, {sign})"
             word = "collect" if collects else "accumulate"
             self.line(f"{tile} = {word}({tile}, {value}{counts})")
             return

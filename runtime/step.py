@@ -91,6 +91,11 @@ class Step:
         return self.form.step
 
     @property
+    def is_general(self) -> bool:
+        """Whether its kernel is a slow one that serves any step, for want of its own."""
+        return self.form.numbered_choice.schedule.recipe == "general"
+
+    @property
     def choice(self) -> Choice:
         """How it is computed."""
         return self.form.choice

@@ -17,7 +17,8 @@ from ..machine import Machine
 from ..records import replace
 from ..schedule import Schedule
 from .choice import Choice
-from .packed import exchangeable, packed, packed_blocks
+from .packed import packed, packed_blocks
+from .symmetric import exchangeable
 
 __all__ = ["Choice", "block_sizes", "choose", "substitutes", "usual"]
 

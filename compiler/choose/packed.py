@@ -24,6 +24,7 @@ from .in_place import (
     is_of_windows,
     is_used_rarely,
 )
+from .symmetric import COLLECTED, exchangeable, is_better_below, may_share
 
 if TYPE_CHECKING:
     from ..finish import Finish
@@ -34,16 +35,6 @@ LONG = 256
 LONGEST_TASK = 1 << 33
 """Multiply-adds of one task times an element's bytes: about 50 ms of work in f4 and f8, until
 Python looks for Ctrl-C."""
-
-COLLECTED = 512
-"""Positions of m and of n of a task whose sums are collected in scratch: 1 MiB in f4."""
-
-FEW = 128
-"""Positions of a symmetric product's sides up to which packing them once is worth cutting sums.
-
-Measured with one core, f4: 128 positions took 1/1.01 to 1/1.1 of the time with sums of 200 to 400,
-but 256 positions 1.03 to 1.09 times as long. With sums of 64 to 128, or of more than 768, up to 512
-positions took 1/1.02 to 1/1.25."""
 
 WASTE = 1.15
 """Of tiles two vectors wide, so many times the columns that narrow ones have: then they are better.
@@ -119,12 +110,22 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
             for g in ("m", "n", "k")
         ),
     )
+    linear = exchangeable(step, members)
+    symmetric = linear is not None
+    alone, deep = (_depth(step.accumulator, width, machine, shared=s) for s in (False, True))
+    shared = symmetric and not in_place and len(members["m"]) == 1
+    shared = shared and may_share(size["m"], size["k"], deep, alone)
+    deep = deep if shared else alone
     tasks = sorted(("m", "n"), key=lambda group: group in summed)  # those in parallel first
     outer = (*(g.name for g in batch), *(f"{g}_task" for g in tasks), *(g.name for g in late))
-    outer += ("k_block", "m_block", "n_tile", "m_tile")
-    inner: tuple[str, ...] = ("k",)
-    if "m" in summed:  # the values of one tile after the other are added up in registers
-        outer, inner = outer[:-1], ("m_tile", "k")
+    below = symmetric and is_better_below(size["m"], rows, width)
+    first, second = (
+        (f"{group}_panel", f"{group}_tile") if shared else (f"{group}_tile",)
+        for group in ("mn" if below else "nm")
+    )
+    # Where m is summed, the values of one tile after the other are added up in registers.
+    around, inner = (first, second) if "m" in summed else ((*first, *second), ())
+    outer, inner = (*outer, "k_block", "m_block", *around), (*inner, "k")
     operands = (*order, *range(2, len(step.elements) - 1))
 
     def matters(tensor: int, group: str) -> bool:
@@ -144,18 +145,11 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         for name, group, operand in (("x0", "m", x), ("x1", "n", y))
     ]
     packs = [Pack("x1", "k_block", "n", width, depth["x1", "n"], strips=strips[1])]
-    linear = exchangeable(step, members)
-    symmetric = linear is not None
-    shared = symmetric and not in_place
-    shared = shared and _may_share(size["m"], size["k"], step.accumulator, width, machine)
     if shared:
         packs = [replace(packs[0], width=lcm(rows, width), also="x0")]
-        outer = tuple(loop for each in outer for loop in _with_panel(each))
-        inner = tuple(loop for each in inner for loop in _with_panel(each))
     elif not in_place:
         packs.append(Pack("x0", "m_block", "m", rows, depth["x0", "m"], strips=strips[0]))
     waits = symmetric or step.finish is not None
-    deep = _depth(step.accumulator, width, machine, shared=shared)
     schedule = Schedule(
         recipe="packed",
         elements=(*(step.elements[i] for i in order), *step.elements[2:]),
@@ -200,22 +194,6 @@ def lanes_along_m(m: int, n: int, k: int) -> bool:
     return n <= THIN < m and k >= LONG
 
 
-def _may_share(m: int, k: int, accumulator: str, width: int, machine: Machine) -> bool:
-    """Whether one set of panels for both sides of a symmetric product is worth its shorter blocks.
-
-    Both sides' values are further apart in it, so that fewer positions of k stay in the first
-    cache: a sum that would be one block is cut, and collected in scratch.
-    """
-    short, long = (_depth(accumulator, width, machine, shared=shared) for shared in (True, False))
-    return m <= COLLECTED and (k <= short or k > 2 * long or m <= FEW)
-
-
-def _with_panel(loop: str) -> tuple[str, ...]:
-    """A loop over register tiles within one over panels that hold several of them."""
-    group, _, suffix = loop.partition("_")
-    return (f"{group}_panel", loop) if suffix == "tile" else (loop,)
-
-
 def _depth(accumulator: str, width: int, machine: Machine, *, shared: bool = False) -> int:
     """Positions of k of which a panel of n stays in the first cache."""
     of_cache = machine.l1_bytes // 4 if shared else machine.l1_bytes * 3 // 4
@@ -227,38 +205,6 @@ def _last(step: Geometry) -> str | None:
     tensors = reversed(step.strides[step.factors :])
     tile = (*step.kept, *step.over)
     return next((i for t in tensors for i in tile if t.get(i) == 1), None)
-
-
-def exchangeable(
-    step: Geometry, members: Mapping[str, tuple[str, ...]]
-) -> tuple[tuple[str, str, int | str], ...] | None:
-    """Whether exchanging m and n changes nothing: a product of a tensor with its own transpose.
-
-    Not even a bit: parts of complex products are summed in an order that depends on which factor
-    comes first. If so, and if m and n are several indices each, that is how the output's strides
-    are exchanged: it has one along all of n and one along all of m; None if not.
-    """
-    m, n, over = members["m"], members["n"], step.over
-    if not step.twins or step.accumulator[0] == "c" or len(m) != len(n):
-        return None
-    first, second = step.strides[:2]
-    if m[0] not in first:
-        first, second = second, first
-    rest = [i for group in "bdk" for i in members.get(group, ())]
-    alike = all(first.get(i) == second.get(i) for i in rest)
-    for i, j in zip(m, n, strict=True):
-        alike = alike and first[i] == second[j] and step.extents[i] == step.extents[j]
-        alike = alike and (i in over) == (j in over)
-    if not alike:
-        return None
-    if len(m) == 1 or m[0] in over:  # no element of the output is written twice
-        return ()
-    along = 1
-    for i in reversed((*m, *n)):
-        if step.strides[-1][i] != along:
-            return None
-        along *= step.extents[i]
-    return ("out", "m", "N"), ("out", "n", 1)
 
 
 def _near(

@@ -79,12 +79,24 @@ def _pack(nest: Nest, schedule: Schedule, job: Pack) -> Nest:
     k_tile = replace(loops["k"], index="k_tile", step=step)
     k = replace(loops["k"], start=at("k_tile"), stop=(k_stop, *loops["k"].stop))
     tiles = [loops[s.index] for s in schedule.split_of(group) if isinstance(s.step, int)]
+    lanes = loops[group]
     if job.also:
         tiles[0] = replace(tiles[0], start=Affine(()))
+    if schedule.below and job.also:  # all that the rows need, which is more than the columns do
+        *tiles, lanes = (_as_far(loop, group, schedule) for loop in (*tiles, lanes))
     around = [k_tile, *tiles] if job.strips else [*tiles, k_tile]
-    copy = nested([*around, k, loops[group]], (Assign(slot, (access,)),))
+    copy = nested([*around, k, lanes], (Assign(slot, (access,)),))
     body = tuple(_rewrite(s, job, copy, slots) for s in nest.body)
     return replace(nest, body=body, buffers=(*nest.buffers, panel))
+
+
+def _as_far(loop: Loop, group: str, schedule: Schedule) -> Loop:
+    """A loop over the columns that goes as far as the rows do."""
+    rows = schedule.rows or ""
+    names = {f"{group}_task": f"{rows}_task", group.upper(): rows.upper()}
+    names |= {f"{group.upper()}_TASK": f"{rows.upper()}_TASK"}
+    positions = {name: Affine.index(other) for name, other in names.items()}
+    return replace(loop, stop=tuple(stop.replaced(positions) for stop in loop.stop))
 
 
 def _slot(panel: str, schedule: Schedule, job: Pack, group: str) -> Ref:

@@ -43,6 +43,28 @@ def test_both_sides_read_the_same_panels():
     assert len(choose(gram(m=1000), MACHINE).schedule.packs) == 2  # they would leave the cache
 
 
+def test_the_half_that_has_fewer_tiles_is_computed():
+    assert not choose(gram(m=96), MACHINE).schedule.below
+    assert choose(gram(m=100), MACHINE).schedule.below  # 4 rows more, or 12 columns of which 4 are
+
+
+@pytest.mark.parametrize("t", [50, 96, 100, 197])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_products_of_gram_matrices_count_both_halves(t, threads):
+    rng = np.random.default_rng(t)
+    a, b = (rng.integers(-1, 2, (9, t, size)).astype("f4") for size in (1000, 800))
+    expected = np.einsum("nts,nts->n", a @ a.swapaxes(1, 2), b @ b.swapaxes(1, 2), dtype="f8")
+    before = get_num_threads()
+    try:
+        set_num_threads(threads)
+        result = einsumc.einsum("nti,nsi,ntj,nsj->n", a, a, b, b)
+        part = einsumc.einsum("ti,si->ts", a[0], a[0])
+    finally:
+        set_num_threads(before)
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
+    np.testing.assert_array_equal(part, a[0] @ a[0].T)
+
+
 @pytest.mark.parametrize(
     "step",
     [

@@ -254,6 +254,21 @@ def test_axes_of_one_element_are_served_by_kernels_for_more(part, monkeypatch):
         np.testing.assert_array_equal(product(one, b), np.einsum("bij,bjk->bik", one, b))
 
 
+@pytest.mark.usefixtures("few_calls")
+def test_two_steps_are_better_than_a_general_kernel(monkeypatch, cache):
+    monkeypatch.setattr(kernels, "_kernels", {})  # of other tests, which this store lacks
+    equation, operands = "ij,jk,kl->il", [np.ones(s) for s in ((10, 2), (2, 5), (5, 24))]
+    chain = compile_einsum(equation)
+    assert len(chain.explain(*operands).steps) == 1
+    compile_einsum(equation, optimize=[(0, 1), (0, 1)])(*operands)
+    jobs = [job for job in wanted(equation, "f8[i,j], f8[j,k], f8[k,l]") if "gen" in job.recipe]
+    build(jobs, store=Store(cache))
+    forget_kernels(monkeypatch)
+    steps = chain.explain(*operands).steps
+    assert [step.recipe for step in steps] == ["streamed", "streamed"]
+    np.testing.assert_array_equal(chain(*operands), np.full((10, 24), 10.0))
+
+
 def test_without_any_kernel_there_is_an_error(monkeypatch):
     forget_kernels(monkeypatch)
     with pytest.raises(KernelMissing):
