@@ -29,8 +29,8 @@ WASTE = 2.0
 TILES = ((1, 8), (2, 4), (3, 3), (4, 3), (6, 2))
 """Rows and vectors of register tiles, for 16 registers.
 
-Beside the sums a column of vectors is in registers and the value of one row. With (3, 4) that is one
-too many, and took twice as long as (4, 3).
+Beside the sums a column of vectors is in registers and the value of one row. With (3, 4) that is
+one too many, and took twice as long as (4, 3).
 """
 
 LONGEST = 2048
