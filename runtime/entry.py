@@ -89,7 +89,8 @@ def encode(known: bytes, work: Work, direct: Direct) -> bytes | None:
     fills_at = template_at + work.arguments.nbytes
     steps_at = fills_at + 24 * len(work.fills)
     results_at = steps_at + 48 * len(steps)
-    records, shapes = [], []
+    records: list[tuple[int, int, int, int]] = []
+    shapes: list[int] = []
     for dtype, layout in results:
         shape, strides = layout or ((), ())
         place = results_at + 32 * len(results) + 8 * len(shapes)
