@@ -104,7 +104,7 @@ def kept_filler(structure: Any) -> Callable[[Any], Any] | None:
 def _key(structure: Any) -> Any:
     """What tells a structure from others."""
     if isinstance(structure, dict):
-        return dict, tuple((type(key), key, _key(each)) for key, each in structure.items())
+        return dict, tuple((_key(key), _key(each)) for key, each in structure.items())
     if isinstance(structure, tuple | list):
         return type(structure), tuple(map(_key, structure))
     if type(structure) not in (Place, str, int, bool, type(None)):

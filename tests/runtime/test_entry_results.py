@@ -78,3 +78,20 @@ def test_memory_does_not_grow() -> None:
         assert tracemalloc.get_traced_memory()[0] - before < 20_000
     finally:
         tracemalloc.stop()
+
+
+def test_keys_that_are_equal_but_of_other_types_stay_what_they_are():
+    a, b = np.ones((2, 4, 4))
+    keys = [(1,), (True,), 1, True, (1.0,), ((1, "x"),), ((True, "x"),)]
+
+    def under(key):
+        return compile_einsum(lambda a, b: {key: a @ b})
+
+    functions = [*map(under, keys)]
+    for _ in range(4):
+        for key, function in zip(keys, functions, strict=True):
+            (found,) = function(a, b)
+            assert repr(found) == repr(key)
+    same = compile_einsum(lambda p: dict(p))
+    for key in [1, True, (1,), (True,)] * 2:
+        assert [*map(repr, same({key: a}))] == [repr(key)]
