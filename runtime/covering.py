@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, product
 from random import Random
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -103,10 +103,12 @@ def schedules_for_function(
 ) -> set[Schedule]:
     """The schedules of the kernels that serve calls of a compiled function.
 
+    They serve calls too in which what the signature says to be one array is several.
+
     Args:
         function: that is called.
-        signature: of the operands, which are its first arguments but for
-        arguments: by name.
+        signature: of the operands, and what they are in.
+        arguments: further ones by name.
         layouts: of operands, beside C and Fortran order.
 
     Raises:
@@ -118,18 +120,23 @@ def schedules_for_function(
     host = machine()
     problem: EinsumError | None = None
     dtypes = [operand.dtype for operand in signature.operands]
-    for shapes in shapes_for(signature):
+    others = tuple(range(len(dtypes)))
+    for same, shapes in product({signature.same or others, others}, shapes_for(signature)):
         executions = None
         for kinds in ("C", "F", *layouts):
             if isinstance(kinds, str):
-                arrays = [
+                drawn: list[Array | None] = [
                     _drawn(s, d, kinds, Random(0)) for s, d in zip(shapes, dtypes, strict=True)
                 ]
             else:
-                found = map(virtual_of, shapes, dtypes, kinds)
-                arrays = [array for array in found if array is not None]
+                drawn = [*map(virtual_of, shapes, dtypes, kinds)]
+            arrays = [array for first in same if (array := drawn[first]) is not None]
+            if len(arrays) < len(dtypes):  # a layout is for another number of axes
+                continue
             try:
-                executions = function.planned_for(arrays, arguments, _nothing, executions)
+                executions = function.planned_for(
+                    signature, arrays, arguments, _nothing, executions
+                )
             except EinsumError as error:  # sizes that do not go together in this function
                 problem = error
                 continue

@@ -9,12 +9,11 @@
     sizes = {"y" = 32}                   # as einsum takes them
 
 The last four may be left out. In place of an equation there may be a function that
-`compile_einsum` decorates (`function_use.py`); its operands are the function's first arguments but
-for those that are named:
+`compile_einsum` decorates (`function_use.py`), which may take tuples, lists and dicts:
 
     [[kernel]]
     function = "package.module:name"
-    signatures = ["f4[n,i], f4[n,j]"]
+    signatures = ["f4[n,i], {w: f4[i,j], b: f4[j]}"]
     arguments = {axis = 1}               # may be left out, as may layouts
 
 or a function of `einsumc.gradnorms`, in one line (`gradnorms/entries.py`):

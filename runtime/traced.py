@@ -325,6 +325,7 @@ class CompiledFunction(Declared, NativePlans):
 
     def planned_for(
         self,
+        signature: Signature,
         operands: Sequence[Array],
         arguments: Mapping[str, Any],
         obtain: Callable[[Schedule, Target], Kernel],
@@ -333,15 +334,19 @@ class CompiledFunction(Declared, NativePlans):
         """What calls like one in a manifest would execute, and what they would do without that.
 
         Args:
-            operands: of which only the layouts matter.
-            arguments: all that are no operands, by name.
+            signature: says what the operands are in.
+            operands: of which only the layouts matter, and which are the same array.
+            arguments: further arguments by name.
             obtain: makes a kernel of a schedule.
             alike: the same of operands of the same dtypes and shapes, if there were any.
         """
-        from .function_use import arranged
+        from .function_use import arranged, named_tuple
         from .programs import prepare_apart, prepare_program
 
-        bound = arranged(self._parameters, operands, arguments)
+        given, named = signature.filled(operands, functools.partial(named_tuple, self))
+        for name in named.keys() & arguments.keys():
+            raise EinsumError(f"the argument {name!r} is in the signature as well")
+        bound = arranged(self._parameters, given, {**named, **arguments})
         program, layouts = self._planned(bound.args, bound.kwargs)
         limits = self.optimize, obtain, self.memory_limit
         known = (None, None) if alike is None else (alike[0].stepped, alike[1].stepped)

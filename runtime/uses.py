@@ -19,7 +19,7 @@ from ..compiler.windows import Given
 from .layouts import layout_of, usual
 from .operands import Array
 from .optimize import Optimize
-from .signatures import OperandSignature, Signature
+from .signatures import OperandSignature, Signature, parse_signature
 
 __all__ = [
     "AnyUse",
@@ -92,7 +92,8 @@ class FunctionUse:
     @property
     def key(self) -> tuple[int, str, str, int, str]:
         """As for `Use`. Layouts are of so many operands."""
-        return 1, self.function, self.arguments, self.signature.count(", "), ""
+        count = len(parse_signature(self.signature).operands)
+        return 1, self.function, self.arguments, count, ""
 
     def entry(self, alike: Sequence[Self]) -> Iterator[str]:
         """As for `Use`."""
