@@ -83,8 +83,8 @@ def static_of(value: Any) -> Static:
     Raises:
         TypeError: it is of a type that signatures have no words for.
 
-    >>> static_of(1e3), static_of("it's"), static_of(1 - 2j)
-    (Static(text='1000.0'), Static(text='"it\\'s"'), Static(text='1-2j'))
+    >>> static_of(1e3), static_of("same"), static_of(1 - 2j)
+    (Static(text='1000.0'), Static(text="'same'"), Static(text='1-2j'))
     """
     kind = type(value)
     if value is None or kind in (bool, int, float, str):

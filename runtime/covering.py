@@ -12,8 +12,8 @@ and besides that the general kernels, which compute whatever the others do not
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations_with_replacement, product
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, combinations, combinations_with_replacement, product
 from random import Random
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -56,6 +56,8 @@ MOST = 64
 ENOUGH = 0.99
 """The share of calls whose kernels are all to be there, if `MOST` allows."""
 
+_SMALL = 24  # an extent of a few vectors
+_EVERY = 4  # so many open extents are 1 or not in every combination
 _ELEMENTS = 36  # the binary logarithm of the largest tensor's size
 _POSITIONS = 120  # that of the positions of all indices together
 
@@ -236,8 +238,22 @@ def shapes_for(signature: Signature) -> Iterator[tuple[tuple[int, ...], ...]]:
     """Shapes of operands as they may come, some of which may not go together in an equation."""
     random = Random(0)
     terms = [operand.axes for operand in signature.operands]
-    drawn = (_shapes(terms, _extents(terms, random)) for _ in range(SHAPES))
-    yield from dict.fromkeys(drawn)
+    drawn = [_shapes(terms, _extents(terms, random)) for _ in range(SHAPES)]
+    yield from dict.fromkeys((*drawn, *_shapes_of_ones(terms)))
+
+
+def _shapes_of_ones(terms: Sequence[Sequence[str | int]]) -> Iterator[tuple[tuple[int, ...], ...]]:
+    """Shapes in which some of the open extents are 1, since kernels have no loops over such."""
+    names = _open(terms)
+    if len(names) <= _EVERY:
+        cases: Iterable[Collection[str]] = chain.from_iterable(
+            combinations(names, count) for count in range(len(names) + 1)
+        )
+    else:
+        apart = [[name] for name in names]
+        cases = [names, *apart, *([each for each in names if [each] != one] for one in apart)]
+    for ones in cases:
+        yield _shapes(terms, {name: 1 if name in ones else _SMALL for name in names})
 
 
 def _shapes(
@@ -277,9 +293,14 @@ def _calls(
         yield _Call(written, dtype, tuple(a.strides for a in arrays), out.strides, same)
 
 
+def _open(terms: Sequence[Sequence[str | int]]) -> list[str]:
+    """The names of the axes that may have any extent."""
+    return list(dict.fromkeys(axis for term in terms for axis in term if isinstance(axis, str)))
+
+
 def _extents(terms: Sequence[Sequence[str | int]], random: Random) -> dict[str, int]:
     """An extent for every open index: as often between 1 and 2 as between 2 and 4, and so on."""
-    names = list(dict.fromkeys(a for term in terms for a in term if isinstance(a, str)))
+    names = _open(terms)
     rank = max(map(len, terms))
     most = min(LARGEST.bit_length() - 1, _ELEMENTS / max(rank, 1), _POSITIONS / max(len(names), 1))
     extents = {}

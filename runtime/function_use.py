@@ -29,7 +29,7 @@ from ..compiler.trace import Place, told_apart
 from .arguments import Collection, Node, static_of
 from .layouts import layout_of, usual
 from .signature import DTYPES, Argument, OperandSignature, Signature
-from .uses import FunctionUse, GradnormsUse, NotWritable, arguments_as_toml
+from .uses import FunctionUse, GradnormsUse, NotWritable, arguments_as_toml, has_words
 
 if TYPE_CHECKING:
     from ..compiler.program import Program
@@ -115,10 +115,9 @@ class _Told:
                 by_name = True
 
     def add(self, name: str, value: Any, by_name: bool) -> None:
-        """One argument: to the constants if TOML has it, as it has tuples."""
+        """One argument: to the constants if TOML has it; a list there is read as a tuple."""
         plain = self.leaves[value.number] if isinstance(value, Place) else value
-        parts = plain if type(plain) is tuple else (plain,)
-        if all(type(part) in (bool, int, float, str) for part in parts):
+        if (type(plain) is tuple or not isinstance(plain, tuple | list)) and has_words(plain):
             self.constants[name] = plain
         else:
             self.arguments.append((name if by_name else "", self.node(name, value)))

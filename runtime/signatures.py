@@ -184,7 +184,11 @@ class _Reader:
         return number
 
     def add(
-        self, operand: OperandSignature, span: Span, axes: tuple[Span, ...], first: int | None = None
+        self,
+        operand: OperandSignature,
+        span: Span,
+        axes: tuple[Span, ...],
+        first: int | None = None,
     ) -> int:
         number = len(self.operands)
         self.operands.append(operand)
@@ -213,8 +217,9 @@ class _Reader:
     def read_tuple(self, read: Callable[[], Node]) -> Collection:
         start = self.place
         items = list(self.items(read))
-        if len(items) == 1 and not self.text[start : self.place - 1].rstrip().endswith(","):
-            raise self.wrong(f"a tuple of one has a ',': {self.text[start : self.place - 1]},)", start)
+        inside = self.text[start : self.place - 1]
+        if len(items) == 1 and not inside.rstrip().endswith(","):
+            raise self.wrong(f"a tuple of one has a ',': {inside},)", start)
         return Collection("()", tuple(items))
 
     def read_dict(self) -> Collection:
@@ -263,7 +268,7 @@ class _Reader:
         word = self.word()
         constant = static_word(word)
         if constant is None and not word.isidentifier():
-            problem = f"{word!r} is no plain name: write it in quotes" if word else "a key is missing"
+            problem = f"{word!r} is no plain name: it needs quotes" if word else "a key is missing"
             raise self.wrong(problem, start)
         return constant or static_of(word)
 
