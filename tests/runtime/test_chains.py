@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from einsumc.compiler import chains as search
 from einsumc.compiler.records import replace
-from einsumc.runtime import programs
+from einsumc.runtime import programs, stored_plan, stored_program
 from einsumc.runtime.decorator import compile_einsum
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +21,9 @@ def small_caches(patch, l2_bytes):
         found.extend(made)
         return made
 
+    for module in (stored_plan, stored_program):
+        patch.setattr(module, "find", lambda fields: None)
+        patch.setattr(module, "keep", lambda *plan: None)
     patch.setattr(programs, "chains", chains)
     patch.setattr(search, "chains", chains)
     patch.setattr(search._Search, "_seconds", lambda self, chain: 0.0)
