@@ -491,17 +491,17 @@ def _panels(
         ):
             continue  # the tile's rows are its neighbours, and it is read once
         groups.remove(last)
-        panels.append(Panel(f"x{tensor}", (*groups, last), _panel_rows(step, members, last)))
+        panels.append(Panel(f"x{tensor}", (*groups, last), _panel_rows(members[last], step)))
     return tuple(panels)
 
 
-def _panel_rows(step: Geometry, members: Mapping[str, tuple[str, ...]], group: str) -> int:
-    """How many neighbours a panel moves at once: of a group with tables, all of the last index.
+def _panel_rows(indices: Sequence[str], step: Geometry) -> int:
+    """How many neighbours of a group a panel moves at once.
 
-    Else fewer than so many are no other kernel's, see :mod:`..simd.holding`.
+    Of a single index there may be fewer: kernels find that out, see :mod:`..simd.holding`. Of
+    several, it is the last one's extent that makes a run.
     """
-    composite = group == "o" or len(members[group]) > 1
-    return max(2, _depth(step.extents[members[group][-1]])) if composite else DEPTH
+    return DEPTH if len(indices) == 1 else max(2, _depth(step.extents[indices[-1]]))
 
 
 def streamed_blocks(

@@ -77,25 +77,24 @@ def hold_part(
 
         def shortest(begin: int, left: Any, size: int) -> None:
             """Runs of the least power of two that holds them, if not of a lower one."""
-            if size >= most:  # all of them are another operation's
+            if size >= most:  # all of them, in all lanes, are for another operation
                 runs(begin, left, size, whole=False)
                 return
-            largest = 2 * size > min(most - begin, width)
-            known = b.icmp_signed("<=", e.integer(size), left)
-            exact = b.and_(all_lanes, known if largest else b.icmp_signed("==", e.integer(size), left))
-            with b.if_else(exact) as (then, otherwise):
+            longest = 2 * size > min(most - begin, width)
+            enough = b.icmp_signed(">=" if longest else "==", left, e.integer(size))
+            with b.if_else(b.and_(all_lanes, enough)) as (then, otherwise):
                 with then:
                     runs(begin, left, size, whole=True)
                 with otherwise:
-                    if largest:
+                    if longest:
                         runs(begin, left, size, whole=False)
-                    else:
-                        within = b.icmp_signed("<=", left, e.integer(size))
-                        with b.if_else(within) as (here, beyond):
-                            with here:
-                                runs(begin, left, size, whole=False)
-                            with beyond:
-                                shortest(begin, left, 2 * size)
+                        return
+                    within = b.icmp_signed("<=", left, e.integer(size))
+                    with b.if_else(within) as (here, beyond):
+                        with here:
+                            runs(begin, left, size, whole=False)
+                        with beyond:
+                            shortest(begin, left, 2 * size)
 
         def apart() -> None:
             for begin in range(0, most, width):
