@@ -80,7 +80,7 @@ def hold_part(
             if size >= most:  # all of them, in all lanes, are for another operation
                 runs(begin, left, size, whole=False)
                 return
-            longest = 2 * size > min(most - begin, width)
+            longest = size >= min(most - begin, width)
             enough = b.icmp_signed(">=" if longest else "==", left, e.integer(size))
             with b.if_else(b.and_(all_lanes, enough)) as (then, otherwise):
                 with then:
