@@ -26,7 +26,6 @@ from .function_plan import FunctionPlan, Made, make, prepared
 from .native_plans import NativePlans
 from .operands import Array, check_out, clashes, plain, ready
 from .optimize import Optimize
-from .signatures import Signature
 from .tensors import tensors_among
 
 if TYPE_CHECKING:
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from .manifest import FunctionRequest
     from .precompile import Job
     from .programs import ProgramExecution
+    from .signature import Signature
     from .step import Layouts
     from .stored_program import StoredProgram
     from .uses import FunctionUse, GradnormsUse

@@ -17,7 +17,7 @@ from einsumc.runtime.precompile import build
 from einsumc.runtime.signatures import parse_signature
 from einsumc.runtime.store import Store
 from einsumc.runtime.trouble import StoreWarning
-from einsumc.runtime.uses import to_text, uses_in
+from einsumc.runtime.uses import FunctionUse, to_text, uses_in
 from einsumc.runtime.wanted import jobs_of
 
 MODULE = """
@@ -38,9 +38,15 @@ def scaled(p, x, *more, kind="plain", **options):
     return sums * options.get("by", 1) * (2 if p["kind"] is None else len(p[3].b))
 
 @compile_einsum
-def near(pair, rate, power=1, *, mask=None):
+def near(pair, rate, power=1, *more, mask=None):
     far = np.exp(-np.square(pair[0] - pair[1]).sum(axis=1)) * rate["rate"] ** power
+    for each in more:
+        far = far + each
     return far if mask is None else far * mask
+
+@compile_einsum
+def plain(x):
+    return x.sum()
 """
 
 
@@ -64,16 +70,16 @@ def calls(nested, rows: int, columns: int):
     x, w = numbers.random((rows, columns)), numbers.random(columns)
     layers = {"größe": ((), w), 3: nested.Layer(w, b=[[], {}]), "kind": None, "a.b": ("x", True)}
     yield nested.scaled, (layers, x), {}
-    yield nested.scaled, (layers, x, {"y": x[:, 0]}), {"by": 2, "kind": "other"}
-    yield nested.near, ([x, x], {"rate": 0.5}), {}
+    yield nested.scaled, (layers, x, {"y": x[:, 0]}), {"by": 2, "kind": ["other"]}
+    yield nested.near, ([x, x], {"rate": 0.5}, 1, x[:, 0]), {}
     yield nested.near, ([x, x + 1], {"rate": 0.5}), {"mask": x[:, 0]}
 
 
 LAYERS = "{'größe': ((), f8[i] as x), 3: Layer(w=x, b=[[], {}]), kind: None, 'a.b': ('x', True)}"
 SIGNATURES = [
     f"{LAYERS}, f8[j,i]",
-    f"{LAYERS}, f8[j,i], {{y: f8[j]}}",
-    "[f8[i,j] as x, x], {rate: 0.5}",
+    f"{LAYERS}, f8[j,i], {{y: f8[j]}}, kind=['other']",
+    "[f8[i,j] as x, x], {rate: 0.5}, f8[i]",
     "[f8[i,j], f8[i,j]], {rate: 0.5}, mask=f8[i]",
 ]
 
@@ -90,9 +96,9 @@ def test_what_a_run_recorded_is_compiled_and_runs_without_a_compiler(
     text = path.read_text()
     requests = {str(each.signatures[0]): each for each in read_requests(path)}
     assert requests.keys() == {*SIGNATURES}
-    other = requests[SIGNATURES[1]]
-    assert dict(other.arguments) == {"by": 2, "kind": "other"}
-    assert other.layouts == (("C", "C", "C", "C*"),)
+    arguments = [dict(requests[signature].arguments) for signature in SIGNATURES]
+    assert arguments == [{}, {"by": 2}, {"power": 1}, {}]
+    assert requests[SIGNATURES[1]].layouts == (("C", "C", "C", "C*"),)
     assert text.endswith(f"\n\n{to_text(uses_in(text))}\n")
 
     monkeypatch.setattr(covering, "SHAPES", 1)
@@ -143,20 +149,20 @@ def test_what_is_one_array_here_may_be_several_there(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("signature", "message"),
+    ("name", "signature", "message"),
     [
-        ("{w: f8[i]}, Layer(w=f8[i], c=1)", r"Layer cannot be made: .* 'c'"),
-        ("{w: f8[i]}, Odd(w=f8[i])", "there is no named tuple 'Odd' in nested_bodies"),
-        ("{w: f8[i]}, nowhere:Layer(w=f8[i])", "there is no module 'nowhere'"),
-        ("[f8[i], f8[i]]", "there are too few arguments: 'rate' gets none"),
-        ("[f8[i]], {}, 1, None, 2", "there are 5 arguments by place, 1 too many"),
-        ("[f8[i]], {}, width=2", "the function has no argument 'width'"),
+        ("near", "{w: f8[i]}, Layer(w=f8[i], c=1)", r"Layer cannot be made: .* 'c'"),
+        ("near", "{w: f8[i]}, Odd(w=f8[i])", "there is no named tuple 'Odd' in nested_bodies"),
+        ("near", "{w: f8[i]}, nowhere:Layer(w=f8[i])", "there is no module 'nowhere'"),
+        ("near", "[f8[i], f8[i]]", "there are too few arguments: 'rate' gets none"),
+        ("plain", "f8[i], 1", "there are 2 arguments by place, 1 too many"),
+        ("near", "[f8[i]], {}, width=2", "the function has no argument 'width'"),
     ],
 )
-def test_signatures_that_do_not_fit_the_function(nested, signature, message, monkeypatch):
+def test_signatures_that_do_not_fit_the_function(nested, name, signature, message, monkeypatch):
     monkeypatch.setattr(covering, "SHAPES", 1)
     with pytest.raises(EinsumError, match=message):
-        covering.schedules_for_function(nested.near, parse_signature(signature))
+        covering.schedules_for_function(getattr(nested, name), parse_signature(signature))
 
 
 def test_what_no_signature_can_say_is_one_warning_that_says_what(path, nested, monkeypatch):
@@ -169,6 +175,9 @@ def test_what_no_signature_can_say_is_one_warning_that_says_what(path, nested, m
         monkeypatch.setattr(trouble, "_warned", {})
         with pytest.warns(StoreWarning, match=f"cannot be written down: .*{what}"):
             nested.near(pair, rate)
+    monkeypatch.setattr(trouble, "_warned", {})
+    with pytest.warns(StoreWarning, match=r"would not be understood: .*, a.b=f8"):
+        nested.scaled({"größe": [0, x], 3: nested.Layer(x, [0]), "kind": 0}, x, **{"a.b": x + 1})
     assert not path.exists()
 
 
@@ -178,3 +187,11 @@ def test_tensors_are_recorded_as_the_arrays_that_they_are(path, nested):
     assert [str(each.signatures[0]) for each in read_requests(path)] == [
         "[f4[i,j], f4[i,j]], {rate: f4[i]}"
     ]
+
+
+def test_layouts_are_of_so_many_operands():
+    uses = [
+        FunctionUse("m:f", "{'a, b': f4[i]}", "C*"),
+        FunctionUse("m:f", "[f4[i], f4[j]]", "C, C*"),
+    ]
+    assert to_text(uses).count("[[kernel]]") == 2
