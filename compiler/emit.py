@@ -160,6 +160,7 @@ class _Source(TileSource):
             if "rows" in guards and self.reads_near_rows(loop):
                 self.near = True
                 del guards["rows"]
+                self.name_near_rows(loop)
         near = {"rows": True} if self.near else {}
         if guards:
             self.line(f"if {' and '.join(guards.values())}:")

@@ -210,6 +210,23 @@ class TileSource:
                 self.line(f"{ref.buffer}_rows = find_rows({place}, {rows[1] or rows[0].size})")
                 self.rows_at.add(ref.buffer)
 
+    def name_near_rows(self, loop: Loop) -> None:
+        """Find rows that a table says where to read, once for all rounds of a sum along them."""
+        for tile in loop.body:
+            statement, *sides = tile_of(tile)
+            rows, lanes = (self.axis(side, "rows")[0] for side in sides)
+            for ref in statement.factors:
+                _, step, _ = self.steps(ref, rows, lanes)
+                if not any(t.table and rows.index in t.position.names for t in ref.terms):
+                    continue
+                fixed, _ = self.offset_parts(ref, rows, lanes)
+                text = " + ".join(fixed)
+                if self.fixed.get(ref.buffer) == text:
+                    text = f"{ref.buffer}_at"
+                place = f"{ref.buffer}, {text or 0}, {step}, {rows.size}, {rows.inside}"
+                self.line(f"{ref.buffer}_rows = find_rows({place})")
+                self.rows_at.add(ref.buffer)
+
     def name_tests(self, loop: Loop) -> None:
         """Test once whether a panel's tiles are runs, where it is the same in all rounds."""
         panels = {f"{pack.operand}_panel": pack.operand for pack in self.schedule.packs}
@@ -596,20 +613,35 @@ class TileSource:
         self.line(f"    store_rows({target.buffer}, {place}, {width} * K_BLOCK, {call})")
 
     def copied_part(self, statement: Assign, rows: Axis, lanes: Axis) -> bool:
-        """Fill the edge of a panel element by element, unless it is a single run of neighbours."""
+        """Fill the edge of a panel by itself, unless it is a single run of neighbours."""
         (factor,) = statement.factors
         source, row_step, lane_step = self.steps(factor, rows, lanes)
         if rows.size == 1 and lane_step == "1":
             return False
         panel = statement.target.buffer
-        if row_step == "1" and any(panel == f"{p.operand}_panel" for p in self.schedule.panels):
-            return False
         place, pitch, _ = self.steps(statement.target, rows, lanes)
         counts = f"{rows.inside or rows.size}, {lanes.inside or lanes.size}"
-        self.line(
+        copy = (
             f"copy_part({panel}, {place}, {pitch}, {factor.buffer}, {source}, {row_step},"
             f" {lane_step}, {counts}, {lanes.size})"
         )
+        if not any(panel == f"{p.operand}_panel" for p in self.schedule.panels):
+            self.line(copy)
+            return True
+        self.in_runs = True
+        source, along, lane_step = self.steps(factor, rows, lanes)
+        self.in_runs = False
+        hold = (
+            f"hold_part({panel}, {place}, {pitch}, {factor.buffer}, {source}, {lane_step},"
+            f" {counts}, {rows.size}, {lanes.size})"
+        )
+        if row_step == "1" or along != "1":
+            self.line(hold if row_step == "1" else copy)
+            return True
+        self.line(f"if is_run({row_step}, {rows.inside or rows.size}):")
+        self.line(f"    {hold}")
+        self.line("else:")
+        self.line(f"    {copy}")
         return True
 
     def fills(self, statement: Assign, rows: Axis, lanes: Axis) -> bool:
@@ -654,7 +686,10 @@ class TileSource:
             r, counts = 1, counts and f", 1, {self.inside(lanes)}"
         if p in self.rows_at:
             _, moving = self.offset_parts(ref, rows, lanes)
-            call = f"load_each({p}_rows, {' + '.join(moving) or 0})"
+            at = f"{p}_rows, {' + '.join(moving) or 0}"
+            columns = f", {self.inside(lanes)}" if counts else ""
+            one = lane_step == "0"
+            call = f"load_each({at})" if one else f"load_along({at}, {c}, {width}{columns})"
         elif wide and row_step == "1" and r > 1 and lane_step not in ("0", "1"):
             call = f"load_panel({p}, {base}, {lane_step}, {c}, {r}, {lanes.inside or c})"
             name = f"{p}_wide"

@@ -19,6 +19,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from inspect import BoundArguments, Parameter
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from ..compiler.trace import Place, told_apart
 from .arguments import Collection, Node, static_of
 from .layouts import layout_of, usual
 from .signature import DTYPES, Argument, OperandSignature, Signature
+from .signatures import parse_signature
 from .uses import FunctionUse, GradnormsUse, NotWritable, arguments_as_toml, has_words
 
 if TYPE_CHECKING:
@@ -71,10 +73,19 @@ def use_of_function(
     )
     if function.written is not None:
         return GradnormsUse(function.written(wanted))
+    _check_text(wanted)
     words = [layout_of(operand) for operand in operands]
     listed = "" if usual(words) else ", ".join(words)
     arguments = arguments_as_toml(told.constants)
     return FunctionUse(function_name(function), str(wanted), listed, arguments)
+
+
+def _check_text(signature: Signature) -> None:
+    """Raise NotWritable unless the text of a signature is read as what it is."""
+    with suppress(EinsumError):
+        if parse_signature(str(signature)) == signature:
+            return
+    raise NotWritable(f"its signature would not be understood: {signature}")
 
 
 class _Told:

@@ -141,7 +141,8 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     }
     # Transposed panels are filled one after the other: their vectors reach into the next one.
     strips = [
-        nearest(step, operand) not in step.contracted and depth[name, group] == 1
+        depth[name, group] == 1
+        and ((name, group) in unit or nearest(step, operand) not in step.contracted)
         for name, group, operand in (("x0", "m", x), ("x1", "n", y))
     ]
     packs = [Pack("x1", "k_block", "n", width, depth["x1", "n"], strips=strips[1])]

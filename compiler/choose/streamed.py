@@ -23,10 +23,12 @@ def streamed(step: Geometry, machine: Machine) -> Choice:
     v = lane_index(step, lanes, machine)
     u, row_tile = _row_index(step, v, lanes)
     square = not step.reduced and row_tile == lanes  # to be transposed in registers
-    vectors = 1
+    vectors, rows = 1, _rows(step, u, v)
     if v is not None and not square:
         shapes = _shapes(step, v, u, row_tile, lanes)
-        sides = step.extents.get(str(u), 1), step.extents[v]
+        if len(rows) > 1:
+            shapes = [*shapes, *TALL]
+        sides = step.volume(rows), step.extents[v]
         if u is not None and row_tile == 1 and v in (*step.contracted, *step.over):
             row_tile, vectors = _sum_tile(*sides, lanes, shapes)
         else:
@@ -40,12 +42,12 @@ def streamed(step: Geometry, machine: Machine) -> Choice:
     again = twice_summed(step)
     summed = step.contracted or step.over
     reduced_lanes = v in summed
-    outer = _outer_order(step, tuple(i for i in step.kept if i not in (u, v)))
+    outer = _outer_order(step, tuple(i for i in step.kept if i not in (*rows, v)))
     members = {
         "o": outer,
-        "u": (u,) if u is not None else (),
+        "u": rows,
         "v": (v,) if v is not None else (),
-        "w": tuple(i for i in again if i not in (u, v)),
+        "w": tuple(i for i in again if i not in (*rows, v)),
         "q": _late_indices(step, v, u, (row_tile, vectors * lanes), machine),
     }
     members["r"] = tuple(i for i in summed if i != v and i not in members["q"])
@@ -454,9 +456,40 @@ def _row_index(step: Geometry, v: str | None, lanes: int) -> tuple[str | None, i
     return best, 1
 
 
+FEW = 8
+"""Rows that a register tile of sums along the lanes should have: with fewer of them, what they
+share is loaded often, and little is done between a sum's beginning and its total."""
+
+TALL = ((8, 1), (9, 1))
+"""Tiles for rows along several indices, such as the taps of a window, of which 9 are a square."""
+
+
+def _rows(step: Geometry, u: str | None, v: str | None) -> tuple[str, ...]:
+    """The indices that a tile's rows run along, outermost first.
+
+    Where a sum runs along the lanes and the index of the rows is short, others that are to the
+    operands and the output what it is stand beside it.
+    """
+    if u is None:
+        return ()
+    rows = [u]
+    if v not in step.contracted:
+        return (u,)
+    for index in reversed((*step.kept, *twice_summed(step))):
+        alike = all((index in strides) == (u in strides) for strides in step.strides)
+        alike = alike and (index in step.kept) == (u in step.kept)
+        if alike and index not in (u, v) and step.volume(rows) < FEW:
+            rows.insert(0, index)
+    return tuple(rows)
+
+
+DEPTH = 8
+"""Neighbours that are transposed at once."""
+
+
 def _depth(extent: int) -> int:
     """How many neighbours to transpose at once: all of a few, or as many as fill a vector."""
-    return min(extent, 8)
+    return min(extent, DEPTH)
 
 
 def _panels(
@@ -486,10 +519,18 @@ def _panels(
             i in lacking for g in ("o", "r") for i in members.get(g, ())
         ):
             continue  # the tile's rows are its neighbours, and it is read once
-        extent = step.extents[members[last][-1]]
         groups.remove(last)
-        panels.append(Panel(f"x{tensor}", (*groups, last), max(2, _depth(extent))))
+        panels.append(Panel(f"x{tensor}", (*groups, last), _panel_rows(members[last], step)))
     return tuple(panels)
+
+
+def _panel_rows(indices: Sequence[str], step: Geometry) -> int:
+    """How many neighbours of a group a panel moves at once.
+
+    Of a single index there may be fewer: kernels find that out, see :mod:`..simd.holding`. Of
+    several, it is the last one's extent that makes a run.
+    """
+    return DEPTH if len(indices) == 1 else max(2, _depth(step.extents[indices[-1]]))
 
 
 def streamed_blocks(
@@ -549,7 +590,7 @@ def _panel_blocks(
     schedule: Schedule, extents: Mapping[str, int], machine: Machine, threads: int
 ) -> dict[str, int]:
     """The block sizes where operands are held in panels, which all fit in half of the L1 cache."""
-    units = _units(schedule)
+    units = _units(schedule, extents)
     most = {"R_BLOCK": 128, "V_BLOCK": 256, "U_BLOCK": 32, "O_BLOCK": 1}
     blocks = {
         name: rounded(min(extents.get(name[0].lower(), 1), size), units[name])
@@ -579,13 +620,13 @@ def _panel_blocks(
     return _shared(schedule, blocks, extents, threads)
 
 
-def _units(schedule: Schedule) -> dict[str, int]:
+def _units(schedule: Schedule, extents: Mapping[str, int]) -> dict[str, int]:
     """What each block is a multiple of."""
     units = {"O_BLOCK": 1, "R_BLOCK": 1}
     units |= {"U_BLOCK": schedule.row_tile, "V_BLOCK": schedule.lane_tile}
     for panel in schedule.panels:
         name = f"{panel.groups[-1].upper()}_BLOCK"
-        units[name] = lcm(units[name], panel.rows)
+        units[name] = lcm(units[name], min(panel.rows, extents[panel.groups[-1]]))
     return units
 
 
@@ -594,7 +635,7 @@ def _shared(
 ) -> dict[str, int]:
     """The block sizes that the schedule has, small enough to keep all threads busy."""
     blocks = {name: size for name, size in blocks.items() if name in schedule.blocks}
-    units = _units(schedule)
+    units = _units(schedule, extents)
     axes = [s for s in schedule.splits if s.index in schedule.outer[: schedule.parallel]]
     _share(blocks, {str(s.step): (extents[s.group], units[str(s.step)]) for s in axes}, threads)
     return blocks

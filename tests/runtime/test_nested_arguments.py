@@ -175,6 +175,9 @@ def test_what_no_signature_can_say_is_one_warning_that_says_what(path, nested, m
         monkeypatch.setattr(trouble, "_warned", {})
         with pytest.warns(StoreWarning, match=f"cannot be written down: .*{what}"):
             nested.near(pair, rate)
+    monkeypatch.setattr(trouble, "_warned", {})
+    with pytest.warns(StoreWarning, match=r"would not be understood: .*, a.b=f8"):
+        nested.scaled({"größe": [0, x], 3: nested.Layer(x, [0]), "kind": 0}, x, **{"a.b": x + 1})
     assert not path.exists()
 
 
