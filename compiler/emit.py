@@ -27,9 +27,10 @@ from .loopnest import (
     scratch_buffers,
     walk,
 )
+from .pack_source import PackSource
 from .records import dataclass
 from .schedule import Schedule, vector_lanes
-from .tile_source import Axis, TileSource, moved_to, tile_of
+from .tile_source import Axis, moved_to, tile_of
 
 
 def emit(nest: Nest, schedule: Schedule) -> str:
@@ -38,7 +39,7 @@ def emit(nest: Nest, schedule: Schedule) -> str:
 
 
 @dataclass
-class _Source(TileSource):
+class _Source(PackSource):
     """The source of a whole kernel."""
 
     def text(self) -> str:
@@ -105,7 +106,7 @@ class _Source(TileSource):
                         names |= _named(ref)
         for buffer in self.nest.buffers:
             names.update(str(s) for s in buffer.size)
-        return names
+        return names | {"ASKED"}
 
     # Loops.
 
@@ -176,9 +177,16 @@ class _Source(TileSource):
             if bricks := self.bricks(loop):
                 self.in_bricks(loop, start, stop, bricks)
                 continue
-            self.line(f"for {loop.index} in range({start}, {stop}{step}):")
+            inner = self.depth
+            if self.asks_ahead(loop):
+                self.ask_for_block(loop, start, stop)
+            else:
+                if self.strip_of(loop):
+                    self.strip(loop)
+                self.line(f"for {loop.index} in range({start}, {stop}{step}):")
             self.last_tile(loop, start, stop)
             self.body(loop.body, {loop.index})
+            self.depth = inner
         if guards:
             self.depth -= 1
         self.whole = known
@@ -302,9 +310,10 @@ class _Source(TileSource):
                 bounds = {name for bound in inner.stop for name in bound.names}
                 is_known = index in indices and not bounds & later
                 if is_known and inner.stop not in self.ends:
-                    word = "known" if f"{index}_end" in self.ends.values() else "end"
-                    self.line(f"{index}_{word} = {self.stop(inner.stop)}")
-                    self.ends[inner.stop] = f"{index}_{word}"
+                    words = (f"{index}_{word}" for word in ("end", "known", "following"))
+                    name = next(word for word in words if word not in self.ends.values())
+                    self.line(f"{name} = {self.stop(inner.stop)}")
+                    self.ends[inner.stop] = name
         for statement in statements:
             self.ask_for_update(statement)
         self.ask_whether(statements)

@@ -66,6 +66,8 @@ class Split:
 MASKED = ("f4", "f8", "i4", "i8", "u4", "u8")
 """Elements that masked vectors can move."""
 
+CACHE_LINE = 64  # bytes
+
 STRIP = 8
 """Positions of ``k`` along which whole lines of an operand are packed before the next ones are."""
 
@@ -129,6 +131,8 @@ class Schedule:
     A ``mirrored`` output is symmetric in rows and lanes: what is below its diagonal is copied from
     above.
     Sums of blocks are ``collected`` in scratch, where the output cannot hold them.
+    While the tiles of one block are multiplied, the lines that the next block of the operand
+    ``ahead`` is packed from are asked for.
     ``linear`` lists (tensor, group, stride) for composite groups that the tensor has one stride
     along all the same, a number or an extent's name: it needs no table there.
     ``formula`` is what becomes of the sum of products before it is written (see :mod:`.finish`).
@@ -157,6 +161,7 @@ class Schedule:
     linear: tuple[tuple[str, str, int | str], ...] = ()  # the one stride of a composite group
     mirrored: bool = False
     collected: bool = False
+    ahead: str | None = None
     framed: str | None = None  # the operand that is held in frames: see :mod:`.frames`
     formula: Value | None = None
     reads: int = 0
@@ -185,6 +190,7 @@ class Schedule:
             *steps,
             *(("PITCH", "LEAD") if self.stage else ()),
             *(("FRAME",) if self.framed else ()),
+            *(("ASKED",) if self.ahead else ()),
         )
 
     @property
@@ -199,6 +205,17 @@ class Schedule:
         if self.recipe != "packed" or any(pack.operand == "x0" for pack in self.packs):
             return None
         return "x0"
+
+    @property
+    def asked_positions(self) -> int:
+        """Positions of ``k`` on a cache line of the operand that is asked for ahead."""
+        return max(1, CACHE_LINE // int(self.elements[self.names.index(str(self.ahead))][1:]))
+
+    @property
+    def asked_lines(self) -> int:
+        """Cache lines that so many positions of one of its panels are packed from."""
+        (job,) = (pack for pack in self.packs if pack.operand == self.ahead)
+        return self.asked_positions if job.depth == 1 else job.width
 
     def split_of(self, group: str) -> list[Split]:
         """The splits of one group, outermost first."""

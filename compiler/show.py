@@ -230,6 +230,9 @@ def schedule(choice: Schedule) -> str:
         f"packed: {pack.operand} in panels of {pack.width} along {pack.group}, in {pack.inside}"
         for pack in choice.packs
     ]
+    if choice.ahead is not None:
+        inside = next(pack.inside for pack in choice.packs if pack.operand == choice.ahead)
+        lines.append(f"asked for ahead: {choice.ahead}, by the next round of {inside}")
     if choice.framed is not None:
         lines.append(f"in frames: {choice.framed}, in k_block; rows of out are written in n_task")
     if choice.stage is not None:

@@ -29,9 +29,7 @@ from .loopnest import (
     Write,
 )
 from .records import dataclass, field, replace
-from .schedule import STRIP, Schedule, vector_lanes
-
-CACHE_LINE = 64  # bytes
+from .schedule import CACHE_LINE, STRIP, Schedule, vector_lanes
 
 
 @dataclass(frozen=True, slots=True)
@@ -511,7 +509,7 @@ class TileSource:
             (p for p in self.schedule.packs if statement.target.buffer == f"{p.operand}_panel"),
             None,
         )
-        if job is None or not job.strips or rows.size > 1:
+        if job is None or not job.strips or rows.size > 1 or self.whole.get("columns") is False:
             return
         (factor,) = statement.factors
         ahead = moved_to(factor, {"k": Affine((("ahead", 1),))})
@@ -630,7 +628,15 @@ class TileSource:
         return product
 
     def load(
-        self, ref: Ref, rows: Axis, lanes: Axis, counts: str, element: str, *, wide: bool = False
+        self,
+        ref: Ref,
+        rows: Axis,
+        lanes: Axis,
+        counts: str,
+        element: str,
+        *,
+        wide: bool = False,
+        name: str = "",
     ) -> str:
         """Bring a tile into registers; returns the name of the variable that holds it.
 
@@ -647,7 +653,7 @@ class TileSource:
         r, c = rows.size, lanes.size
         width = self.lanes(c)
         p = ref.buffer
-        name = f"{p}_tile"
+        name = name or f"{p}_tile"
         if row_step == "0":
             r, counts = 1, counts and f", 1, {self.inside(lanes)}"
         if p in self.rows_at:

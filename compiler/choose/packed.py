@@ -39,6 +39,18 @@ A column of one vector needs a broadcast for each multiply-add, which is more lo
 TALLEST = 12
 """Rows of a tile one vector wide: with more of them, broadcasts of a round are spilled."""
 
+LONG_SIDE = 1 << 20
+"""Bytes of an operand from which on what is packed comes from further away than the second cache."""
+
+SHORT_SIDE = 192 << 10
+"""Bytes of panels that stay in the second cache beside whatever else is read."""
+
+HELD = 24 << 10
+"""Bytes of a block's panels that are read from the first cache."""
+
+ABREAST = 8
+"""Panels that are filled together, where lanes are neighbours: so many lines are read in a row."""
+
 PATIENCE = 4
 """A task that takes so many times longer is cut even where its panels are used less often."""
 
@@ -100,7 +112,16 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     )
     tasks = sorted(("m", "n"), key=lambda group: group in summed)  # those in parallel first
     outer = (*(g.name for g in batch), *(f"{g}_task" for g in tasks), *(g.name for g in late))
-    outer += ("k_block", "m_block", "n_tile", "m_tile")
+    symmetric = _is_symmetric(step, members)
+    waits = symmetric or step.finish is not None
+    deep = _depth(step.accumulator, width, machine)
+    ahead = None if waits or in_place else _ahead(size, int(step.accumulator[1:]), deep)
+    if ahead is not None:
+        operand, group = (x, "m") if ahead == "x0" else (y, "n")
+        if operand.get(members[group][-1]) != 1 and operand.get(members["k"][-1]) != 1:
+            ahead = None  # its panels are gathered
+    around_n = "n_block" if ahead == "x1" else "k_block"
+    outer += ("k_block", "m_block", *(("n_block",) if ahead == "x1" else ()), "n_tile", "m_tile")
     inner: tuple[str, ...] = ("k",)
     if "m" in summed:  # the values of one tile after the other are added up in registers
         outer, inner = outer[:-1], ("m_tile", "k")
@@ -122,18 +143,16 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         nearest(step, operand) not in step.contracted and depth[name, group] == 1
         for name, group, operand in (("x0", "m", x), ("x1", "n", y))
     ]
-    packs = [Pack("x1", "k_block", "n", width, depth["x1", "n"], strips=strips[1])]
+    packs = [Pack("x1", around_n, "n", width, depth["x1", "n"], strips=strips[1])]
     if not in_place:
         packs.append(Pack("x0", "m_block", "m", rows, depth["x0", "m"], strips=strips[0]))
-    symmetric = _is_symmetric(step, members)
-    waits = symmetric or step.finish is not None
     schedule = Schedule(
         recipe="packed",
         elements=(*(step.elements[i] for i in order), *step.elements[2:]),
         accumulator=step.accumulator,
         groups=groups,
         strides=strides,
-        splits=splits(rows, width),
+        splits=splits(rows, width, in_blocks=ahead == "x1"),
         outer=outer,
         inner=inner,
         parallel=len(batch) + 2 - len(summed - {"d"}),
@@ -144,7 +163,8 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         vector_bytes=machine.target.vector_bytes,
         packs=tuple(packs),
         mirrored=symmetric,
-        collected=waits and not sparse and size["k"] > 2 * _depth(step.accumulator, width, machine),
+        ahead=ahead,
+        collected=waits and not sparse and size["k"] > 2 * deep,
         **finish_fields(step),
     )
     return Choice(schedule, {g.name: members[g.name] for g in groups}, operands)
@@ -168,6 +188,19 @@ def _order(step: Geometry, tile: tuple[str, ...], last: str | None) -> tuple[int
 def lanes_along_m(m: int, n: int, k: int) -> bool:
     """Whether n, where the output has its neighbours, is so short that lanes go along m."""
     return n <= THIN < m and k >= LONG
+
+
+def _ahead(size: Mapping[str, int], width: int, depth: int) -> str | None:
+    """The operand whose next block is asked for while a block is multiplied, if that pays.
+
+    Namely one that comes from memory, and is used as often only as it takes to multiply with the
+    other one's panels, which stay at hand.
+    """
+    for long, short, operand in (("m", "n", "x0"), ("n", "m", "x1")):
+        held = size[short] * min(size["k"], depth) * width
+        if size[long] * size["k"] * width >= LONG_SIDE and held <= SHORT_SIDE:
+            return operand
+    return None
 
 
 def _depth(accumulator: str, width: int, machine: Machine) -> int:
@@ -296,13 +329,17 @@ def halved(
     return m_task, n_task
 
 
-def splits(rows: int, width: int) -> tuple[Split, ...]:
-    """How the loops of a product are split whose register tile has so many rows and lanes."""
+def splits(rows: int, width: int, *, in_blocks: bool = False) -> tuple[Split, ...]:
+    """How the loops of a product are split whose register tile has so many rows and lanes.
+
+    Lanes may be packed and multiplied ``in_blocks`` of a few tiles.
+    """
     return (
         Split("m", "task", "M_TASK"),
         Split("m", "block", "M_BLOCK"),
         Split("m", "tile", rows),
         Split("n", "task", "N_TASK"),
+        *([Split("n", "block", "N_BLOCK")] if in_blocks else []),
         Split("n", "tile", width),
         Split("k", "block", "K_BLOCK"),
     )
@@ -348,12 +385,27 @@ def packed_blocks(
     m_task, n_task = task
     blocks = ceil(min(m, m_task) / m_block)
     m_block = rounded(ceil(min(m, m_task) / blocks), rows)  # no last block of a few rows
-    return {
-        "M_TASK": m_task,
-        "M_BLOCK": m_block,
-        "N_TASK": n_task,
-        "K_BLOCK": k_block,
-    }
+    sizes = {"M_TASK": m_task, "M_BLOCK": m_block, "N_TASK": n_task, "K_BLOCK": k_block}
+    if schedule.ahead is not None:
+        sizes |= _ahead_blocks(schedule, sizes, size, (min(m, m_task), min(n, n_task)))
+    return sizes
+
+
+def _ahead_blocks(
+    schedule: Schedule, sizes: Mapping[str, int], size: int, task: tuple[int, int]
+) -> dict[str, int]:
+    """The block sizes of the operand that is asked for ahead, and how many lines each tile asks for.
+
+    A block is a few panels, which are multiplied as soon as they are packed.
+    """
+    rows, width = schedule.row_tile, schedule.lane_tile
+    of_x0 = schedule.ahead == "x0"
+    tile, other = (rows, ceil(task[1] / width)) if of_x0 else (width, ceil(task[0] / rows))
+    (job,) = (pack for pack in schedule.packs if pack.operand == schedule.ahead)
+    panels = HELD // (sizes["K_BLOCK"] * tile * size)
+    block = max(panels, ABREAST if job.depth == 1 else 1) * tile
+    asked = {"ASKED": ceil(schedule.asked_lines / other)}
+    return asked | ({"M_BLOCK": min(block, sizes["M_BLOCK"])} if of_x0 else {"N_BLOCK": block})
 
 
 def _over_blocks(

@@ -50,7 +50,9 @@ def _tabulate(nest: Nest, schedule: Schedule, group: Group, slot: int, tensor: s
     name = f"{tensor}_{group.name}_at"
     block, size = _block(schedule, group, tensor)
     # Of a late group the next block's offsets are known too: it is fetched while this one is read.
-    times = 2 if block == "q_block" else 1
+    # So is the next block of an operand that is asked for ahead.
+    again = block == "q_block" or (tensor == schedule.ahead and block == _asked(schedule))
+    times = 2 if again else 1
     end = (
         Affine(((block, 1), (size, times)))
         if isinstance(size, str)
@@ -94,6 +96,11 @@ def _tabulate(nest: Nest, schedule: Schedule, group: Group, slot: int, tensor: s
         body=tuple(rewrite(s) for s in nest.body),
         buffers=(*nest.buffers, Buffer(name, "i8", Scope.SCRATCH, room)),
     )
+
+
+def _asked(schedule: Schedule) -> str:
+    """The loop over blocks of the operand that is asked for ahead."""
+    return next(pack.inside for pack in schedule.packs if pack.operand == schedule.ahead)
 
 
 def _runs(statement: Loop | Tiles, index: str) -> bool:
