@@ -106,7 +106,7 @@ class _Source(PackSource):
                         names |= _named(ref)
         for buffer in self.nest.buffers:
             names.update(str(s) for s in buffer.size)
-        return names | {"ASKED"}
+        return names | {"AHEAD", "ASKED"}
 
     # Loops.
 

@@ -17,7 +17,7 @@ will be packed from: so many that they come when there is time for them, and all
 from __future__ import annotations
 
 from .affine import Affine
-from .loopnest import Kind, Loop, Tabulate, at, walk
+from .loopnest import Assign, Loop, Ref, Tabulate, at, walk
 from .records import dataclass
 from .schedule import STRIP, Pack
 from .tile_source import Axis, TileSource, moved_to, tile_of
@@ -28,6 +28,8 @@ _ONE = Axis(None, Affine(()), 1, None)
 @dataclass
 class PackSource(TileSource):
     """The source of a kernel whose operands are packed."""
+
+    # Strips.
 
     def strip_of(self, loop: Loop) -> Pack | None:
         """The pack of which a loop along ``k`` copies a strip whose lanes may be neighbours."""
@@ -76,6 +78,8 @@ class PackSource(TileSource):
         if guard and not runs:
             self.whole["columns"] = False  # or part of the strip: it takes masks anyway
 
+    # Asking ahead.
+
     def asks_ahead(self, loop: Loop) -> bool:
         """Whether a loop makes the sums of a tile, and asks for the next block meanwhile."""
         if self.schedule.ahead is None or loop.index != "k" or len(loop.body) != 1:
@@ -86,39 +90,35 @@ class PackSource(TileSource):
         """Open a loop over cache lines along ``k``, ask for those of the next block, and begin the
         loop over one line's positions.
         """
-        schedule = self.schedule
-        (job,) = (pack for pack in schedule.packs if pack.operand == schedule.ahead)
+        schedule, ahead = self.schedule, self.schedule.ahead
+        assert ahead is not None
         loops = {s.index: s for s in walk(self.nest.body) if isinstance(s, Loop)}
-        block = loops[job.inside]
-        other = "n" if job.group == "m" else "m"
-        tile = loops[f"{other}_tile"]
-        following = f"{job.group}_tile + {block.step}"
+        group, other = ahead.group, "n" if ahead.group == "m" else "m"
+        own, tile = loops[f"{group}_tile"], loops[f"{other}_tile"]
+        whole = own if schedule.in_place is not None else loops[f"{group}_block"]
         self.line(f"asked = ({tile.index} - {tile.start}) // {tile.step} * ASKED")
         self.line("asked_end = asked")
-        self.line(f"if {following} < {self.stop(block.stop)}:")
+        self.line(f"if {own.index} + AHEAD < {self.stop(whole.stop)}:")
         self.line(f"    asked_end = min(asked + ASKED, {schedule.asked_lines})")
         positions = schedule.asked_positions
         self.line(f"for k_line in range({start}, {stop}, {positions}):")
         self.depth += 1
         self.line("for line in range(asked, asked_end):")
         self.depth += 1
-        (source,) = (
-            factor
-            for each in walk(self.nest.body)
-            if isinstance(each, Loop) and each.kind is Kind.VECTOR
-            for copy in [tile_of(each)[0]]
-            if copy.target.buffer == f"{job.operand}_panel"
-            for factor in copy.factors
-        )
-        place = {f"{job.group}_tile": 1, str(block.step): 1}
-        if job.depth == 1:
-            self.line(f"there = min(k_line + line, {stop} - 1)")
-            width, moved = job.width, {"k": at("there")}
-        else:
+        place = {own.index: 1, "AHEAD": 1}
+        if ahead.along == "k":
             place["line"] = 1
-            width, moved = 1, {"k": at("k_line")}
-        moved[job.group] = Affine(tuple(place.items()))
-        first, _, _ = self.steps(moved_to(source, moved), _ONE, _ONE)
+            width, k = 1, at("k_line")
+        else:
+            self.line(f"there = min(k_line + line, {stop} - 1)")
+            width, k = int(own.step), at("there")
+        source = moved_to(self.source_of(ahead.operand), {"k": k, group: Affine((*place.items(),))})
+        first, _, _ = self.steps(source, _ONE, _ONE)
         self.line(f"fetch_rows({source.buffer}, {first}, 0, 1, {width})")
         self.depth -= 1
         self.line(f"for k in range(k_line, min(k_line + {positions}, {stop})):")
+
+    def source_of(self, operand: str) -> Ref:
+        """Where a factor's elements are read in memory."""
+        assigns = (each for each in walk(self.nest.body) if isinstance(each, Assign))
+        return next(ref for each in assigns for ref in each.factors if ref.buffer == operand)

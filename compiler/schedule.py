@@ -119,6 +119,23 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class Ahead:
+    """Ask for what lies ``AHEAD`` positions further on in an operand: see :mod:`.pack_source`.
+
+    Its neighbours lie ``along`` a group, the summed one or that of the operand's rows or lanes. A
+    tile asks for ``ASKED`` lines of those that one line's positions of ``k`` need.
+    """
+
+    operand: str
+    along: str
+
+    @property
+    def group(self) -> str:
+        """The group of the operand's rows or lanes."""
+        return "m" if self.operand == "x0" else "n"
+
+
+@dataclass(frozen=True, slots=True)
 class Schedule:
     """How to run one step. See :mod:`.choose` for the recipes that fill it in.
 
@@ -131,8 +148,7 @@ class Schedule:
     A ``mirrored`` output is symmetric in rows and lanes: what is below its diagonal is copied from
     above.
     Sums of blocks are ``collected`` in scratch, where the output cannot hold them.
-    While the tiles of one block are multiplied, the lines that the next block of the operand
-    ``ahead`` is packed from are asked for.
+    What lies ``ahead`` in an operand is asked for while a tile's products are summed.
     ``linear`` lists (tensor, group, stride) for composite groups that the tensor has one stride
     along all the same, a number or an extent's name: it needs no table there.
     ``formula`` is what becomes of the sum of products before it is written (see :mod:`.finish`).
@@ -161,7 +177,7 @@ class Schedule:
     linear: tuple[tuple[str, str, int | str], ...] = ()  # the one stride of a composite group
     mirrored: bool = False
     collected: bool = False
-    ahead: str | None = None
+    ahead: Ahead | None = None
     framed: str | None = None  # the operand that is held in frames: see :mod:`.frames`
     formula: Value | None = None
     reads: int = 0
@@ -190,7 +206,7 @@ class Schedule:
             *steps,
             *(("PITCH", "LEAD") if self.stage else ()),
             *(("FRAME",) if self.framed else ()),
-            *(("ASKED",) if self.ahead else ()),
+            *(("AHEAD", "ASKED") if self.ahead else ()),
         )
 
     @property
@@ -208,14 +224,18 @@ class Schedule:
 
     @property
     def asked_positions(self) -> int:
-        """Positions of ``k`` on a cache line of the operand that is asked for ahead."""
-        return max(1, CACHE_LINE // int(self.elements[self.names.index(str(self.ahead))][1:]))
+        """Elements of the operand that is asked for ahead on a cache line."""
+        assert self.ahead is not None
+        element = self.elements[self.names.index(self.ahead.operand)]
+        return max(1, CACHE_LINE // int(element[1:]))
 
     @property
     def asked_lines(self) -> int:
-        """Cache lines that so many positions of one of its panels are packed from."""
-        (job,) = (pack for pack in self.packs if pack.operand == self.ahead)
-        return self.asked_positions if job.depth == 1 else job.width
+        """Cache lines that so many positions of ``k`` of one tile's rows or lanes lie on."""
+        assert self.ahead is not None
+        if self.ahead.along != "k":
+            return self.asked_positions
+        return self.row_tile if self.ahead.group == "m" else self.lane_tile
 
     def split_of(self, group: str) -> list[Split]:
         """The splits of one group, outermost first."""

@@ -231,8 +231,9 @@ def schedule(choice: Schedule) -> str:
         for pack in choice.packs
     ]
     if choice.ahead is not None:
-        inside = next(pack.inside for pack in choice.packs if pack.operand == choice.ahead)
-        lines.append(f"asked for ahead: {choice.ahead}, by the next round of {inside}")
+        lines.append(
+            f"asked for ahead: {choice.ahead.operand}, in lines along {choice.ahead.along}"
+        )
     if choice.framed is not None:
         lines.append(f"in frames: {choice.framed}, in k_block; rows of out are written in n_task")
     if choice.stage is not None:

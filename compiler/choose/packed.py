@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..geometry import Geometry
 from ..machine import Machine
-from ..schedule import Group, Pack, Schedule, Split, vector_lanes
+from ..schedule import Ahead, Group, Pack, Schedule, Split, vector_lanes
 from .choice import Choice, finish_fields, layout_class, rounded, twice_summed
 from .in_place import THIN, fewest_lanes, is_better_in_rows, is_of_windows, is_used_rarely
 
@@ -40,7 +40,7 @@ TALLEST = 12
 """Rows of a tile one vector wide: with more of them, broadcasts of a round are spilled."""
 
 LONG_SIDE = 1 << 20
-"""Bytes of an operand from which on what is packed comes from further away than the second cache."""
+"""Bytes of an operand from which on it is not in the second cache when it is packed."""
 
 SHORT_SIDE = 192 << 10
 """Bytes of panels that stay in the second cache beside whatever else is read."""
@@ -50,6 +50,9 @@ HELD = 24 << 10
 
 ABREAST = 8
 """Panels that are filled together, where lanes are neighbours: so many lines are read in a row."""
+
+SOON = 256
+"""Positions of a sum that are added in the time that a line takes to come from memory."""
 
 PATIENCE = 4
 """A task that takes so many times longer is cut even where its panels are used less often."""
@@ -115,13 +118,11 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     symmetric = _is_symmetric(step, members)
     waits = symmetric or step.finish is not None
     deep = _depth(step.accumulator, width, machine)
-    ahead = None if waits or in_place else _ahead(size, int(step.accumulator[1:]), deep)
-    if ahead is not None:
-        operand, group = (x, "m") if ahead == "x0" else (y, "n")
-        if operand.get(members[group][-1]) != 1 and operand.get(members["k"][-1]) != 1:
-            ahead = None  # its panels are gathered
-    around_n = "n_block" if ahead == "x1" else "k_block"
-    outer += ("k_block", "m_block", *(("n_block",) if ahead == "x1" else ()), "n_tile", "m_tile")
+    ahead = None if waits else _ahead(step, (x, y), members, deep)
+    if in_place and ahead is not None and ahead.along != "k":
+        ahead = None  # its lines are used up by the tiles that follow: hardware asks for them
+    in_blocks = ahead is not None and ahead.operand == "x1"
+    outer += ("k_block", "m_block", *(("n_block",) if in_blocks else ()), "n_tile", "m_tile")
     inner: tuple[str, ...] = ("k",)
     if "m" in summed:  # the values of one tile after the other are added up in registers
         outer, inner = outer[:-1], ("m_tile", "k")
@@ -143,7 +144,16 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         nearest(step, operand) not in step.contracted and depth[name, group] == 1
         for name, group, operand in (("x0", "m", x), ("x1", "n", y))
     ]
-    packs = [Pack("x1", around_n, "n", width, depth["x1", "n"], strips=strips[1])]
+    packs = [
+        Pack(
+            "x1",
+            "n_block" if in_blocks else "k_block",
+            "n",
+            width,
+            depth["x1", "n"],
+            strips=strips[1],
+        )
+    ]
     if not in_place:
         packs.append(Pack("x0", "m_block", "m", rows, depth["x0", "m"], strips=strips[0]))
     schedule = Schedule(
@@ -152,7 +162,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         accumulator=step.accumulator,
         groups=groups,
         strides=strides,
-        splits=splits(rows, width, in_blocks=ahead == "x1"),
+        splits=splits(rows, width, in_blocks=in_blocks),
         outer=outer,
         inner=inner,
         parallel=len(batch) + 2 - len(summed - {"d"}),
@@ -190,16 +200,24 @@ def lanes_along_m(m: int, n: int, k: int) -> bool:
     return n <= THIN < m and k >= LONG
 
 
-def _ahead(size: Mapping[str, int], width: int, depth: int) -> str | None:
-    """The operand whose next block is asked for while a block is multiplied, if that pays.
+def _ahead(
+    step: Geometry,
+    factors: tuple[Mapping[str, int], Mapping[str, int]],
+    members: Mapping[str, tuple[str, ...]],
+    depth: int,
+) -> Ahead | None:
+    """What is asked for while tiles are summed, if that pays.
 
-    Namely one that comes from memory, and is used as often only as it takes to multiply with the
-    other one's panels, which stay at hand.
+    Namely an operand that comes from memory, and is used as often only as it takes to multiply with
+    the other one's panels, which stay at hand. Where it has no neighbours, there is too much.
     """
-    for long, short, operand in (("m", "n", "x0"), ("n", "m", "x1")):
-        held = size[short] * min(size["k"], depth) * width
-        if size[long] * size["k"] * width >= LONG_SIDE and held <= SHORT_SIDE:
-            return operand
+    for long, short, operand, strides in zip("mn", "nm", ("x0", "x1"), factors, strict=True):
+        read = step.volume((*members[long], *members["k"]))
+        held = step.volume(members[short]) * min(step.volume(members["k"]), depth)
+        size = int(step.accumulator[1:])
+        if read * size >= LONG_SIDE and held * size <= SHORT_SIDE:
+            along = (group for group in (long, "k") if strides.get(members[group][-1]) == 1)
+            return next((Ahead(operand, group) for group in along), None)
     return None
 
 
@@ -394,18 +412,23 @@ def packed_blocks(
 def _ahead_blocks(
     schedule: Schedule, sizes: Mapping[str, int], size: int, task: tuple[int, int]
 ) -> dict[str, int]:
-    """The block sizes of the operand that is asked for ahead, and how many lines each tile asks for.
+    """How far ahead is asked, for how many lines by each tile, and the size of the blocks.
 
     A block is a few panels, which are multiplied as soon as they are packed.
     """
+    assert schedule.ahead is not None
     rows, width = schedule.row_tile, schedule.lane_tile
-    of_x0 = schedule.ahead == "x0"
+    of_x0 = schedule.ahead.operand == "x0"
     tile, other = (rows, ceil(task[1] / width)) if of_x0 else (width, ceil(task[0] / rows))
-    (job,) = (pack for pack in schedule.packs if pack.operand == schedule.ahead)
+    if schedule.in_place is not None:
+        ahead = ceil(SOON / sizes["K_BLOCK"]) * tile
+        return {"AHEAD": ahead, "ASKED": schedule.asked_lines}
     panels = HELD // (sizes["K_BLOCK"] * tile * size)
-    block = max(panels, ABREAST if job.depth == 1 else 1) * tile
-    asked = {"ASKED": ceil(schedule.asked_lines / other)}
-    return asked | ({"M_BLOCK": min(block, sizes["M_BLOCK"])} if of_x0 else {"N_BLOCK": block})
+    block = max(panels, 1 if schedule.ahead.along == "k" else ABREAST) * tile
+    if of_x0:
+        block = min(block, sizes["M_BLOCK"])
+    blocks = {"M_BLOCK" if of_x0 else "N_BLOCK": block}
+    return blocks | {"AHEAD": block, "ASKED": ceil(schedule.asked_lines / other)}
 
 
 def _over_blocks(

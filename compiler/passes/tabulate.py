@@ -51,7 +51,8 @@ def _tabulate(nest: Nest, schedule: Schedule, group: Group, slot: int, tensor: s
     block, size = _block(schedule, group, tensor)
     # Of a late group the next block's offsets are known too: it is fetched while this one is read.
     # So is the next block of an operand that is asked for ahead.
-    again = block == "q_block" or (tensor == schedule.ahead and block == _asked(schedule))
+    ahead = schedule.ahead is not None and schedule.ahead.operand == tensor != schedule.in_place
+    again = block == "q_block" or (ahead and block == f"{group.name}_block" != "k_block")
     times = 2 if again else 1
     end = (
         Affine(((block, 1), (size, times)))
@@ -96,11 +97,6 @@ def _tabulate(nest: Nest, schedule: Schedule, group: Group, slot: int, tensor: s
         body=tuple(rewrite(s) for s in nest.body),
         buffers=(*nest.buffers, Buffer(name, "i8", Scope.SCRATCH, room)),
     )
-
-
-def _asked(schedule: Schedule) -> str:
-    """The loop over blocks of the operand that is asked for ahead."""
-    return next(pack.inside for pack in schedule.packs if pack.operand == schedule.ahead)
 
 
 def _runs(statement: Loop | Tiles, index: str) -> bool:
