@@ -181,8 +181,6 @@ class _Source(PackSource):
             if self.asks_ahead(loop):
                 self.ask_for_block(loop, start, stop)
             else:
-                if self.strip_of(loop):
-                    self.strip(loop)
                 self.line(f"for {loop.index} in range({start}, {stop}{step}):")
             self.last_tile(loop, start, stop)
             self.body(loop.body, {loop.index})
@@ -291,13 +289,25 @@ class _Source(PackSource):
     def last_tile(self, loop: Loop, start: str, stop: str) -> None:
         """Move the last tile of a loop back so that all of it is inside, if the loop is as long.
 
-        Where nothing is summed, elements may be computed twice; that costs less than an edge.
+        Where nothing is summed, elements may be computed twice; that costs less than an edge. So
+        may those that a panel is filled with.
         """
         tiles = {s.index for s in self.schedule.splits if s.suffix == "tile"}
-        if loop.index in tiles and not any(group.reduced for group in self.nest.groups):
+        again = loop.index in tiles and not any(group.reduced for group in self.nest.groups)
+        if again:
             room = f"{stop} - ({start})" if start != "0" else stop
             self.line(f"    {loop.index}_last = {stop} - min({room}, {loop.step})")
             self.line(f"    {loop.index} = min({loop.index}, {loop.index}_last)")
+        elif self.is_copied(loop):
+            room = f"min({stop} - {start}, {loop.step})"
+            self.line(f"    {loop.index} = min({loop.index}, {stop} - {room})")
+
+    def is_copied(self, loop: Loop) -> bool:
+        """Whether panels are filled in a loop, with several positions of ``k`` at once."""
+        inner = [each for each in walk(loop.body) if isinstance(each, Assign)]
+        deep = (job for job in self.schedule.packs if job.depth > 1)
+        panels = {f"{job.operand}_panel" for job in deep}
+        return loop.index == "k_tile" and {each.target.buffer for each in inner} <= panels
 
     def body(self, statements: tuple[Statement, ...], indices: set[str]) -> None:
         """The body of the loops over ``indices``, with names for the ends of their blocks."""

@@ -87,7 +87,8 @@ class TileSource:
         lane_axis, lane_guard = self.axis(lanes, "columns")
         in_memory = self.is_guarded(statement)
         runs = self.runs(statement, row_axis, lane_axis)
-        self.ask_for_strip(statement, row_axis, lane_axis)
+        if rows is None:
+            self.ask_for_strip(statement, row_axis, lane_axis)
         part = in_memory and False in self.whole.values()
         turns = self.turns_into_panel(statement, row_axis, lane_axis)
         if turns and lanes is not None:
@@ -319,6 +320,8 @@ class TileSource:
         counts = f", {self.inside(rows)}, {self.inside(lanes)}" if inside else ""
         if not inside:
             self.ask_ahead(statement, rows, lanes)
+            if rows.size > 1:
+                self.ask_for_strip(statement, rows, lanes)
         element = self.element_of(statement)
         target = statement.target
         in_register = self.in_register(target)
@@ -334,7 +337,7 @@ class TileSource:
             return
         packed = self.is_packed(target)
         values = [
-            self.load(factor, rows, lanes, counts, element, wide=packed and not inside)
+            self.load(factor, rows, lanes, counts, element, wide=packed and not inside, near=packed)
             for factor in statement.factors
         ]
         if in_register and statement.add is True:
@@ -509,16 +512,19 @@ class TileSource:
             (p for p in self.schedule.packs if statement.target.buffer == f"{p.operand}_panel"),
             None,
         )
-        if job is None or not job.strips or rows.size > 1 or self.whole.get("columns") is False:
+        if job is None or not job.strips:
             return
         (factor,) = statement.factors
-        ahead = moved_to(factor, {"k": Affine((("ahead", 1),))})
-        runs, self.in_runs = self.in_runs, True
-        first, _, lane_step = self.steps(ahead, rows, lanes)
-        self.in_runs = runs
+        ahead = replace(rows, index="k", start=Affine((("ahead", 1),)))
+        known = self.in_runs, self.firsts
+        self.in_runs, self.firsts = True, {}
+        first, step, lane_step = self.steps(factor, ahead, lanes)
+        self.in_runs, self.firsts = known
         if lane_step == "1":
-            self.line(f"ahead = min(k + {STRIP}, k_block_end - 1)")
-            self.line(f"fetch_rows({factor.buffer}, {first}, 0, 1, {lanes.size})")
+            here = rows.start if rows.size > 1 else "k"
+            self.line(f"ahead = min({here} + {STRIP}, k_block_end - {rows.size})")
+            place = f"{factor.buffer}, {first}, {step}, {rows.size}, {lanes.size}"
+            self.line(f"fetch_rows({place})")
 
     def ask_for_panel(self, ref: Ref, rows: Axis, lanes: Axis, end: str) -> None:
         """Where a panel is transposed, ask for what the next one before ``end`` reads here.
@@ -596,7 +602,7 @@ class TileSource:
         """Fill the edge of a panel element by element, unless it is a single run of neighbours."""
         (factor,) = statement.factors
         source, row_step, lane_step = self.steps(factor, rows, lanes)
-        if rows.size == 1 and lane_step == "1":
+        if lane_step == "1" and (rows.size == 1 or self.lanes(lanes.size) > 1):
             return False
         panel = statement.target.buffer
         if row_step == "1" and any(panel == f"{p.operand}_panel" for p in self.schedule.panels):
@@ -636,13 +642,13 @@ class TileSource:
         element: str,
         *,
         wide: bool = False,
-        name: str = "",
+        near: bool = False,
     ) -> str:
         """Bring a tile into registers; returns the name of the variable that holds it.
 
         ``wide``: more columns than the tile has may be loaded, up to a whole number of vectors. A
         panel is written so: what is too much is overwritten by the next position's values, or lies
-        in the slack behind the last one.
+        in the slack behind the last one. ``near``: rows outside may repeat the last one inside.
         """
         if self.in_register(ref):
             return ref.buffer
@@ -653,7 +659,7 @@ class TileSource:
         r, c = rows.size, lanes.size
         width = self.lanes(c)
         p = ref.buffer
-        name = name or f"{p}_tile"
+        name = f"{p}_tile"
         if row_step == "0":
             r, counts = 1, counts and f", 1, {self.inside(lanes)}"
         if p in self.rows_at:
@@ -668,9 +674,10 @@ class TileSource:
             call = f"load_found({p}, {base}, {lane_step}, {c}, {width}{counts})"
         elif lane_step == "1":
             self.fetch_ahead(ref, (rows, lanes), row_step)
-            if self.near and r > 1:
-                counts = f", {rows.inside}{counts and f', {self.inside(lanes)}'}"
-            word = "load_near" if self.near and r > 1 else "load_rows"
+            near = r > 1 and (self.near or (near and bool(counts)))
+            if near:
+                counts = f", {rows.inside or r}{counts and f', {self.inside(lanes)}'}"
+            word = "load_near" if near else "load_rows"
             call = f"{word}({p}, {base}, {row_step}, {r}, {c}, {width}{counts})"
         elif row_step == "1" and self.is_woven(r, width):
             call = f"load_woven({p}, {base}, {lane_step}, {r}, {c}, {width}{counts})"

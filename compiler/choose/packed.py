@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..geometry import Geometry
 from ..machine import Machine
-from ..schedule import Ahead, Group, Pack, Schedule, Split, vector_lanes
+from ..schedule import STRIP, Ahead, Group, Pack, Schedule, Split, vector_lanes
 from .choice import Choice, finish_fields, layout_class, rounded, twice_summed
 from .in_place import THIN, fewest_lanes, is_better_in_rows, is_of_windows, is_used_rarely
 
@@ -121,6 +121,8 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     ahead = None if waits else _ahead(step, (x, y), members, deep)
     if in_place and ahead is not None and ahead.along != "k":
         ahead = None  # its lines are used up by the tiles that follow: hardware asks for them
+    if step.accumulator[0] == "c":
+        ahead = None  # there are four times as many operations for each line
     in_blocks = ahead is not None and ahead.operand == "x1"
     outer += ("k_block", "m_block", *(("n_block",) if in_blocks else ()), "n_tile", "m_tile")
     inner: tuple[str, ...] = ("k",)
@@ -133,29 +135,26 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
 
     strides = layout_class(step, operands, groups, members, matters)
     unit = {(tensor, group) for tensor, group, stride in strides if stride == 1}
-    # Positions of k that are transposed at once, in squares or in what is left of m's tile.
-    side = {"m": min(lanes, 1 << (rows - 1).bit_length()), "n": min(lanes, 8)}
-    depth = {
-        (tensor, group): side[group] if (tensor, "k") in unit and (tensor, group) not in unit else 1
-        for tensor, group in (("x0", "m"), ("x1", "n"))
-    }
-    # Transposed panels are filled one after the other: their vectors reach into the next one.
-    strips = [
-        nearest(step, operand) not in step.contracted and depth[name, group] == 1
-        for name, group, operand in (("x0", "m", x), ("x1", "n", y))
-    ]
-    packs = [
-        Pack(
-            "x1",
-            "n_block" if in_blocks else "k_block",
-            "n",
-            width,
-            depth["x1", "n"],
-            strips=strips[1],
-        )
-    ]
+
+    def pack(place: int, inside: str) -> Pack:
+        """How an operand is copied into panels."""
+        tensor, group, panel = ("x0", "m", rows) if place == 0 else ("x1", "n", width)
+        close = nearest(step, (x, y)[place]) not in step.contracted
+        if (tensor, group) in unit:
+            # Tiles of small elements, or of two parts each, take long to compile.
+            kind, size = step.elements[order[place]][0], int(step.elements[order[place]][1:])
+            at_once = STRIP if kind != "c" and size >= 4 else 1
+            return Pack(tensor, inside, group, panel, at_once, strips=close)
+        if (tensor, "k") in unit:
+            # They are transposed in squares, or in what is left of m's tile, and filled one after
+            # the other: their vectors reach into the next one.
+            side = min(lanes, 8 if place else 1 << (rows - 1).bit_length())
+            return Pack(tensor, inside, group, panel, side, strips=False)
+        return Pack(tensor, inside, group, panel, 1, strips=close)
+
+    packs = [pack(1, "n_block" if in_blocks else "k_block")]
     if not in_place:
-        packs.append(Pack("x0", "m_block", "m", rows, depth["x0", "m"], strips=strips[0]))
+        packs.append(pack(0, "m_block"))
     schedule = Schedule(
         recipe="packed",
         elements=(*(step.elements[i] for i in order), *step.elements[2:]),
