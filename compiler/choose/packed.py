@@ -119,8 +119,10 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     waits = symmetric or step.finish is not None
     deep = _depth(step.accumulator, width, machine)
     ahead = None if waits else _ahead(step, (x, y), members, deep)
-    if in_place and ahead is not None and ahead.along != "k":
-        ahead = None  # its lines are used up by the tiles that follow: hardware asks for them
+    if in_place and ahead is not None and (ahead.along != "k" or len(members["k"]) > 1):
+        # Its lines are used up by the tiles that follow: hardware asks for them. Where k is found
+        # in a table, there is no register left for more than its rows.
+        ahead = None
     if step.accumulator[0] == "c":
         ahead = None  # there are four times as many operations for each line
     in_blocks = ahead is not None and ahead.operand == "x1"
