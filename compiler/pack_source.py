@@ -39,10 +39,10 @@ class PackSource(TileSource):
         """
         schedule, ahead = self.schedule, self.schedule.ahead
         assert ahead is not None
-        loops = {s.index: s for s in walk(self.nest.body) if isinstance(s, Loop)}
         group, other = ahead.group, "n" if ahead.group == "m" else "m"
-        own, tile = loops[f"{group}_tile"], loops[f"{other}_tile"]
-        whole = own if schedule.in_place is not None else loops[f"{group}_block"]
+        tile = self.loop_of(f"{other}_tile")
+        own = self.loop_of(f"{group}_tile")
+        whole = own if schedule.in_place is not None else self.loop_of(f"{group}_block")
         self.line(f"asked = ({tile.index} - {tile.start}) // {tile.step} * ASKED")
         self.line("asked_end = asked")
         self.line(f"if {own.index} + AHEAD < {self.stop(whole.stop)}:")

@@ -27,6 +27,8 @@ from .loopnest import (
     Tabulate,
     Term,
     Write,
+    at,
+    walk,
 )
 from .records import dataclass, field, replace
 from .schedule import CACHE_LINE, STRIP, Schedule, vector_lanes
@@ -74,6 +76,11 @@ class TileSource:
         if len(stops) == 1:
             return str(stops[0])
         return f"min({stops[0]}, {self.stop(stops[1:])})"
+
+    def loop_of(self, index: str) -> Loop:
+        """The first loop over an index."""
+        loops = (each for each in walk(self.nest.body) if isinstance(each, Loop))
+        return next(loop for loop in loops if loop.index == index)
 
     def register_tile(self, statement: Statement) -> None:
         """Rows and lanes around one assignment: an operation on a whole tile."""
@@ -163,16 +170,26 @@ class TileSource:
         self.depth -= neighbours + woven
 
     def ask_for_update(self, statement: Statement) -> None:
-        """Ask for the part of the output that a tile's sums go to, before they are made."""
+        """Ask for the part of the output that the next tile's sums go to, or the last tile's again.
+
+        A short sum takes less time than it takes for these lines to come.
+        """
         if not isinstance(statement, Loop) or statement.kind is Kind.SERIAL:
             return
         statement, *sides = tile_of(statement)
         if isinstance(statement.add, str) and not self.is_scratch(statement.target):
             target, (rows, lanes) = statement.target, [self.axis(side, "")[0] for side in sides]
+            moves = self.schedule.outer[-1] == f"{rows.index}_tile"
+            asked = replace(rows, start=at("following")) if moves else rows
             self.in_runs = True
-            first, row_step, lane_step = self.steps(target, rows, lanes)
+            first, row_step, lane_step = self.steps(target, asked, lanes)
             self.in_runs = False
             if lane_step == "1":
+                if moves:
+                    tile = self.loop_of(self.schedule.outer[-1])
+                    stop = self.stop(tile.stop)
+                    last = f"{stop} - min({stop} - {tile.start}, {rows.size})"
+                    self.line(f"following = min({tile.index} + {rows.size}, {last})")
                 places = f"{target.buffer}, {first}, {row_step}, {rows.size}, {lanes.size}"
                 self.line(f"prefetch_rows({places})")
 

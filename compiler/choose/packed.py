@@ -144,8 +144,9 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         close = nearest(step, (x, y)[place]) not in step.contracted
         if (tensor, group) in unit:
             # Tiles of small elements, or of two parts each, take long to compile.
-            kind, size = step.elements[order[place]][0], int(step.elements[order[place]][1:])
-            at_once = STRIP if kind != "c" and size >= 4 else 1
+            element = step.elements[order[place]]
+            plain = element[0] != "c" and int(element[1:]) >= 4
+            at_once = min(STRIP, 1 << size["k"].bit_length() - 1) if plain else 1
             return Pack(tensor, inside, group, panel, at_once, strips=close)
         if (tensor, "k") in unit:
             # They are transposed in squares, or in what is left of m's tile, and filled one after
