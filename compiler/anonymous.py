@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Form", "form_of"]
 
+_Strides = tuple[tuple[tuple[str, int], ...], ...]
+_Key = tuple[
+    tuple[str, ...], str, tuple[int, ...], _Strides, bool, "Finish | None", "Windows | None"
+]
+
 
 @dataclass(frozen=True, slots=True)
 class Form:
@@ -32,10 +37,15 @@ class Form:
     the ``names``, and so on.
     """
 
-    key: tuple[object, ...]
+    key: _Key
     names: tuple[str, ...]
     numbered_step: Geometry
     numbered_choice: Choice
+
+    @property
+    def numbered_plain(self) -> Geometry:
+        """The step as it was, with axes of one element, and with nothing merged."""
+        return _plain(self.key)
 
     @property
     def step(self) -> Geometry:
@@ -93,21 +103,18 @@ def form_of(step: Geometry, machine: Machine) -> Form:
     return Form(key, names, *_chosen(key, machine))
 
 
-_Strides = tuple[tuple[tuple[str, int], ...], ...]
-_Key = tuple[
-    tuple[str, ...], str, tuple[int, ...], _Strides, bool, "Finish | None", "Windows | None"
-]
-
-
 @lru_cache(maxsize=4096)
 def _chosen(key: _Key, machine: Machine) -> tuple[Geometry, Choice]:
+    step = canonical(_plain(key))
+    if step.windows is None:
+        step = in_lines(step, machine)
+    return step, choose(step, machine)
+
+
+def _plain(key: _Key) -> Geometry:
     elements, accumulator, extents, strides, twins, finish, windows = key
     numbered = {str(n): extent for n, extent in enumerate(extents)}
     steps = tuple(map(dict, strides))
-    plain = Geometry(
+    return Geometry(
         elements, accumulator, numbered, steps, twins=twins, finish=finish, windows=windows
     )
-    step = canonical(plain)
-    if windows is None:
-        step = in_lines(step, machine)
-    return step, choose(step, machine)

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 
 from .choose.in_place import NARROW, THIN
 from .choose.packed import lanes_along_m, register_tile, tile_for
+from .choose.symmetric import is_better_below, tiles_above, tiles_below
 from .machine import Levels, Machine
 from .overlap import copied_often, read_in_place
 from .program import Access, Program, Statement, elements, volume
@@ -52,6 +53,16 @@ TOTAL_CYCLES = 12
 GATHER_CYCLES = 1.0
 """To load an element where neighbours in a register are none in memory."""
 
+SECOND_CYCLES = 2.0
+"""To load a vector of every second element, for a sum along them."""
+
+SHORT_CYCLES = 6.0
+"""For a register tile's step where the lanes do not fill a vector, which takes masks."""
+
+WALK_CYCLES = 20.0
+"""For every walk along a summed index of windows, whose end is under masks: rows of an image are no
+run in memory."""
+
 PACKED_GATHER_CYCLES = 6.0
 """The same where the operand is packed: it is large, and each element is on a line of its own."""
 
@@ -59,7 +70,7 @@ WINDOW_CYCLES = 1.5
 """To copy an element of a window into a panel, where windows cannot be held in frames."""
 
 _MANY = 256
-"""Tiles across an output up to which those below its diagonal are counted one column by one."""
+"""Tiles across an output up to which those above its diagonal are counted one column by one."""
 
 _MOST = 10**300  # what a float can hold; the unfactored form of a network has more products
 
@@ -188,7 +199,7 @@ def _cost(
     least = max(min(flops, _MOST) / (speeds.flops.of(element) * threads), reading + writing)
     groups = _groups(form, element)
     if groups is not None and _is_packed(groups, element, machine):
-        busy = _packed(groups, element, machine, _is_mirrored(statement, groups, element))
+        busy = _packed(groups, element, machine, _is_mirrored(statement, groups, form, element))
         if statement.epilogue is not None:
             busy += _long_panels(groups, element, machine)
         if statement.epilogue is not None or element not in MASKED:
@@ -231,8 +242,9 @@ class _Form:
     """What of a statement is asked for again and again.
 
     ``factors`` are the distinct ones: the square of an array reads it once. ``names`` are theirs,
-    ``last`` the names of their last axes. ``kept`` are the indices of the sums that an epilogue is
-    applied to, ``over`` those of them that are summed after it.
+    ``last`` the names of their last axes, ``second`` those along which every second element of
+    these is read, and ``windows`` all that share an axis with others. ``kept`` are the indices of
+    the sums that an epilogue is applied to, ``over`` those of them that are summed after it.
     """
 
     extents: Mapping[str, int]
@@ -241,6 +253,8 @@ class _Form:
     factors: tuple[Access, ...]
     names: tuple[tuple[str, ...], ...]
     last: tuple[tuple[str, ...], ...]
+    second: tuple[tuple[str, ...], ...]
+    windows: frozenset[str]
     target_last: tuple[str, ...]
     volume: int
     outputs: int
@@ -262,6 +276,14 @@ def _form(statement: Statement, extents: Mapping[str, int]) -> _Form:
         factors=factors,
         names=tuple(factor.names for factor in factors),
         last=tuple(_last(factor) for factor in factors),
+        second=tuple(_last(factor, 2) for factor in factors),
+        windows=frozenset(
+            name
+            for factor in factors
+            for axis in factor.subscripts
+            if len(axis.names) > 1
+            for name in axis.names
+        ),
         target_last=_last(statement.target) if epilogue is None or not epilogue.over else (),
         volume=volume(indices, extents),
         outputs=volume(kept, extents),
@@ -271,11 +293,11 @@ def _form(statement: Statement, extents: Mapping[str, int]) -> _Form:
     )
 
 
-def _last(access: Access) -> tuple[str, ...]:
-    """The indices along which the elements are neighbours."""
+def _last(access: Access, step: int = 1) -> tuple[str, ...]:
+    """The indices along which the elements are neighbours, or so many apart."""
     if not access.subscripts:
         return ()
-    return tuple(name for name, factor in access.subscripts[-1].terms if abs(factor) == 1)
+    return tuple(name for name, factor in access.subscripts[-1].terms if abs(factor) == step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,12 +347,13 @@ def _is_packed(groups: _Groups, element: str, machine: Machine) -> bool:
     return long and m * n * k >= machine.worth_packing
 
 
-def _is_mirrored(statement: Statement, groups: _Groups, element: str) -> bool:
+def _is_mirrored(statement: Statement, groups: _Groups, form: _Form, element: str) -> bool:
     """Whether only half of the tiles are computed: see :mod:`.passes.mirror`."""
     swap = gram_swap(statement)
-    alike = swap is not None and len(swap) == 1 and groups.m == groups.n
-    alike = alike and (statement.epilogue is None or statement.epilogue.symmetric)
-    return alike and element[0] != "c"
+    if swap is None or element[0] == "c" or volume(swap, form.extents) != groups.m:
+        return False
+    alike = all(form.extents[one] == form.extents[other] for one, other in swap.items())
+    return alike and (statement.epilogue is None or statement.epilogue.symmetric)
 
 
 def _packed(groups: _Groups, element: str, machine: Machine, mirrored: bool = False) -> float:
@@ -340,8 +363,10 @@ def _packed(groups: _Groups, element: str, machine: Machine, mirrored: bool = Fa
     across = ceil(groups.n / width)
     tiles = groups.b * ceil(groups.m / rows) * across
     if mirrored:
-        below = (ceil(min((n + 1) * width, groups.m) / rows) for n in range(min(across, _MANY)))
-        tiles = groups.b * (sum(below) if across <= _MANY else tiles // groups.b // 2)
+        half = tiles_above(groups.m, rows, width) if across <= _MANY else tiles // groups.b // 2
+        if is_better_below(groups.m, rows, width):
+            half = tiles_below(groups.m, rows, width)
+        tiles = groups.b * half
     depth = max(8, machine.l1_bytes // 2 // (width * int(accumulator[1:])))
     steps = groups.k + TILE_STEPS * ceil(groups.k / depth)
     return 2 * min(tiles * rows * width * steps, _MOST) / machine.speeds.flops.of(element)
@@ -396,8 +421,15 @@ def _streamed(form: _Form, element: str, machine: Machine) -> float:
         extent = max(form.extents[v], 1)
         vectors = ceil(extent / lanes) / extent
         loads = 0.0
-        for names, last in zip(form.names, form.last, strict=True):
-            loads += 0.5 if v not in names or v in last else GATHER_CYCLES * lanes
+        for names, last, second in zip(form.names, form.last, form.second, strict=True):
+            if v not in names or v in last:
+                loads += 0.5
+            elif v in second and v in form.reduced:
+                loads += SECOND_CYCLES
+            else:
+                loads += GATHER_CYCLES * lanes
+        if form.reduced and v in form.kept and extent < lanes:
+            loads = max(loads, SHORT_CYCLES)
         cycles = volume * vectors * max(loads, operations)
         if v in form.kept:
             stores = 0 if form.over else 1 if form.target_last == (v,) else lanes
@@ -405,8 +437,18 @@ def _streamed(form: _Form, element: str, machine: Machine) -> float:
             cycles += outputs * vectors * stores + tiles * TILE_CYCLES
         else:
             cycles += outputs * (TOTAL_CYCLES + TILE_CYCLES)
+            if v in form.windows:
+                twice = any(v in names for names in form.second)  # two loads for each vector
+                cycles += _walks(form, v) * WALK_CYCLES * (1 + twice)
         best = min(best, cycles)
     return _cycle(machine) * (best if best < math.inf else TILE_CYCLES)
+
+
+def _walks(form: _Form, v: str) -> float:
+    """How often register tiles walk along a summed index, with a few rows of them side by side."""
+    rows = (form.extents[i] for i in form.kept if not all(i in names for names in form.names))
+    most = max(rows, default=1)
+    return min(form.volume, _MOST) / max(form.extents[v], 1) * ceil(most / 4) / most
 
 
 def _cycle(machine: Machine) -> float:

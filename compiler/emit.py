@@ -171,7 +171,7 @@ class _Source(PackSource):
                 self.line("else:")
                 self.depth += 1
             self.whole = {**known, **near, **dict.fromkeys(guards, whole)}
-            if False not in self.whole.values() and self.sums_lanes_of(loop):
+            if self.whole.get("columns") is not False and self.sums_lanes_of(loop):
                 self.summed_tiles(loop, start, stop)
                 continue
             if bricks := self.bricks(loop):
@@ -315,7 +315,7 @@ class _Source(PackSource):
         known = dict(self.ends)
         later = {inner.index for inner in walk(statements) if isinstance(inner, Loop)}
         for inner in walk(statements):
-            if isinstance(inner, Loop | Tabulate) and len(inner.stop) > 1:
+            if isinstance(inner, Loop | Tabulate) and len(inner.stop) > 1 and inner.start.names:
                 (index,) = inner.start.names
                 bounds = {name for bound in inner.stop for name in bound.names}
                 is_known = index in indices and not bounds & later

@@ -79,6 +79,9 @@ class Pack:
     The panel holds ``width`` positions of ``group`` side by side, for one position of the reduced
     group ``k`` after the other: the order in which the microkernel reads them. Panel after panel
     is filled, or several at once in ``strips`` of a few positions of ``k``.
+
+    ``also`` is another operand that reads the same panels, the same tensor as the first: see
+    :mod:`.passes.pack`. These begin at position 0, and hold whole register tiles of both sides.
     """
 
     operand: str
@@ -87,6 +90,7 @@ class Pack:
     width: int
     depth: int  # positions of k that are moved at once, as the rows of a register tile
     strips: bool = True
+    also: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +150,7 @@ class Schedule:
     ``parallel`` ones are split over threads; ``inner`` are the loops between the clearing of
     the register tile and its storing. ``rows`` and ``lanes`` name the groups of the tile.
     A ``mirrored`` output is symmetric in rows and lanes: what is below its diagonal is copied from
-    above.
+    above, or what is above from below.
     Sums of blocks are ``collected`` in scratch, where the output cannot hold them.
     What lies ``ahead`` in an operand is asked for while a tile's products are summed.
     ``linear`` lists (tensor, group, stride) for composite groups that the tensor has one stride
@@ -218,9 +222,16 @@ class Schedule:
     @property
     def in_place(self) -> str | None:
         """The factor of a packed product whose rows are read where they are, if there is one."""
-        if self.recipe != "packed" or any(pack.operand == "x0" for pack in self.packs):
-            return None
-        return "x0"
+        packed = {name for pack in self.packs for name in (pack.operand, pack.also)}
+        return "x0" if self.recipe == "packed" and "x0" not in packed else None
+
+    @property
+    def below(self) -> bool:
+        """Whether a mirrored output's tiles on and below its diagonal are those computed."""
+        loops = (*self.outer, *self.inner)
+        return self.mirrored and loops.index(f"{self.rows}_tile") < loops.index(
+            f"{self.lanes}_tile"
+        )
 
     @property
     def asked_positions(self) -> int:

@@ -113,7 +113,7 @@ class _Search:
         classes = list(range(self.whole + 1))
         if len({*self.tensors}) == len(self.tensors):
             return classes
-        for size in range(2, len(self.tensors) // 2 + 1):
+        for size in range(1, len(self.tensors) // 2 + 1):
             kinds: dict[object, list[tuple[Statement, int]]] = {}
             for places in combinations(range(len(self.tensors)), size):
                 subset = sum(1 << place for place in places)
@@ -178,6 +178,8 @@ class _Search:
             or volume(every & ~out) < _NARROW
         )
         work = volume(every) * (16 if narrow else 2) * self.flops
+        if x != y and self.class_of[left] == self.class_of[right]:
+            work /= 2  # a Gram matrix: its half is enough
         elements = volume(x) + volume(y) + volume(out)
         return self.call + work + elements * self.moved
 

@@ -227,7 +227,8 @@ def schedule(choice: Schedule) -> str:
         f"in parallel: {', '.join(tasks) or 'nothing'}",
     ]
     lines += [
-        f"packed: {pack.operand} in panels of {pack.width} along {pack.group}, in {pack.inside}"
+        f"packed: {pack.operand}{f' for {pack.also} too' if pack.also else ''} in panels of "
+        f"{pack.width} along {pack.group}, in {pack.inside}"
         for pack in choice.packs
     ]
     if choice.ahead is not None:

@@ -434,7 +434,8 @@ class TileSource:
             if not filled:
                 value = f"stretch({value}, {shape})"
             if statement.half is not None:
-                value = f"halved({value}, {_at_first(statement.half, rows, lanes)})"
+                sign = -1 if self.schedule.below else 1
+                value = f"halved({value}, {_at_first(statement.half, rows, lanes)}, {sign})"
             word = "collect" if collects else "accumulate"
             self.line(f"{tile} = {word}({tile}, {value}{counts})")
             return
@@ -676,7 +677,8 @@ class TileSource:
         r, c = rows.size, lanes.size
         width = self.lanes(c)
         p = ref.buffer
-        name = f"{p}_tile"
+        shared = any(job.also and p == f"{job.operand}_panel" for job in self.schedule.packs)
+        name = f"{p}_{'splat' if shared and lane_step == '0' else 'tile'}"
         if row_step == "0":
             r, counts = 1, counts and f", 1, {self.inside(lanes)}"
         if p in self.rows_at:

@@ -24,8 +24,8 @@ import numpy as np
 
 from .. import gradnorms
 from ..compiler.errors import EinsumError
-from ..runtime.manifest import NotWritable
 from ..runtime.signatures import OperandSignature, Signature, parse_signature
+from ..runtime.uses import NotWritable
 from .layer import Layer
 from .steps import FUNCTIONS, Form, program
 

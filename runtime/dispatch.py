@@ -42,7 +42,7 @@ from .views import as_view, distinct_output
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
-    from .manifest import Use
+    from .uses import Use
 
 __all__ = ["Dispatcher", "layout_of", "out_layout", "prepare_all"]
 
@@ -247,7 +247,7 @@ class Dispatcher(NativePlans):
             return found
 
         def use() -> Use:
-            from .manifest import use_of
+            from .uses import use_of
 
             return use_of(
                 self.equation,

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from ..compiler.errors import EinsumError
 from ..compiler.factorize import Factorization, factorize
 from ..compiler.geometry import Geometry
 from ..compiler.inside import ZERO, boxes_of, kept_inside, with_margins
@@ -167,12 +168,29 @@ def prepare_layouts(
         memory_limit=memory_limit,
     )
     try:
-        return prepared(optimize)
+        best = prepared(optimize)
     except KernelMissing:
         if optimize is not True:
             raise
-        # Of two operands a step, without copies: what a signature's kernels do for any sizes.
-        return prepared(pairwise, copies=False)
+        best = None
+    if best is not None and (optimize is not True or not any(s.is_general for s in best.steps)):
+        return best
+    # Of two operands a step, without copies: what a signature's kernels do for any sizes.
+    try:
+        apart = prepared(pairwise, copies=False)
+    except (KernelMissing, EinsumError):
+        if best is None:
+            raise
+        return best
+    return apart if best is None else min(best, apart, key=_seconds_with_kernels)
+
+
+GENERAL = 10
+"""How many times as long a step takes with a general kernel (see docs/coverage.md)."""
+
+
+def _seconds_with_kernels(execution: Execution) -> float:
+    return sum(step.seconds * (GENERAL if step.is_general else 1) for step in execution.steps)
 
 
 def _prepared(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from ..compiler.program import Program, from_expression
 from ..compiler.records import dataclass
 from ..compiler.resolve import resolve
 from ..compiler.shared_object import shared_object
-from ..compiler.subscripts import Expression, Subscripts, Term, parse
+from ..compiler.subscripts import Expression, Subscripts, parse
 from ..compiler.windows import given_sizes
 from .export_text import Facts, header_text, test_text
 from .load import LIBRARIES
@@ -159,9 +159,12 @@ def _expression(
     equation: str, subscripts: Subscripts, signature: Signature, typical: dict[str, int]
 ) -> Expression:
     """The equation with typical extents."""
-    windows = {i for t in (*subscripts.inputs, subscripts.output) if t for i in _in_windows(t)}
+    terms = [term for term in (*subscripts.inputs, subscripts.output) if term]
+    affine = {axis.index for t in terms for axis in t.axes if not axis.index.is_index}
+    windows = {name for axis in affine if len(axis.names) > 1 for name in axis.names}
     names = {axis for operand in signature.operands for axis in operand.axes}
-    if unknown := sorted(typical.keys() - names - windows):
+    known = names.union(*(axis.names for axis in affine))
+    if unknown := sorted(typical.keys() - known):
         raise EinsumError(f"the signature has no axis {unknown[0]!r}", str(signature), (0, 0))
 
     def extent(axis: str | int) -> int:
@@ -185,13 +188,6 @@ def _expression(
     if len(set(places)) < len(places):
         raise EinsumError("an exported einsum repeats no index of its output", equation, (0, 0))
     return expression
-
-
-def _in_windows(term: Term) -> Iterator[str]:
-    """The indices of a term's affine axes."""
-    for axis in term.axes:
-        if not axis.index.is_index:
-            yield from axis.index.names
 
 
 def _layout(

@@ -23,8 +23,8 @@ import numpy as np
 from ..compiler.errors import EinsumError
 from ..compiler.trace import Place
 from .layouts import layout_of, usual
-from .manifest import FunctionUse, GradnormsUse, NotWritable, arguments_as_toml
 from .signatures import DTYPES, OperandSignature, Signature
+from .uses import FunctionUse, GradnormsUse, NotWritable, arguments_as_toml
 
 if TYPE_CHECKING:
     from ..compiler.program import Program

@@ -13,8 +13,8 @@ from .levels import levels, planning_for
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .manifest import AnyUse
     from .operands import Array
+    from .uses import AnyUse
 
 __all__ = ["at_best_level", "explain_missing", "hooks"]
 
@@ -66,8 +66,8 @@ def explain_missing(
     import textwrap
 
     from .layouts import layout_of
-    from .manifest import NotWritable, to_text
     from .store import default_stores
+    from .uses import NotWritable, to_text
 
     if settings.current().compile == "never":
         reason = "EINSUMC_COMPILE=never forbids to compile it"

@@ -19,8 +19,8 @@ from contextlib import contextmanager, suppress
 
 from ..compiler.alone import alone
 from .disk import DIRECTORY, write_file
-from .manifest import AnyUse, NotWritable, to_text, uses_in
 from .trouble import warn_once
+from .uses import AnyUse, NotWritable, to_text, uses_in
 
 try:
     import fcntl

@@ -91,6 +91,11 @@ class Step:
         return self.form.step
 
     @property
+    def is_general(self) -> bool:
+        """Whether its kernel is a slow one that serves any step, for want of its own."""
+        return self.form.numbered_choice.schedule.recipe == "general"
+
+    @property
     def choice(self) -> Choice:
         """How it is computed."""
         return self.form.choice
@@ -162,11 +167,12 @@ class Steps:
         alike = self._made.get(form.key) or self._made.setdefault(
             form.key, self._first(statement, extents, form)
         )
-        choice = alike.form.numbered_choice
+        numbered, choice = alike.form.numbered_step, alike.form.numbered_choice
         accesses = (*statement.operands, statement.target)
         order = (*choice.operands, len(accesses) - 1)
         operands = tuple([accesses[i].tensor for i in order])
-        form = form if choice is form.numbered_choice else replace(form, numbered_choice=choice)
+        if choice is not form.numbered_choice:
+            form = replace(form, numbered_step=numbered, numbered_choice=choice)
         offsets = tuple([_offset(accesses[i], layouts[accesses[i].tensor][0]) for i in order])
         return replace(
             alike,
@@ -178,8 +184,8 @@ class Steps:
         )
 
     def _first(self, statement: Statement, extents: Mapping[str, int], form: Form) -> Step:
-        choice, code = self._kernel(form)
-        step, form = form.numbered_step, replace(form, numbered_choice=choice)
+        step, choice, code = self._kernel(form)
+        form = replace(form, numbered_step=step, numbered_choice=choice)
         pieces = packed_cycles(step, choice, self._host)
         cost = statement_cost(statement, extents, step.accumulator, self._host, pieces=pieces)
         count = worthwhile_threads(cost.seconds, self._host, self._threads)
@@ -199,18 +205,18 @@ class Steps:
             seconds=cost.seconds,
         )
 
-    def _kernel(self, form: Form) -> tuple[Choice, Kernel]:
-        """A step's schedule and its kernel: the best one, or if it may not be compiled, the most
-        suitable one that there is.
+    def _kernel(self, form: Form) -> tuple[Geometry, Choice, Kernel]:
+        """A step's form, its schedule and its kernel: the best one, or if it may not be compiled,
+        the most suitable one that there is.
         """
         best = form.numbered_choice
         try:
-            return best, self._obtain(best.schedule, self._host.target)
+            return form.numbered_step, best, self._obtain(best.schedule, self._host.target)
         except KernelMissing as error:
             missing = error
-        for choice in substitutes(form.numbered_step, self._host):
+        for step, choice in substitutes(form.numbered_step, form.numbered_plain, self._host):
             try:
-                return choice, self._obtain(choice.schedule, self._host.target)
+                return step, choice, self._obtain(choice.schedule, self._host.target)
             except KernelMissing:
                 continue
         raise missing

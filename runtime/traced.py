@@ -34,11 +34,12 @@ if TYPE_CHECKING:
     from ..compiler.schedule import Schedule
     from .explain import Explanation
     from .kernels import Kernel
-    from .manifest import FunctionRequest, FunctionUse, GradnormsUse
+    from .manifest import FunctionRequest
     from .precompile import Job
     from .programs import ProgramExecution
     from .step import Layouts
     from .stored_program import StoredProgram
+    from .uses import FunctionUse, GradnormsUse
 
 __all__ = ["CompiledFunction"]
 

@@ -10,6 +10,7 @@ imported when a step may need them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
 
 from ..geometry import Geometry
 from ..machine import Machine
@@ -17,6 +18,7 @@ from ..records import replace
 from ..schedule import Schedule
 from .choice import Choice
 from .packed import packed, packed_blocks
+from .symmetric import exchangeable
 
 __all__ = ["Choice", "block_sizes", "choose", "substitutes", "usual"]
 
@@ -44,38 +46,59 @@ USUAL = (8, 24, 512)
 """Extents of which one or another is like any: one vector, a few, many."""
 
 
-def substitutes(step: Geometry, machine: Machine) -> Iterator[Choice]:
-    """Other schedules for a step in canonical form, for want of a kernel: the likeliest first.
+def substitutes(
+    step: Geometry, plain: Geometry, machine: Machine
+) -> Iterator[tuple[Geometry, Choice]]:
+    """Other forms and schedules of a step, for want of a kernel: the likeliest first.
 
     They are what steps of the same layout and of other sizes have. Kernels take any extents, so
     they compute this step as well, if not as fast. The last ones are the general schedules.
+
+    Args:
+        step: in canonical form.
+        plain: the same before, with its axes of one element.
+        machine: for which kernels are.
     """
     if step.windows is not None:
         from .framed import other_tiles
 
-        yield from other_tiles(step, machine)
+        yield from ((step, choice) for choice in other_tiles(step, machine))
         return
     from .general import general, general_packed
+
+    yield from ((step, choice) for choice in _of_other_sizes(step, step, machine))
+    if step.finish is not None:  # each formula has kernels of its own
+        return
+    from ..units import with_units
+
+    for outermost, size in product((False, True), (USUAL[0], USUAL[-1])):
+        longer = with_units(plain, size, outermost)
+        if longer is not None:
+            itself, other = longer
+            yield from ((itself, choice) for choice in _of_other_sizes(itself, other, machine))
+    in_panels = general_packed(step, machine)
+    if in_panels is not None:
+        yield step, in_panels
+    yield step, general(step, machine)
+
+
+def _of_other_sizes(step: Geometry, like: Geometry, machine: Machine) -> Iterator[Choice]:
+    """What steps have that differ in nothing but sizes; those ``like`` has are tried first."""
     from .streamed import streamed
     from .turned import as_bits
 
-    names = tuple(step.extents)
-    nearest = tuple(_near(extent, USUAL) for extent in step.extents.values())
+    names = tuple(like.extents)
+    nearest = tuple(_near(extent, USUAL) for extent in like.extents.values())
     sizes = [
-        tuple(1 << (extent - 1).bit_length() for extent in step.extents.values()),
+        tuple(1 << (extent - 1).bit_length() for extent in like.extents.values()),
         nearest,
         *((*nearest[:n], u, *nearest[n + 1 :]) for n in range(len(names)) for u in USUAL),
         *((usual,) * len(names) for usual in USUAL),
     ]
     for extents in dict.fromkeys(sizes):
-        other = replace(step, extents=dict(zip(names, extents, strict=True)))
+        other = replace(like, extents=dict(zip(names, extents, strict=True)))
         # The turned recipe is left out: what is one run in memory depends on the extents.
-        yield packed(other, machine) or streamed(as_bits(other), machine)
-    if step.finish is None:  # each formula has kernels of its own
-        in_panels = general_packed(step, machine)
-        if in_panels is not None:
-            yield in_panels
-        yield general(step, machine)
+        yield _packed_as(step, other, machine) or streamed(as_bits(other), machine)
 
 
 def usual(step: Geometry, machine: Machine) -> Choice:
@@ -87,7 +110,20 @@ def usual(step: Geometry, machine: Machine) -> Choice:
     from .streamed import streamed
     from .turned import as_bits
 
-    return packed(other, machine) or streamed(as_bits(other), machine)
+    return _packed_as(step, other, machine) or streamed(as_bits(other), machine)
+
+
+def _packed_as(step: Geometry, other: Geometry, machine: Machine) -> Choice | None:
+    """What the packed recipe makes of the same step of other extents, if the step can have it.
+
+    Half of a matrix is enough where it is symmetric, which depends on the extents.
+    """
+    found = packed(other, machine)
+    if found is None or not found.schedule.mirrored:
+        return found
+    if exchangeable(step, found.members) == found.schedule.linear:
+        return found
+    return packed(replace(other, twins=False), machine)
 
 
 def _near(extent: int, sizes: Sequence[int]) -> int:

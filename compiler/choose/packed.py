@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from math import ceil
+from math import ceil, lcm
 from typing import TYPE_CHECKING
 
 from ..geometry import Geometry
 from ..machine import Machine
-from ..schedule import STRIP, Ahead, Group, Pack, Schedule, Split, vector_lanes
+from ..records import replace
+from ..schedule import STRIP, Group, Pack, Schedule, Split, vector_lanes
+from .ahead import ahead_blocks, ahead_of
 from .choice import Choice, finish_fields, layout_class, rounded, twice_summed
-from .in_place import THIN, fewest_lanes, is_better_in_rows, is_of_windows, is_used_rarely
+from .in_place import (
+    THIN,
+    fewest_lanes,
+    is_better_in_rows,
+    is_gathered,
+    is_of_windows,
+    is_used_rarely,
+)
+from .symmetric import COLLECTED, exchangeable, is_better_below, may_share
 
 if TYPE_CHECKING:
     from ..finish import Finish
@@ -27,9 +37,6 @@ LONGEST_TASK = 1 << 33
 """Multiply-adds of one task times an element's bytes: about 50 ms of work in f4 and f8, until
 Python looks for Ctrl-C."""
 
-COLLECTED = 512
-"""Positions of m and of n of a task whose sums are collected in scratch: 1 MiB in f4."""
-
 WASTE = 1.15
 """Of tiles two vectors wide, so many times the columns that narrow ones have: then they are better.
 
@@ -38,21 +45,6 @@ A column of one vector needs a broadcast for each multiply-add, which is more lo
 
 TALLEST = 12
 """Rows of a tile one vector wide: with more of them, broadcasts of a round are spilled."""
-
-LONG_SIDE = 1 << 20
-"""Bytes of an operand from which on it is not in the second cache when it is packed."""
-
-SHORT_SIDE = 192 << 10
-"""Bytes of panels that stay in the second cache beside whatever else is read."""
-
-HELD = 24 << 10
-"""Bytes of a block's panels that are read from the first cache."""
-
-ABREAST = 8
-"""Panels that are filled together, where lanes are neighbours: so many lines are read in a row."""
-
-SOON = 256
-"""Positions of a sum that are added in the time that a line takes to come from memory."""
 
 PATIENCE = 4
 """A task that takes so many times longer is cut even where its panels are used less often."""
@@ -102,7 +94,9 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         return None
     rows, width = tile_for(size["n"], step.accumulator, machine)
     sparse = step.finish is not None and _may_skip_sums(step.finish)
-    in_place = in_place or is_used_rarely(step, order[0], size["n"] / width)
+    reads = size["n"] / width
+    in_place = in_place or is_used_rarely(step, order[0], reads)
+    in_place = in_place or is_gathered(step, order[0], tile, reads)
     batch = (Group("b", True, False),) if members["b"] else ()
     late = (Group("d", True, True, over=True),) if members["d"] else ()
     groups = (
@@ -113,23 +107,30 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
             for g in ("m", "n", "k")
         ),
     )
+    linear = exchangeable(step, members)
+    symmetric = linear is not None
+    alone, deep = (_depth(step.accumulator, width, machine, shared=s) for s in (False, True))
+    shared = symmetric and not in_place and len(members["m"]) == 1
+    shared = shared and may_share(size["m"], size["k"], deep, alone)
+    deep = deep if shared else alone
     tasks = sorted(("m", "n"), key=lambda group: group in summed)  # those in parallel first
     outer = (*(g.name for g in batch), *(f"{g}_task" for g in tasks), *(g.name for g in late))
-    symmetric = _is_symmetric(step, members)
-    waits = symmetric or step.finish is not None
-    deep = _depth(step.accumulator, width, machine)
-    ahead = None if waits else _ahead(step, (x, y), members, deep)
+    below = symmetric and is_better_below(size["m"], rows, width)
+    first, second = (
+        (f"{group}_panel", f"{group}_tile") if shared else (f"{group}_tile",)
+        for group in ("mn" if below else "nm")
+    )
+    plain = not symmetric and step.finish is None
+    ahead = ahead_of(step, members, order, deep) if plain else None
     if in_place and ahead is not None and (ahead.along != "k" or len(members["k"]) > 1):
         # Its lines are used up by the tiles that follow: hardware asks for them. Where k is found
         # in a table, there is no register left for more than its rows.
         ahead = None
-    if step.accumulator[0] == "c":
-        ahead = None  # there are four times as many operations for each line
     in_blocks = ahead is not None and ahead.operand == "x1"
-    outer += ("k_block", "m_block", *(("n_block",) if in_blocks else ()), "n_tile", "m_tile")
-    inner: tuple[str, ...] = ("k",)
-    if "m" in summed:  # the values of one tile after the other are added up in registers
-        outer, inner = outer[:-1], ("m_tile", "k")
+    first = ("n_block", *first) if in_blocks else first
+    # Where m is summed, the values of one tile after the other are added up in registers.
+    around, inner = (first, second) if "m" in summed else ((*first, *second), ())
+    outer, inner = (*outer, "k_block", "m_block", *around), (*inner, "k")
     operands = (*order, *range(2, len(step.elements) - 1))
 
     def matters(tensor: int, group: str) -> bool:
@@ -145,8 +146,8 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         if (tensor, group) in unit:
             # Tiles of small elements, or of two parts each, take long to compile.
             element = step.elements[order[place]]
-            plain = element[0] != "c" and int(element[1:]) >= 4
-            at_once = min(STRIP, 1 << size["k"].bit_length() - 1) if plain else 1
+            quick = element[0] != "c" and int(element[1:]) >= 4
+            at_once = min(STRIP, 1 << size["k"].bit_length() - 1) if quick else 1
             return Pack(tensor, inside, group, panel, at_once, strips=close)
         if (tensor, "k") in unit:
             # They are transposed in squares, or in what is left of m's tile, and filled one after
@@ -156,15 +157,18 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         return Pack(tensor, inside, group, panel, 1, strips=close)
 
     packs = [pack(1, "n_block" if in_blocks else "k_block")]
-    if not in_place:
+    if shared:
+        packs = [replace(packs[0], width=lcm(rows, width), also="x0")]
+    elif not in_place:
         packs.append(pack(0, "m_block"))
+    waits = symmetric or step.finish is not None
     schedule = Schedule(
         recipe="packed",
         elements=(*(step.elements[i] for i in order), *step.elements[2:]),
         accumulator=step.accumulator,
         groups=groups,
         strides=strides,
-        splits=splits(rows, width, in_blocks=in_blocks),
+        splits=splits(rows, width, shared=shared, in_blocks=in_blocks),
         outer=outer,
         inner=inner,
         parallel=len(batch) + 2 - len(summed - {"d"}),
@@ -174,8 +178,9 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         lane_tile=width,
         vector_bytes=machine.target.vector_bytes,
         packs=tuple(packs),
-        mirrored=symmetric,
         ahead=ahead,
+        linear=linear or (),
+        mirrored=symmetric,
         collected=waits and not sparse and size["k"] > 2 * deep,
         **finish_fields(step),
     )
@@ -202,30 +207,10 @@ def lanes_along_m(m: int, n: int, k: int) -> bool:
     return n <= THIN < m and k >= LONG
 
 
-def _ahead(
-    step: Geometry,
-    factors: tuple[Mapping[str, int], Mapping[str, int]],
-    members: Mapping[str, tuple[str, ...]],
-    depth: int,
-) -> Ahead | None:
-    """What is asked for while tiles are summed, if that pays.
-
-    Namely an operand that comes from memory, and is used as often only as it takes to multiply with
-    the other one's panels, which stay at hand. Where it has no neighbours, there is too much.
-    """
-    for long, short, operand, strides in zip("mn", "nm", ("x0", "x1"), factors, strict=True):
-        read = step.volume((*members[long], *members["k"]))
-        held = step.volume(members[short]) * min(step.volume(members["k"]), depth)
-        size = int(step.accumulator[1:])
-        if read * size >= LONG_SIDE and held * size <= SHORT_SIDE:
-            along = (group for group in (long, "k") if strides.get(members[group][-1]) == 1)
-            return next((Ahead(operand, group) for group in along), None)
-    return None
-
-
-def _depth(accumulator: str, width: int, machine: Machine) -> int:
+def _depth(accumulator: str, width: int, machine: Machine, *, shared: bool = False) -> int:
     """Positions of k of which a panel of n stays in the first cache."""
-    return max(8, machine.l1_bytes * 3 // 4 // (width * int(accumulator[1:])))
+    of_cache = machine.l1_bytes // 4 if shared else machine.l1_bytes * 3 // 4
+    return max(8, of_cache // (width * int(accumulator[1:])))
 
 
 def _last(step: Geometry) -> str | None:
@@ -233,26 +218,6 @@ def _last(step: Geometry) -> str | None:
     tensors = reversed(step.strides[step.factors :])
     tile = (*step.kept, *step.over)
     return next((i for t in tensors for i in tile if t.get(i) == 1), None)
-
-
-def _is_symmetric(step: Geometry, members: Mapping[str, tuple[str, ...]]) -> bool:
-    """Whether exchanging m and n changes nothing: a product of a tensor with its own transpose.
-
-    Not even a bit: parts of complex products are summed in an order that depends on which factor
-    comes first.
-    """
-    m, n = members["m"], members["n"]
-    if not step.twins or step.accumulator[0] == "c":
-        return False
-    if len(m) != 1 or len(n) != 1 or step.extents[m[0]] != step.extents[n[0]]:
-        return False
-    first, second = step.strides[:2]
-    if m[0] not in first:
-        first, second = second, first
-    rest = (*members["b"], *members["d"], *members["k"])
-    same = all(first.get(i) == second.get(i) for i in rest)
-    same = same and (m[0] in step.over) == (n[0] in step.over)
-    return same and first[m[0]] == second[n[0]]
 
 
 def _near(
@@ -349,17 +314,23 @@ def halved(
     return m_task, n_task
 
 
-def splits(rows: int, width: int, *, in_blocks: bool = False) -> tuple[Split, ...]:
+def splits(
+    rows: int, width: int, *, shared: bool = False, in_blocks: bool = False
+) -> tuple[Split, ...]:
     """How the loops of a product are split whose register tile has so many rows and lanes.
 
-    Lanes may be packed and multiplied ``in_blocks`` of a few tiles.
+    Panels that are ``shared`` hold several tiles of either side. Lanes may be packed and multiplied
+    ``in_blocks`` of a few tiles.
     """
+    m_panel, n_panel = ((Split(group, "panel", lcm(rows, width)),) * shared for group in "mn")
     return (
         Split("m", "task", "M_TASK"),
         Split("m", "block", "M_BLOCK"),
+        *m_panel,
         Split("m", "tile", rows),
         Split("n", "task", "N_TASK"),
         *([Split("n", "block", "N_BLOCK")] if in_blocks else []),
+        *n_panel,
         Split("n", "tile", width),
         Split("k", "block", "K_BLOCK"),
     )
@@ -379,7 +350,10 @@ def packed_blocks(
     size = int(schedule.accumulator[1:])
     rows, width = schedule.row_tile, schedule.lane_tile
     m, n, k = extents["m"], extents["n"], extents["k"]
-    depth = _depth(schedule.accumulator, width, machine)
+    shared = any(pack.also for pack in schedule.packs)
+    depth = _depth(schedule.accumulator, width, machine, shared=shared)
+    if shared:  # tasks begin where panels do
+        rows = width = schedule.packs[0].width
     waits = schedule.mirrored or schedule.formula is not None
     if not schedule.collected and (waits or schedule.elements[-1] != schedule.accumulator):
         depth = k  # the output cannot hold partial sums
@@ -387,11 +361,11 @@ def packed_blocks(
     k_block = rounded(ceil(k / ceil(k / depth)), unit)
     n_task = max(width, min(4096, (4 << 20) // (k_block * size)) // width * width)
     m_block = max(rows, machine.l2_bytes * 2 // 3 // (k_block * size) // rows * rows)
-    if schedule.collected:
-        n_task = min(n_task, COLLECTED)
     task = rounded(m, rows), min(n_task, rounded(n, width))
-    if schedule.collected:
-        task = min(task[0], COLLECTED // rows * rows), task[1]
+    if schedule.collected and not shared:
+        task = min(task[0], COLLECTED // rows * rows), min(task[1], COLLECTED)
+    if shared:
+        m_block = task[0]  # the panels hold all positions up to the diagonal
     if any(group.over for group in schedule.groups if group.name != "d"):
         return _over_blocks(schedule, extents, (task[0], m_block, task[1], k_block), threads)
     batch = extents.get("b", 1)
@@ -403,34 +377,13 @@ def packed_blocks(
     if threads > 1:
         task = halved((m, n), task, (rows, width), ceil(2 * threads / batch), 1)
     m_task, n_task = task
-    blocks = ceil(min(m, m_task) / m_block)
-    m_block = rounded(ceil(min(m, m_task) / blocks), rows)  # no last block of a few rows
-    sizes = {"M_TASK": m_task, "M_BLOCK": m_block, "N_TASK": n_task, "K_BLOCK": k_block}
+    if not shared:
+        blocks = ceil(min(m, m_task) / m_block)
+        m_block = rounded(ceil(min(m, m_task) / blocks), rows)  # no last block of a few rows
+    found = {"M_TASK": m_task, "M_BLOCK": m_block, "N_TASK": n_task, "K_BLOCK": k_block}
     if schedule.ahead is not None:
-        sizes |= _ahead_blocks(schedule, sizes, size, (min(m, m_task), min(n, n_task)))
-    return sizes
-
-
-def _ahead_blocks(
-    schedule: Schedule, sizes: Mapping[str, int], size: int, task: tuple[int, int]
-) -> dict[str, int]:
-    """How far ahead is asked, for how many lines by each tile, and the size of the blocks.
-
-    A block is a few panels, which are multiplied as soon as they are packed.
-    """
-    assert schedule.ahead is not None
-    rows, width = schedule.row_tile, schedule.lane_tile
-    of_x0 = schedule.ahead.operand == "x0"
-    tile, other = (rows, ceil(task[1] / width)) if of_x0 else (width, ceil(task[0] / rows))
-    if schedule.in_place is not None:
-        ahead = ceil(SOON / sizes["K_BLOCK"]) * tile
-        return {"AHEAD": ahead, "ASKED": schedule.asked_lines}
-    panels = HELD // (sizes["K_BLOCK"] * tile * size)
-    block = max(panels, 1 if schedule.ahead.along == "k" else ABREAST) * tile
-    if of_x0:
-        block = min(block, sizes["M_BLOCK"])
-    blocks = {"M_BLOCK" if of_x0 else "N_BLOCK": block}
-    return blocks | {"AHEAD": block, "ASKED": ceil(schedule.asked_lines / other)}
+        found |= ahead_blocks(schedule, found, (min(m, m_task), min(n, n_task)))
+    return found
 
 
 def _over_blocks(

@@ -165,13 +165,18 @@ def lane_index(step: Geometry, lanes: int, machine: Machine) -> str | None:
     work = step.volume(tuple(step.extents))
 
     def cost(index: str) -> float:
-        moved, gathered = 0.0, 0
+        moved, gathered, overlap = 0.0, 0.0, False
         for tensor, strides in enumerate(step.strides):
             elements = step.volume(tuple(strides))
+            span = 1 + sum((step.extents[i] - 1) * abs(by) for i, by in strides.items())
+            if span < elements:  # windows overlap: what one has loaded is there for the others
+                elements, overlap = span, True
             output = tensor == len(step.strides) - 1
             turned = any(strides.get(i) == 1 for i in strides if i != index)
             if strides.get(index, 0) in (0, 1):
                 moved += elements
+            elif strides[index] == 2 and not output and index in step.contracted:
+                moved, gathered = moved + 2 * elements, gathered + 0.3  # vectors, of which half
             elif turned or (not output and is_small(step, tensor, machine)):
                 moved += _turning(step, tensor, index) * elements  # transposed, or copied before
             else:
@@ -180,6 +185,8 @@ def lane_index(step: Geometry, lanes: int, machine: Machine) -> str | None:
                 gathered += not output
         extent = step.extents[index]
         waste = ceil(extent / lanes) * lanes / extent
+        if overlap and extent < lanes and index not in step.contracted:
+            waste *= SHORT  # every step of every sum is under masks
         # Summing the lanes of one register tile costs about as much as a few dozen elements, and
         # so does masking those of its last vector.
         again = twice_summed(step)
@@ -219,6 +226,10 @@ FEWEST = 8
 
 STREAMS = 16
 """Places of memory that are read side by side and still prefetched."""
+
+SHORT = 1.5
+"""What a step of sums beside each other costs that fill no vector. Measured on gradients of
+depthwise convolutions with 5 x 5 taps and a stride of 2."""
 
 SHORT_SUM = 128
 """Elements that a total of lanes is worth: shorter rows are added up before it."""
@@ -286,14 +297,19 @@ def _shapes(step: Geometry, v: str, u: str | None, rows: int, lanes: int) -> lis
     """The tiles to choose from, where ``rows`` are more than one if they are to be transposed."""
     if rows > 1:
         return [(rows, 1), (rows, {2: 4, 3: 4, 4: 2}.get(rows, 1))]
+    pairs = v in step.reduced and any(strides.get(v) == 2 for strides in step.strides)
     if u is None:
         single = [tile for tile in TILES if tile[0] == 1]
+        if pairs:
+            return single[:1]
         if not step.reduced and lanes <= step.extents[v] < single[-1][1] * lanes:
             return single[:1]  # the last one is moved back, so that none is masked
         if not step.reduced or v not in step.kept:
             return [single[0], single[-1]]
         return single + [tile for tile in WIDE if step.extents[v] <= tile[1] * lanes]
     if v in step.reduced:
+        if pairs:
+            return [(4, 1), (5, 1)]  # two loads a vector: the end of a wide tile takes long
         return [(2, 4)] if step.extents[u] == 2 else [(4, 1), (4, 3)]
     return [tile for tile in TILES if tile[0] > 1]
 

@@ -22,6 +22,9 @@ Where an epilogue's values are summed, what would be copied is added instead: wh
 diagonal counts twice, what is below it is left out::
 
     rows m: lanes n: total[n] += half(n - m) * (square(acc[m, n]))
+
+Where the loops over tiles of rows are outside of those over tiles of columns, the tiles on and
+below the diagonal are computed instead, ``n_tile in 0..m_tile+6``, and copied to above it.
 """
 
 from __future__ import annotations
@@ -43,14 +46,19 @@ def _mirror(statement: Statement, schedule: Schedule, *, inside: bool) -> Statem
     """A statement's mirrored form; it is ``inside`` the loop over tiles of columns."""
     if not isinstance(statement, Loop):
         return statement
-    inside = inside or statement.index == f"{schedule.lanes}_tile"
+    assert schedule.rows is not None
+    first, second, size = schedule.lanes, schedule.rows, schedule.lane_tile
+    if schedule.below:
+        first, second, size = schedule.rows, schedule.lanes, schedule.row_tile
+    inside = inside or statement.index == f"{first}_tile"
     body = [_mirror(s, schedule, inside=inside) for s in statement.body]
-    if statement.index == f"{schedule.rows}_block":
+    if statement.index == f"{schedule.rows}_block" and not schedule.below:
         last = Affine(((f"{schedule.lanes}_task", 1), (f"{schedule.lanes.upper()}_TASK", 1)))
         statement = replace(statement, stop=(*statement.stop, last))
-    if inside and statement.index == f"{schedule.rows}_tile":
-        diagonal = Affine(((f"{schedule.lanes}_tile", 1),), schedule.lane_tile)
+    if inside and statement.index in (f"{second}_panel", f"{second}_tile"):
+        diagonal = Affine(((f"{first}_tile", 1),), size)
         statement = replace(statement, stop=(diagonal, *statement.stop))
+    if inside and statement.index == f"{second}_tile":
         body += [_turned(store, schedule) for store in body if _is_store(store)]
         if any(group.over and group.name == schedule.rows for group in schedule.groups):
             body = [_halved(each, schedule) for each in body]
@@ -62,7 +70,10 @@ def _halved(statement: Statement, schedule: Schedule) -> Statement:
     if isinstance(statement, Loop):
         return with_body(statement, tuple(_halved(s, schedule) for s in statement.body))
     if isinstance(statement, Assign) and statement.target.buffer == "total" and statement.factors:
-        return replace(statement, half=at(schedule.lanes, f"-{schedule.rows}"))
+        assert schedule.rows is not None
+        sides = (schedule.lanes, schedule.rows)
+        far, near = reversed(sides) if schedule.below else sides
+        return replace(statement, half=at(far, f"-{near}"))
     return statement
 
 

@@ -105,7 +105,7 @@ def reorder(nest: Nest, schedule: Schedule) -> Nest:
     if schedule.collected:
         cut = schedule.outer.index("k_block")
         save = Assign(used, (tile.ref(),), add="k_block")
-        tiles = [loop for loop in inner if loop.index.endswith("_tile")]
+        tiles = [loop for loop in inner if loop.index.endswith(("_panel", "_tile"))]
         first = nested([*outer[cut:], *tiles], (*sums, *nested(list(sides), (save,))))
         body = (*first, *nested(outer[cut + 1 :], body))
         outer = outer[:cut]

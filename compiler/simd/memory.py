@@ -9,6 +9,7 @@ tile goes through the stack, row by row: edges are rare, and the code for them s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from math import gcd
 from typing import Any
 
@@ -17,6 +18,7 @@ from numba.core import types
 from numba.core.cgutils import for_range
 
 from .emitter import Emitter
+from .pairs import pairs_or
 from .registry import literals, operation
 from .runs import Spill, each_element, load_clamped, load_runs, step_to, store_runs
 from .tables import steps_by
@@ -163,7 +165,8 @@ def load_any(
 ) -> Any:
     """A tile of elements that lie anywhere, gathered one by one.
 
-    A whole tile of few goes to registers at once: what was stored in pieces is slow to load.
+    A whole tile of few goes to registers at once: what was stored in pieces is slow to load. Lanes
+    that are two elements apart are loaded as vectors.
     """
     kind = _tile(p, rows, columns, lanes)
     if kind is None:
@@ -189,16 +192,21 @@ def load_any(
                     plane.append(vector)
         return [unit for plane in units for unit in plane]
 
-    def lowering(e: Emitter, values: Sequence[Any]) -> Any:
+    def anywhere(e: Emitter, values: Sequence[Any]) -> list[Any]:
         if not part and kind.rows * kind.columns <= AT_ONCE:
-            return e.pack(kind, gathered(e, values))
+            return gathered(e, values)
         spill = Spill(e, kind)
         if part:
             spill.clear()
         for at, places in each_element(e, kind, values, (row_step, lane_step), spill, values[7:]):
             for value, place in zip(e.load(kind.element, at, 1, None), places, strict=True):
                 e.builder.store(value, place)
-        return e.pack(kind, spill.registers())
+        return spill.registers()
+
+    def lowering(e: Emitter, values: Sequence[Any]) -> Any:
+        steps = (row_step, values[2]), (lane_step, values[3])
+        other = partial(anywhere, e, values)
+        return e.pack(kind, pairs_or(e, kind, values[:2], *steps, values[7:], other))
 
     return kind, lowering
 

@@ -19,6 +19,7 @@ from llvmlite import ir
 from numba.core import types
 
 from .emitter import Emitter, picks
+from .pairs import pairs_or
 from .registry import literals, operation
 from .runs import Spill, each_element
 from .tiles import Pointer, Tile, planes, scalar_bytes
@@ -30,8 +31,8 @@ def load_woven(
 ) -> Any:
     """A woven tile of ``rows`` neighbours in lanes that are ``step`` apart.
 
-    With counts of rows and columns inside, other rows are zero and other columns repeat the last
-    one inside.
+    With counts of rows and columns inside, other rows are zero; other columns are, or they repeat
+    the last one inside.
     """
     sizes = literals(rows, columns, lanes)
     if sizes is None or not isinstance(p, Pointer) or sizes[2] == 1:
@@ -47,17 +48,21 @@ def load_woven(
                 for value, place in zip(e.load(kind.element, at, 1, None), inside, strict=True):
                     e.builder.store(value, place)
             return e.pack(kind, spill.registers())
-        loaded = [
-            _load_vector(e, kind, values, step, vector, values[6:])
-            for vector in range(kind.vectors)
-        ]
-        registers = [
-            loaded[vector][plane][row]
-            for plane in range(planes(kind.element))
-            for row in range(kind.rows)
-            for vector in range(kind.vectors)
-        ]
-        return e.pack(kind, registers)
+
+        def by_lanes() -> list[Any]:
+            loaded = [
+                _load_vector(e, kind, values, step, vector, values[6:])
+                for vector in range(kind.vectors)
+            ]
+            return [
+                loaded[vector][plane][row]
+                for plane in range(planes(kind.element))
+                for row in range(kind.rows)
+                for vector in range(kind.vectors)
+            ]
+
+        steps = (None, e.integer(1)), (step, values[2])
+        return e.pack(kind, pairs_or(e, kind, values[:2], *steps, values[6:], by_lanes))
 
     return kind, lowering
 

@@ -1,24 +1,16 @@
 """The benchmark cases are what their files say, shrink without changing character, and compute."""
 
-import importlib
 import itertools
 import json
 import math
-import sys
-from pathlib import Path
 
 import einsumc
 import numpy as np
 import pytest
+from benchmark_scripts import BENCHMARKS, benchmark
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-sys.path.insert(0, str(BENCHMARKS))  # scripts beside each other, not a package
-try:
-    cases = importlib.import_module("cases")
-    peers = importlib.import_module("peers")
-finally:
-    sys.path.remove(str(BENCHMARKS))
+cases = benchmark("cases")
+peers = benchmark("peers")
 
 ALL = cases.load_all()
 LIMITS = [(1e9, 128 * 2**20), (5e7, 8 * 2**20)]

@@ -1,23 +1,15 @@
 """Every einsum of the benchmark cases, shrunk until it can be checked, is right."""
 
-import importlib
-import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmark_scripts import benchmark
 from einsumc import compile_einsum, einsum
 from einsumc.runtime.virtual import virtual
 from sweeps import sweep
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-sys.path.insert(0, str(BENCHMARKS))  # scripts beside each other, not a package
-try:
-    cases = importlib.import_module("cases")
-finally:
-    sys.path.remove(str(BENCHMARKS))
+cases = benchmark("cases")
 
 
 def is_affine(case):

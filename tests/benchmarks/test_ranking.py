@@ -1,19 +1,11 @@
 """The check of the cost model's ranking: its statistics and its tables; nothing is timed."""
 
-import importlib
-import sys
 from math import isnan, prod
-from pathlib import Path
 
 import pytest
+from benchmark_scripts import benchmark
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-sys.path.insert(0, str(BENCHMARKS))  # scripts beside each other, not a package
-try:
-    ranking = importlib.import_module("ranking")
-finally:
-    sys.path.remove(str(BENCHMARKS))
+ranking = benchmark("ranking")
 
 
 def timed(*pairs):

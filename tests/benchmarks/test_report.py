@@ -1,22 +1,16 @@
 """The generated parts of docs/performance.md: ratios, limits, tables, and what is left alone."""
 
 import copy
-import importlib
-import sys
 from pathlib import Path
 
 import pytest
+from benchmark_scripts import BENCHMARKS, benchmark
 
 ROOT = Path(__file__).parents[2]
-BENCHMARKS = ROOT / "benchmarks"
 
-sys.path.insert(0, str(BENCHMARKS))  # scripts beside each other, not a package
-try:
-    bounds = importlib.import_module("bounds")
-    groups = importlib.import_module("groups")
-    report = importlib.import_module("report")
-finally:
-    sys.path.remove(str(BENCHMARKS))
+bounds = benchmark("bounds")
+groups = benchmark("groups")
+report = benchmark("report")
 
 ROOF = {"dtype": "float64", "threads": 1, "flops": 50e9, "bandwidth": 20e9}
 

@@ -1,12 +1,6 @@
 """Compiled kernels against np.einsum and the interpreter: edges of tiles, strides, memory."""
 
 import ctypes
-import faulthandler
-import mmap
-import os
-import sys
-import traceback
-import warnings
 import zlib
 from dataclasses import replace
 from functools import cache
@@ -19,6 +13,7 @@ from einsumc.compiler.interpret import interpret
 from einsumc.compiler.machine import Machine
 from einsumc.compiler.pipeline import stages
 from einsumc.runtime.target import LEVELS, can_run
+from guards import Guarded, guarded, in_a_child
 from steps import V3, Step, bind, binding, geometry, run, scratch_memory, view_strides
 
 pytestmark = pytest.mark.skipif(
@@ -255,33 +250,6 @@ def test_nan_outside_of_the_operands_does_not_come_in(name):
 # --- memory that may not be touched ---------------------------------------------------------------
 
 
-class Guarded:
-    """Memory between two pages that nobody may touch."""
-
-    def __init__(self, size):
-        page = mmap.PAGESIZE
-        self.pages = -(-max(size, 1) // page) * page
-        self.map = mmap.mmap(-1, self.pages + 2 * page)
-        self.start = ctypes.addressof(ctypes.c_char.from_buffer(self.map)) + page
-        self.end = self.start + self.pages
-        protect = ctypes.CDLL(None, use_errno=True).mprotect
-        for guard in (self.start - page, self.end):
-            assert protect(ctypes.c_void_p(guard), page, 0) == 0
-
-
-def guarded(array, at_end):
-    """A copy of a view, its strides kept, that ends or begins where its memory does."""
-    spans = [(n - 1) * s // array.itemsize for n, s in zip(array.shape, array.strides, strict=True)]
-    low, high = sum(s for s in spans if s < 0), sum(s for s in spans if s > 0)
-    size = (high - low + 1) * array.itemsize
-    memory = Guarded(size)
-    begin = memory.end - size if at_end else memory.start
-    cells = np.frombuffer((ctypes.c_char * size).from_address(begin), array.dtype)
-    copy = np.lib.stride_tricks.as_strided(cells[-low:], array.shape, array.strides)
-    np.copyto(copy, array)
-    return memory, copy
-
-
 def run_between_guards(name, rng):
     for at_end in (True, False) * 4:
         extents, arrays = arrays_for(name, rng)
@@ -293,32 +261,6 @@ def run_between_guards(name, rng):
         place = (scratch.end - kernel.scratch_bytes) // 64 * 64 if at_end else scratch.start
         run(kernel, [copy.ctypes.data for copy in copies], place)
         np.testing.assert_array_equal(copies[-1], expected, err_msg=f"{extents}")
-
-
-def in_a_child(work):
-    """Run in a forked child; returns its exit status, negative for a signal, and what it wrote."""
-    reader, writer = os.pipe()
-    sys.stdout.flush()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # about threads: there is a pool
-        child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            os.close(reader)
-            os.dup2(writer, 2)
-            faulthandler.enable(2)
-            work()
-            status = 0
-        except BaseException:
-            os.write(2, traceback.format_exc().encode())
-        finally:
-            os._exit(status)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        said = pipe.read()
-    said = "".join(said.splitlines(keepends=True)[:12])  # the rest is pytest's own stack
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said
 
 
 @pytest.mark.parametrize("name", list(CASES))

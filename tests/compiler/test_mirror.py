@@ -1,9 +1,11 @@
 """Products of a tensor with its own transpose: half of the tiles, and the same numbers."""
 
+from dataclasses import replace
+
 import einsumc
 import numpy as np
 import pytest
-from einsumc.compiler.choose import choose
+from einsumc.compiler.choose import choose, substitutes
 from einsumc.compiler.geometry import Geometry, canonical
 from einsumc.compiler.machine import TARGETS, Machine
 from einsumc.runtime.threads import get_num_threads, set_num_threads
@@ -34,6 +36,35 @@ def test_a_tensor_times_its_own_transpose_is_mirrored():
     assert is_mirrored(gram(k=10**5))  # a sum in several blocks
 
 
+def test_both_sides_read_the_same_panels():
+    (panel,) = choose(gram(m=100), MACHINE).schedule.packs
+    assert (panel.operand, panel.also, panel.width) == ("x1", "x0", 48)  # of tiles of 6 by 16
+    assert len(choose(gram(m=100, twins=False), MACHINE).schedule.packs) == 2
+    assert len(choose(gram(m=1000), MACHINE).schedule.packs) == 2  # they would leave the cache
+
+
+def test_the_half_that_has_fewer_tiles_is_computed():
+    assert not choose(gram(m=96), MACHINE).schedule.below
+    assert choose(gram(m=100), MACHINE).schedule.below  # 4 rows more, or 12 columns of which 4 are
+
+
+@pytest.mark.parametrize("t", [50, 96, 100, 197])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_products_of_gram_matrices_count_both_halves(t, threads):
+    rng = np.random.default_rng(t)
+    a, b = (rng.integers(-1, 2, (9, t, size)).astype("f4") for size in (1000, 800))
+    expected = np.einsum("nts,nts->n", a @ a.swapaxes(1, 2), b @ b.swapaxes(1, 2), dtype="f8")
+    before = get_num_threads()
+    try:
+        set_num_threads(threads)
+        result = einsumc.einsum("nti,nsi,ntj,nsj->n", a, a, b, b)
+        part = einsumc.einsum("ti,si->ts", a[0], a[0])
+    finally:
+        set_num_threads(before)
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
+    np.testing.assert_array_equal(part, a[0] @ a[0].T)
+
+
 @pytest.mark.parametrize(
     "step",
     [
@@ -45,6 +76,40 @@ def test_a_tensor_times_its_own_transpose_is_mirrored():
 )
 def test_what_is_not_symmetric_is_not(step):
     assert not is_mirrored(step)
+
+
+def pixels(across=14, others=14, out=None, over=False):
+    """`cyz,cab->yzab` of every second pixel of an image, so that no indices are merged."""
+    extents = {"y": across, "z": across, "a": others, "b": others, "c": 300}
+    first, second = ({"c": 4096, i: 128, j: 2} for i, j in ("yz", "ab"))
+    out = out or {"y": across * others**2, "z": others**2, "a": others, "b": 1}
+    return canonical(Geometry(("f4",) * 3, "f4", extents, (first, second, out), twins=True))
+
+
+def test_gram_matrices_over_several_indices():
+    assert is_mirrored(pixels())
+    assert not is_mirrored(pixels(others=7))
+    assert not is_mirrored(pixels(out={"y": 2744, "z": 196, "b": 14, "a": 1}))
+
+
+def test_no_kernel_for_a_symmetric_step_is_taken_for_another():
+    """With other extents, of which a substitute is made, the same step would be symmetric."""
+    step = gram()
+    others = replace(step, extents={**step.extents, "n": 90})
+    for each, mirrored in ((step, True), (others, False)):
+        choices = [choice for _, choice in substitutes(each, each, MACHINE)]
+        assert any(choice.schedule.mirrored for choice in choices) == mirrored
+
+
+@pytest.mark.parametrize("equation", ["cyz,cab->yzab", "ncyz,ncab,noyz,noab->n"])
+def test_every_second_pixel_times_every_other(equation):
+    rng = np.random.default_rng(3)
+    a = rng.integers(-3, 4, (2, 70, 25, 23)).astype("f4")[..., ::2, ::2]
+    b = rng.integers(-1, 2, (2, 30, 13, 12)).astype("f4")
+    given = (a[0], a[0]) if equation[0] == "c" else (a, a, b, b)
+    wide = [each.astype("f8") for each in given]
+    found = einsumc.einsum(equation, *given)
+    np.testing.assert_allclose(found, np.einsum(equation, *wide, optimize=True), rtol=1e-6)
 
 
 @examples(10)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from einsumc import EinsumError, compile_einsum, einsum
-from einsumc.runtime.manifest import read_requests, to_text, use_of, uses_in
+from einsumc.runtime.manifest import read_requests
+from einsumc.runtime.uses import to_text, use_of, uses_in
 from einsumc.runtime.wanted import jobs_of
 
 IMAGE, KERNEL = np.arange(9.0), np.array([1.0, 10, 100])

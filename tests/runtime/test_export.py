@@ -165,6 +165,7 @@ WINDOWS = {
     "truths": ("c y+k-1, c k -> y", "b1[c,h], b1[c,k]"),
     "moved": ("n c 2*y+k-1 -> n c k y", "c8[n,c,h]"),
     # In these an index has not the extent of the axis that it is read at.
+    "behind": ("x 2*y -> x-3 y", "f4[x,h]"),
     "spread": ("y x -> 4*y+1 x", "f4[y,x]"),
     # And in these two indices are as good as one with typical extents, but not with others.
     "summed": ("n 3*y+k -> n", "f8[n,h]"),

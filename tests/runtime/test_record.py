@@ -19,10 +19,11 @@ from einsumc.compiler.subscripts import parse
 from einsumc.runtime import decorator, trouble
 from einsumc.runtime import record as module
 from einsumc.runtime.layouts import layout_of, parse_layouts, virtual_of
-from einsumc.runtime.manifest import Use, read_requests, to_text, uses_in
+from einsumc.runtime.manifest import read_requests
 from einsumc.runtime.record import HEAD, record
 from einsumc.runtime.signatures import parse_signature
 from einsumc.runtime.trouble import StoreWarning
+from einsumc.runtime.uses import Use, to_text, uses_in
 
 
 @pytest.fixture
@@ -220,7 +221,7 @@ def test_threads(path):
 
 WRITER = """
 import sys
-from einsumc.runtime.manifest import Use
+from einsumc.runtime.uses import Use
 from einsumc.runtime.record import record
 which, count = int(sys.argv[1]), int(sys.argv[2])
 for n in range(count):
