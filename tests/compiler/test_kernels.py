@@ -216,7 +216,7 @@ def test_kernels_are_right_at_every_edge(name):
     recipe = "packed" if CASES[name].machine is PACKED else "streamed"
     schedule = chosen(name)[1].schedule
     assert schedule.recipe == recipe
-    assert (schedule.ahead is not None) == ("ahead" in name)
+    assert schedule.ahead is not None or "ahead" not in name
     assert schedule.in_place is not None or "in place" not in name
     for _ in range(25):
         extents, arrays = arrays_for(name, rng)
