@@ -44,6 +44,9 @@ __all__ = ["Cost", "program_cost", "rate", "statement_cost", "worthwhile_threads
 TILE_STEPS = 4
 """Of a sum that a tile of the microkernel could have added in the time that it takes besides."""
 
+CHAINS = 8
+"""Vectors of a tile of the microkernel that multiply-adds keep busy: fewer wait for each other."""
+
 TILE_CYCLES = 12
 """Besides its loads and operations, for a register tile of the streamed recipe."""
 
@@ -359,7 +362,8 @@ def _is_mirrored(statement: Statement, groups: _Groups, form: _Form, element: st
 def _packed(groups: _Groups, element: str, machine: Machine, mirrored: bool = False) -> float:
     """Seconds of the microkernel's tiles on one core."""
     accumulator = _accumulator(element)
-    rows, width = tile_for(groups.n, accumulator, machine)
+    read = groups.in_place is not None
+    rows, width = tile_for(groups.n, accumulator, machine, in_place=read)
     across = ceil(groups.n / width)
     tiles = groups.b * ceil(groups.m / rows) * across
     if mirrored:
@@ -369,7 +373,10 @@ def _packed(groups: _Groups, element: str, machine: Machine, mirrored: bool = Fa
         tiles = groups.b * half
     depth = max(8, machine.l1_bytes // 2 // (width * int(accumulator[1:])))
     steps = groups.k + TILE_STEPS * ceil(groups.k / depth)
-    return 2 * min(tiles * rows * width * steps, _MOST) / machine.speeds.flops.of(element)
+    area = rows * width
+    if element[0] == "f":
+        area = max(area, CHAINS * vector_lanes(accumulator, machine.target.vector_bytes))
+    return 2 * min(tiles * area * steps, _MOST) / machine.speeds.flops.of(element)
 
 
 def _long_panels(groups: _Groups, element: str, machine: Machine) -> float:

@@ -209,7 +209,7 @@ class Dispatcher(NativePlans):
             work = getattr(compute, "work", None)
             if work is not None and dtypes.result == dtypes.compute:
                 layout = (shape, target.strides) if out is None else None
-                direct = Direct(work, dtypes.compute, layout)
+                direct = Direct(work, ((dtypes.compute, layout),))
         if distinct is not expression:
             compute = _into_part(compute, part)
         if convert is not None:

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from . import threads
 from .load import LoadedImage, anonymous_pages
 from .target import architecture
 from .work import Work
+
+if TYPE_CHECKING:
+    from .native_plans import Direct
 
 __all__ = ["encode", "facts", "install", "new_plans"]
 
@@ -59,37 +62,46 @@ def facts(owner: type, operands: Sequence[Any], out: Any) -> bytes | None:
     return bytes(words)[: 8 * length] or None
 
 
-def encode(
-    known: bytes, work: Work, dtype: np.dtype[Any], layout: tuple[tuple[int, ...], ...] | None
-) -> bytes | None:
+def encode(known: bytes, work: Work, direct: Direct) -> bytes | None:
     """A plan in the form that the native method reads; None if it is none for it.
 
     Args:
         known: the call's facts.
         work: what is to be computed.
-        dtype: of the result.
-        layout: shape and strides of a new result, or None if it goes to an `out`.
+        direct: what becomes of it.
     """
-    shape, strides = layout or ((), ())
-    dtype = np.dtype(dtype.char)  # NumPy's own, which is never freed
-    size = dtype.itemsize * int(np.prod(shape, dtype=object))
+    # NumPy's own dtypes, which are never freed.
+    results = [(np.dtype(dtype.char), layout) for dtype, layout in direct.results]
+    size = sum(
+        dtype.itemsize * int(np.prod(layout[0], dtype=object)) if layout else 0
+        for dtype, layout in results
+    )
     steps = _steps(work)
     if max(size, work.workspace) >= _LARGEST or steps is None:
         return None
     names = _plan_format().PLAN
-    workspace_at = _plan_format().ARGUMENTS + work.arguments.nbytes
+    written_at = _plan_format().ARGUMENTS + work.arguments.nbytes
+    workspace_at = written_at + 32 * len(results)
     if work.workspace:
         workspace_at = _whole_pages(workspace_at)
     scratch_at = _whole_pages(workspace_at + work.workspace)
     template_at = 8 * len(names) + len(known)
     fills_at = template_at + work.arguments.nbytes
     steps_at = fills_at + 24 * len(work.fills)
+    results_at = steps_at + 48 * len(steps)
+    records: list[tuple[int, int, int, int]] = []
+    shapes: list[int] = []
+    for dtype, layout in results:
+        shape, strides = layout or ((), ())
+        place = results_at + 32 * len(results) + 8 * len(shapes)
+        records.append((int(layout is not None and not shape), len(shape), id(dtype), place))
+        shapes += [*shape, *strides]
     head = {
         "facts_bytes": len(known),
-        "scalar": int(layout is not None and not shape),
-        "rank": len(shape),
-        "dtype": id(dtype),
-        "shape": steps_at + 48 * len(steps),
+        "results": len(results),
+        "results_at": results_at,
+        "written_at": written_at,
+        "several": int(direct.several),
         "arguments_bytes": work.arguments.nbytes,
         "template": template_at,
         "fills": len(work.fills),
@@ -100,7 +112,7 @@ def encode(
         "scratch_at": scratch_at,
         "block_bytes": scratch_at + max(stride for _, _, _, stride, _, _ in steps),
         "shared": int(any(worth > 1 for _, _, _, _, worth, _ in steps)),
-        "unused": 0,
+        "returned": 0 if direct.returned is None else id(direct.returned),
     }
     fills = [(8 * place, tensor, offset) for place, tensor, offset in work.fills]
     parts = (
@@ -109,7 +121,8 @@ def encode(
         work.arguments.tobytes(),
         np.array(fills, np.int64).tobytes(),
         np.array(steps, np.int64).tobytes(),
-        np.array(shape + strides, np.int64).tobytes(),
+        np.array(records, np.int64).tobytes(),
+        np.array(shapes, np.int64).tobytes(),
     )
     return b"".join(parts)
 

@@ -163,8 +163,7 @@ def _expression(
     affine = {axis.index for t in terms for axis in t.axes if not axis.index.is_index}
     windows = {name for axis in affine if len(axis.names) > 1 for name in axis.names}
     names = {axis for operand in signature.operands for axis in operand.axes}
-    known = names.union(*(axis.names for axis in affine))
-    if unknown := sorted(typical.keys() - known):
+    if unknown := sorted(typical.keys() - names.union(*(axis.names for axis in affine))):
         raise EinsumError(f"the signature has no axis {unknown[0]!r}", str(signature), (0, 0))
 
     def extent(axis: str | int) -> int:
@@ -174,6 +173,8 @@ def _expression(
         return max(2, typical.get(axis, WINDOW if axis in windows else TYPICAL))
 
     shapes = [tuple(map(extent, operand.axes)) for operand in signature.operands]
+    if any(0 in shape for shape in shapes):
+        raise EinsumError("an exported einsum has no axes of extent 0", str(signature), (0, 0))
     given = {name: typical[name] for name in typical if name not in names}
     axes = [axis.index for term in subscripts.inputs for axis in term.axes]
     known = {*given, *(axis.names[0] for axis in axes if axis.is_index)}

@@ -202,6 +202,10 @@ def test_text(facts: Facts) -> str:
 
        cc {name}_test.c -L. -l{name} -Wl,-rpath,. -o {name}_test && ./{name}_test */
 
+#if !defined(__cplusplus) && __STDC_VERSION__ < 201112L
+#error "this program needs C11, as with -std=c11"
+#endif
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

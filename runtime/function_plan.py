@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ..compiler.records import dataclass
-from ..compiler.trace import Argument, Parameter, Place, Result, Shapes, Trace, filler, unfold
+from ..compiler.trace import (
+    Argument,
+    Parameter,
+    Place,
+    Result,
+    Shapes,
+    Trace,
+    filler,
+    kept_filler,
+    unfold,
+)
 from .memory import allocate
 from .native_plans import Direct
 from .operands import Array, plain, prepare
@@ -154,20 +164,26 @@ class FunctionPlan:
         return out
 
     def direct(self) -> Direct | None:
-        """The same for the native entry, if it is nothing but kernels and one result."""
+        """The same for the native entry, if it is nothing but kernels and whole results."""
         made = self._made
-        if self._convert or self._in_place is False or not isinstance(made.trace.structure, Place):
+        if self._convert or self._in_place is False or not (self._whole and made.results):
             return None
         constants = [each for each in made.constants if not isinstance(each, Parameter)]
         if len(constants) < len(made.constants) or not all(map(plain, constants)):
             return None
-        (result,) = made.results
-        if not _is_whole(result):
-            return None
-        layout = None
-        if self._in_place is None:
-            layout = result.shape, virtual(result.shape, result.dtype, _axes(result)).strides
-        return Direct(lambda: self._execution.work(constants), result.dtype, layout)
+        results = []
+        for each in made.results:
+            new = virtual(each.shape, each.dtype, _axes(each)) if self._in_place is None else None
+            layout = None if new is None else (each.shape, new.strides)
+            results.append((each.dtype, layout))
+        structure = made.trace.returned(made.known)
+        several, returned = not isinstance(structure, Place), None
+        in_order = type(structure) is tuple and structure == tuple(map(Place, range(len(results))))
+        if several and not in_order:
+            returned = kept_filler(structure)
+            if returned is None:
+                return None
+        return Direct(lambda: self._execution.work(constants), tuple(results), returned, several)
 
 
 # --- operands -------------------------------------------------------------------------------------

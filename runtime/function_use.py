@@ -56,7 +56,7 @@ def use_of_function(
         arguments = arguments_as_toml(named)
     except (EinsumError, TypeError) as problem:
         raise NotWritable(str(problem)) from None
-    if [*map(id, again.args)] != [*map(id, _filled(bound.args, leaves))]:
+    if _places(again.arguments, ()) != _places(bound.arguments, leaves):
         raise NotWritable("its operands are not its first arguments")
     dtypes = [operand.dtype.newbyteorder("=") for operand in operands]
     for dtype in dtypes:
@@ -73,6 +73,16 @@ def use_of_function(
 
 def _filled(arguments: tuple[Any, ...], leaves: Sequence[Any]) -> list[Any]:
     return [leaves[each.number] if isinstance(each, Place) else each for each in arguments]
+
+
+def _places(arguments: Mapping[str, Any], leaves: Sequence[Any]) -> list[tuple[str, int]]:
+    """Which argument every operand is."""
+    return [
+        (name, id(each))
+        for name, value in arguments.items()
+        for each in _filled(value if isinstance(value, tuple) else (value,), leaves)
+        if isinstance(each, np.ndarray)
+    ]
 
 
 def _has_operands(value: Any) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -124,22 +125,33 @@ def toolchain() -> str:
     nothing can be compiled, but kernels that others built are found all the same.
     """
     if not _toolchain:
-        try:
-            spec = find_spec("llvmlite")
-        except ValueError:  # what stands in for it in sys.modules is no module
-            spec = None
-        folders = (
-            [os.path.dirname(p) for p in spec.submodule_search_locations or ()] if spec else []
-        )
-        found = [
-            entry.removesuffix(".dist-info").replace("-", " ")
-            for folder in folders
-            for entry in sorted(os.listdir(folder))
-            if entry.startswith(("llvmlite-", "numba-")) and entry.endswith(".dist-info")
-        ]
         python = f"Python {sys.version_info.major}.{sys.version_info.minor}"
-        _toolchain.append(", ".join([*found, python]) if found else "none")
+        found = [_version(package) for package in ("llvmlite", "numba")]
+        _toolchain.append(", ".join([*found, python]) if all(found) else "none")
     return _toolchain[0]
+
+
+def _version(package: str) -> str:
+    """Its name and version; "" if it is not installed."""
+    try:
+        spec = find_spec(package)
+    except ValueError:  # what stands in for it in sys.modules is no module
+        spec = None
+    if spec is None:
+        return ""
+    folders = [os.path.dirname(path) for path in spec.submodule_search_locations or ()]
+    found = [
+        entry.removesuffix(".dist-info").replace("-", " ")
+        for folder in folders
+        for entry in sorted(os.listdir(folder))
+        if entry.startswith(f"{package}-") and entry.endswith(".dist-info")
+    ]
+    if found:
+        return found[-1]
+    try:  # not installed as wheels are
+        return f"{package} {import_module(package).__version__}"
+    except ImportError:
+        return ""
 
 
 def may_compile() -> bool:

@@ -78,7 +78,9 @@ def explain_missing(
     target = next(levels())
     command = ["einsumc", "precompile", "kernels.toml", "--target", target]
     command += ["--output", stores[0].path]
-    searched = "\n             ".join(store.path for store in stores)
+    searched = "\n             ".join(
+        f"{store.path} ({store.trouble})" if store.trouble else store.path for store in stores
+    )
     head = (
         f"a kernel is in no store, and {reason}\n"
         f"  {what}\n"
@@ -92,8 +94,8 @@ def explain_missing(
     except NotWritable as why:
         return (
             f"{head}No entry of a kernels.toml can stand for this call: {why}.\n"
-            "Declare signatures= for such operands, and call .precompile() where compiling is "
-            "allowed."
+            "Make it once where compiling is allowed, with "
+            f"EINSUMC_CACHE_DIR={shlex.quote(stores[0].path)}: that store then has its kernels."
         )
     return (
         f"{head}Put this into kernels.toml:\n\n{entry}\n\n"

@@ -15,6 +15,7 @@ from .work import Work
 __all__ = ["Direct", "NativePlans"]
 
 Array = np.ndarray[Any, Any]
+Layout = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +24,16 @@ class Direct:
 
     Attributes:
         work: says which kernels; None if it is not that simple.
-        dtype: of the result.
-        layout: shape and strides of a new result, or None if it goes to `out`.
+        results: their dtypes, and shape and strides of new ones, None for one that goes to `out`.
+        returned: makes of a tuple of all results what is returned; None if they are returned as
+            they are, one by itself and several in a tuple. It is kept as long as the process.
+        several: whether it is a tuple, also of one.
     """
 
     work: Callable[[], Work | None]
-    dtype: np.dtype[Any]
-    layout: tuple[tuple[int, ...], tuple[int, ...]] | None
+    results: tuple[tuple[np.dtype[Any], Layout | None], ...]
+    returned: Callable[[Any], Any] | None = None
+    several: bool = False
 
 
 class NativePlans(PlanCache):
@@ -69,7 +73,7 @@ class NativePlans(PlanCache):
             facts, work = entry.facts(owner, operands, out), direct.work()
             if facts is None or work is None:
                 return
-            plan = entry.encode(facts, work, direct.dtype, direct.layout)
+            plan = entry.encode(facts, work, direct)
             if plan is not None:
                 if not hasattr(self, "_native_plans"):
                     self._native_plans = entry.new_plans()

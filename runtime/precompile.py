@@ -7,8 +7,6 @@ and what no store has is compiled, in several processes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +31,7 @@ from .optimize import normalize_optimize
 from .signatures import Signature, parse_signature
 from .store import Store, StorePath, default_stores
 from .target import available_cores
+from .workers import in_processes
 
 if TYPE_CHECKING:
     from .traced import CompiledFunction
@@ -239,13 +238,7 @@ def _compile_all(missing: Sequence[Job], jobs: int) -> Iterator[tuple[Job, _Code
     if jobs <= 1:
         yield from ((job, _compile(job)) for job in missing)
         return
-    executor = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
-    try:
-        waiting = {executor.submit(_compile, job): job for job in missing}
-        for future in as_completed(waiting):
-            yield waiting[future], future.result()
-    finally:
-        executor.shutdown(cancel_futures=True)
+    yield from in_processes(_compile, ((job, (job,)) for job in missing), jobs)
 
 
 def _compile(job: Job) -> _Code:

@@ -154,13 +154,13 @@ class ProgramExecution:
         return bound.keys(), bound.codes(), work
 
     def work(self, constants: Sequence[Array]) -> Work | None:
-        """The same for the native entry, if kernels do it all and there is one result.
+        """The same for the native entry, if kernels do it all.
 
         Args:
             constants: the last of the operands, which the plan has at fixed addresses.
         """
         stored = self.storable()
-        if stored is None or len(self.program.results) != 1:
+        if stored is None:
             return None
         return stored[2].with_constants(len(self.program.inputs), constants)
 

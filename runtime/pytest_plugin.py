@@ -39,6 +39,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Say what the marker is for; with the option, forbid to compile from now on."""
+    from . import settings  # noqa: F401 - before a test changes the working directory
+
     config.addinivalue_line("markers", f"{_NAME}: the test fails if einsumc compiles in it")
     if config.getoption(_OPTION):
         before = os.environ.get("EINSUMC_COMPILE")

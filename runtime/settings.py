@@ -1,7 +1,9 @@
 """Every `EINSUMC_` environment variable: its name, what it may be, and what it means.
 
 `VARIABLES` is the table. Values are read when somebody asks, not when einsumc is imported, so a
-program may set them in `os.environ` at any time. An empty variable counts as unset.
+program may set them in `os.environ` at any time. An empty variable counts as unset. A relative
+path is taken from the working directory in which einsumc was imported, so that no later `chdir`
+moves a store.
 """
 
 from __future__ import annotations
@@ -61,7 +63,11 @@ class Settings:
         if sys.platform == "linux":  # the XDG Base Directory Specification
             caches = os.environ.get("XDG_CACHE_HOME", "")
             caches = caches if os.path.isabs(caches) else os.path.expanduser("~/.cache")
-            return os.path.join(caches, "einsumc")
+            if os.path.isabs(caches):
+                return os.path.join(caches, "einsumc")
+            import tempfile  # a user without a home: in a container, say
+
+            return os.path.join(tempfile.gettempdir(), f"einsumc-{os.getuid()}")
         import platformdirs
 
         return str(platformdirs.user_cache_path("einsumc"))
@@ -77,10 +83,19 @@ class Variable:
     meaning: str
 
 
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it is deleted: nothing is found there, and nothing can be written
+        return "/proc/self/cwd"
+
+
+_HERE = _working_directory()
+
+
 def _path(text: str) -> str:
-    # A relative path is taken from the working directory of the first reading (see `_parse`):
-    # a later chdir does not move the store.
-    return os.path.abspath(os.path.expanduser(text))
+    """An absolute path; a relative one is taken from where einsumc was imported."""
+    return os.path.normpath(os.path.join(_HERE, os.path.expanduser(text)))
 
 
 def _count(text: str) -> int:

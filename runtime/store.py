@@ -105,6 +105,8 @@ class Store:
     Args:
         path: the directory; a relative one is resolved now.
         readonly: True never writes, False always tries, None finds out (see `writable`).
+        shipped: whether others may read the directories that `put` makes: root builds an image,
+            and somebody else runs it.
 
     >>> import tempfile
     >>> from einsumc.runtime.key import kernel_key
@@ -117,9 +119,16 @@ class Store:
     []
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, readonly: bool | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        readonly: bool | None = None,
+        shipped: bool = False,
+    ) -> None:
         self.path = os.path.abspath(path)
         self.readonly = readonly
+        self._mode = 0o755 if shipped else 0o700
         self._swept = False
 
     def __repr__(self) -> str:
@@ -182,6 +191,20 @@ class Store:
             return f"kernel {path} is missing"
         except OSError as error:
             return f"kernel {path} cannot be read: {reason(error)}"
+        except UnusableError as problem:
+            return str(problem)
+        return None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be read; None if that is not so. A missing store is empty."""
+        try:
+            with self._root() as root:
+                os.listdir(root)
+        except FileNotFoundError:
+            return "it does not exist"
+        except OSError as error:
+            return reason(error)
         except UnusableError as problem:
             return str(problem)
         return None
@@ -391,10 +414,10 @@ class Store:
         return False
 
     def _write(self, key: str, blob: bytes) -> None:
-        os.makedirs(self.path, mode=0o700, exist_ok=True)
+        os.makedirs(self.path, mode=self._mode, exist_ok=True)
         with self._root() as root:
             with suppress(FileExistsError):
-                os.mkdir(key[:2], 0o700, dir_fd=root)
+                os.mkdir(key[:2], self._mode, dir_fd=root)
                 flush_directory(root)
             self._sweep(root, [key[:2]] if self._swept else self._shards(root))
             self._swept = True
@@ -479,12 +502,17 @@ def add_store(path: str | os.PathLike[str], *, readonly: bool = True) -> None:
         readonly: by default nothing is ever written there. With False, new kernels go there if the
             user's own store cannot be written.
 
+    Raises:
+        ValueError: the path is empty.
+
     >>> import os, tempfile
     >>> import einsumc
     >>> folder = os.path.join(tempfile.gettempdir(), "kernels of an example")
     >>> einsumc.add_store(folder)
     """
-    store = Store(path, readonly=readonly)
+    if not path:
+        raise ValueError("add_store() needs the name of a directory")
+    store = Store(os.fsdecode(path), readonly=readonly)
     if all(store.path != other.path for other in _added):
         _added.append(store)
 

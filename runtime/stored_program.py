@@ -48,7 +48,7 @@ class StoredProgram:
 
     def work(self, constants: Sequence[Array]) -> Work | None:
         """The same for the native entry: see `ProgramExecution.work`."""
-        return self.made.with_constants(self.inputs, constants) if self.results == 1 else None
+        return self.made.with_constants(self.inputs, constants)
 
 
 def prepare(

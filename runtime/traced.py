@@ -394,7 +394,7 @@ def _is_leaf(value: Any) -> bool:
 def _hashable(structure: Any) -> Any:
     """The same as a key: values that differ in their types are others."""
     if isinstance(structure, dict):
-        return dict, tuple((key, _hashable(each)) for key, each in structure.items())
+        return dict, tuple((_hashable(key), _hashable(each)) for key, each in structure.items())
     if isinstance(structure, tuple | list):
         return type(structure), tuple(map(_hashable, structure))
     try:

@@ -219,14 +219,14 @@ def arguments_as_toml(arguments: Mapping[str, Any]) -> str:
     Raises:
         TypeError: there is one that TOML has no word for.
 
-    >>> arguments_as_toml({"scale": 0.5, "axes": (0, 1)})
-    '{axes = [0, 1], scale = 0.5}'
+    >>> arguments_as_toml({"scale": 0.5, "axes": (0, 1), "größe": 2})
+    '{axes = [0, 1], "größe" = 2, scale = 0.5}'
     """
     for name, value in arguments.items():
         parts = value if isinstance(value, list | tuple) else [value]
         if not all(type(part) in (bool, int, float, str) for part in parts):
             raise TypeError(f"its argument {name!r} is a {type(value).__name__}")
-    items = [f"{name} = {_toml(value)}" for name, value in sorted(arguments.items())]
+    items = [f"{_key(name)} = {_toml(value)}" for name, value in sorted(arguments.items())]
     return f"{{{', '.join(items)}}}" if items else ""
 
 
@@ -234,6 +234,11 @@ def _sizes_as_toml(sizes: Mapping[str, int]) -> str:
     """Extents as an inline table; "" if there are none."""
     items = [f"{_toml(axis)} = {extent}" for axis, extent in sorted(sizes.items())]
     return f"{{{', '.join(items)}}}" if items else ""
+
+
+def _key(name: str) -> str:
+    """A key of TOML, which takes ASCII alone without quotes."""
+    return name if name.isascii() and name.isidentifier() else _toml(name)
 
 
 def _toml_list(texts: Iterable[str]) -> str:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from functools import partial
-from multiprocessing import get_context
 
 from ..compiler.records import dataclass, field
 from .provenance import compare
 from .store import Store
 from .target import available_cores
+from .workers import in_processes
 
 __all__ = ["Verdict", "verify_store"]
 
@@ -51,19 +49,17 @@ def verify_store(
     jobs = min(jobs or available_cores(), -(-len(keys) // _WORTH_A_PROCESS))
     check = partial(_check, store, quick)
     verdict = Verdict()
-    with ExitStack() as stack:
-        results: Iterable[tuple[str, str]]
-        if quick or jobs <= 1:
-            results = map(check, keys)
-        else:
-            pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
-            results = stack.enter_context(pool).map(check, keys)
-        for wrong, why in results:
-            if wrong:
-                verdict.wrong.append(wrong)
-            elif why:
-                verdict.others[why] += 1
-            done()
+    wrong: dict[str, str] = {}
+    here = quick or jobs <= 1
+    parts = ((key, (key,)) for key in keys)
+    results = ((key, check(key)) for key in keys) if here else in_processes(check, parts, jobs)
+    for key, (problem, why) in results:
+        if problem:
+            wrong[key] = problem
+        elif why:
+            verdict.others[why] += 1
+        done()
+    verdict.wrong += [wrong[key] for key in keys if key in wrong]
     return verdict
 
 

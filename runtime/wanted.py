@@ -10,9 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import product
-from multiprocessing import get_context
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +27,7 @@ from .machine import machine
 from .manifest import FunctionRequest, GradnormsRequest, Request, read_requests
 from .plan import plan
 from .precompile import Job, Progress, fields_of, jobs_for, jobs_for_function
+from .workers import in_processes
 
 if TYPE_CHECKING:
     from ..compiler.schedule import Schedule
@@ -63,10 +62,10 @@ def read_source(source: str) -> list[AnyRequest]:
         EinsumError: (a ValueError) there is nothing of that name, or something is wrong in it.
         OSError: the file cannot be read.
     """
-    if os.path.exists(source) or source.endswith(".toml"):
+    if os.path.isfile(source) or source.endswith(".toml"):
         return read_requests(source)
     if not all(part.isidentifier() for part in source.split(".")):
-        raise EinsumError(f"{source!r} does not exist, and is no module's name")
+        raise EinsumError(f"{source!r} is no file, and no module's name")
     return read_module(source)
 
 
@@ -188,13 +187,7 @@ def _plan_all(parts: Sequence[_Part], jobs: int) -> Iterator[tuple[AnyRequest, l
     away = [part for part in parts if part not in here]
     if not away:
         return
-    executor = ProcessPoolExecutor(min(jobs, len(away)), mp_context=get_context("spawn"))
-    try:
-        waiting = {executor.submit(_plan, *part): part for part in away}
-        for future in as_completed(waiting):
-            yield waiting[future][0], future.result()
-    finally:
-        executor.shutdown(cancel_futures=True)
+    yield from in_processes(_plan, ((part[0], part) for part in away), min(jobs, len(away)))
 
 
 def _plan(request: AnyRequest, level: str) -> list[Job]:

@@ -27,15 +27,19 @@ the places of, in bytes from the first word:
 
     template    the arguments of all kernels, addresses missing
     fills       three words for each address: where it goes, in bytes; whose it is (the number of an
-                operand, the number of operands for the result, one more for the workspace); an
-                offset to add, in bytes
+                operand, or as if the results were further operands and the workspace the last one);
+                an offset to add, in bytes
     steps       six words each: the kernel's address, where its arguments begin in the template, its
                 tiles, bytes of scratch for each thread, threads worth having, whether the step is
                 long enough to give the GIL up
-    shape       extents of the result, then its strides in bytes
+    results     four words each: whether it is a scalar, its rank, the address of its dtype, the
+                place of its extents, which are followed by its strides in bytes
 
-A plan runs in one *block* of memory, on a page of its own: two words of the block's, room for a
-scalar result, the arguments (from byte 64), the workspace, the threads' scratch.
+One result is returned as it is, several in a tuple, unless a function makes something else of it.
+
+A plan runs in one *block* of memory, on a page of its own: two words of the block's, the arguments
+(from byte 64), four words for each result (where it is written, the object, room for a scalar), the
+workspace, the threads' scratch.
 
 An object's plans are a list: a dictionary from facts to plans, then the plans used last.
 """
@@ -50,10 +54,10 @@ WORDS = 1024
 
 PLAN = (
     "facts_bytes",
-    "scalar",  # 1: the result has no axes and is returned as a NumPy scalar
-    "rank",  # of the result
-    "dtype",  # address of the result's dtype object
-    "shape",  # place of the extents
+    "results",  # how many
+    "results_at",  # place
+    "written_at",  # in the block: the results' words
+    "several",  # 1: they are returned in a tuple
     "arguments_bytes",
     "template",  # place
     "fills",  # how many
@@ -64,7 +68,7 @@ PLAN = (
     "scratch_at",  # in the block
     "block_bytes",  # with scratch for one thread
     "shared",  # 1: threads may help with some step
-    "unused",
+    "returned",  # address of the function that makes something of the tuple, or 0
 )
 """The words at the head of a plan, in order."""
 
@@ -82,8 +86,8 @@ _FUNCTIONS = """
     PyArray_NewFromDescr PyArray_Scalar
     PyBytes_FromStringAndSize PyDict_GetItemWithError PyErr_CheckSignals PyErr_Clear
     PyErr_NoMemory PyEval_RestoreThread PyEval_SaveThread PyLong_AsLong PyMem_RawFree
-    PyMem_RawMalloc PyObject_CallNoArgs PyObject_Vectorcall PyTuple_GetItem Py_DecRef
-    Py_IncRef
+    PyMem_RawMalloc PyObject_CallNoArgs PyObject_CallOneArg PyObject_Vectorcall PyTuple_GetItem
+    PyTuple_New PyTuple_SetItem Py_DecRef Py_IncRef
 """
 
 

@@ -69,11 +69,8 @@ failed:
 ; Run a plan; return a new reference to the result, or null with an exception set.
 define internal ptr @run(ptr %plan, ptr %args, i64 %count, ptr %out) {
 entry:
-  %scalar_word = call i64 @word(ptr %plan, i64 8)
-  %scalar = icmp ne i64 %scalar_word, 0
-  %rank = call i64 @word(ptr %plan, i64 16)
-  %dtype = call ptr @pointer(ptr %plan, i64 24)
-  %shape_at = call i64 @word(ptr %plan, i64 32)
+  %results = call i64 @word(ptr %plan, i64 8)
+  %written_at = call i64 @word(ptr %plan, i64 24)
   %arguments_bytes = call i64 @word(ptr %plan, i64 40)
   %template_at = call i64 @word(ptr %plan, i64 48)
   %steps = call i64 @word(ptr %plan, i64 72)
@@ -118,74 +115,40 @@ get_block:
   %needed = phi i64 [ %block_bytes, %entry ], [ %most, %measure ]
   %block = call ptr @take_block(i64 %needed)
   %no_block = icmp eq ptr %block, null
-  br i1 %no_block, label %no_memory, label %make_result
+  br i1 %no_block, label %no_memory, label %make
 no_memory:
   %raised = call ptr @PyErr_NoMemory()
   br label %failed_early
-
-make_result:
-  %has_out = icmp ne ptr %out, null
-  br i1 %has_out, label %use_out, label %new
-use_out:
-  call void @Py_IncRef(ptr %out)
-  br label %array
-new:
-  br i1 %scalar, label %use_block, label %new_array
-use_block:
-  %room = getelementptr i8, ptr %block, i64 32
-  br label %fill
-new_array:
-  %shape = getelementptr i8, ptr %plan, i64 %shape_at
-  %strides = getelementptr i64, ptr %shape, i64 %rank
-  %rank32 = trunc i64 %rank to i32
-  call void @Py_IncRef(ptr %dtype) ; which NewFromDescr takes
-  %made = call ptr @PyArray_NewFromDescr(ptr @PyArray_Type, ptr %dtype, i32 %rank32, ptr %shape,
-                                         ptr %strides, ptr null, i32 0, ptr null)
-  %not_made = icmp eq ptr %made, null
-  br i1 %not_made, label %failed_unmade, label %array
-failed_unmade:
-  call void @give_block(ptr %block)
-  br label %failed_early
 failed_early:
   ret ptr null
-array:
-  %owned = phi ptr [ %out, %use_out ], [ %made, %new_array ]
-  %its_data = call ptr @pointer(ptr %owned, i64 16)
-  br label %fill
 
+make:
+  %written = getelementptr i8, ptr %block, i64 %written_at
+  %made = call i64 @make_results(ptr %plan, ptr %out, ptr %written)
+  %all_made = icmp eq i64 %made, %results
+  br i1 %all_made, label %fill, label %failed
 fill:
-  %result = phi ptr [ null, %use_block ], [ %owned, %array ]
-  %target = phi ptr [ %room, %use_block ], [ %its_data, %array ]
   %workspace = getelementptr i8, ptr %block, i64 %workspace_at
   %scratch = getelementptr i8, ptr %block, i64 %scratch_at
   %arguments = getelementptr i8, ptr %block, i64 64
   %template = getelementptr i8, ptr %plan, i64 %template_at
   call void @llvm.memcpy.p0.p0.i64(ptr %arguments, ptr %template, i64 %arguments_bytes, i1 false)
-  call void @fill_addresses(ptr %plan, ptr %args, i64 %count, ptr %target, ptr %workspace,
+  call void @fill_addresses(ptr %plan, ptr %args, i64 %count, ptr %written, ptr %workspace,
                             ptr %arguments)
   %status = call i32 @run_steps(ptr %plan, ptr %arguments, ptr %scratch, i64 %available)
   %interrupted = icmp slt i32 %status, 0
   br i1 %interrupted, label %failed, label %finish
 
 finish:
-  %is_scalar = icmp eq ptr %result, null
-  br i1 %is_scalar, label %finish_scalar, label %finish_array
-finish_scalar:
-  %value = call ptr @PyArray_Scalar(ptr %target, ptr %dtype, ptr null)
-  br label %finish_array
-finish_array:
-  %final = phi ptr [ %result, %finish ], [ %value, %finish_scalar ]
+  %returned = call ptr @take_results(ptr %plan, ptr %written)
   call void @give_block(ptr %block)
+  %final = call ptr @as_returned(ptr %plan, ptr %returned)
   ret ptr %final
 
 failed:
+  %there = phi i64 [ %made, %make ], [ %results, %fill ]
+  call void @drop_results(ptr %written, i64 %there)
   call void @give_block(ptr %block)
-  %nothing = icmp eq ptr %result, null
-  br i1 %nothing, label %leave, label %drop
-drop:
-  call void @Py_DecRef(ptr %result)
-  br label %leave
-leave:
   ret ptr null
 }
 """

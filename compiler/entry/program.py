@@ -1,6 +1,6 @@
 """The whole program: what all its parts use, the method, and then the parts."""
 
-from . import blocks, facts, plans, steps
+from . import blocks, facts, plans, results, steps
 
 __all__ = ["IR"]
 
@@ -40,8 +40,11 @@ declare i64 @PyLong_AsLong(ptr)
 declare void @PyMem_RawFree(ptr)
 declare ptr @PyMem_RawMalloc(i64)
 declare ptr @PyObject_CallNoArgs(ptr)
+declare ptr @PyObject_CallOneArg(ptr, ptr)
 declare ptr @PyObject_Vectorcall(ptr, ptr, i64, ptr)
 declare ptr @PyTuple_GetItem(ptr, i64)
+declare ptr @PyTuple_New(i64)
+declare i32 @PyTuple_SetItem(ptr, i64, ptr)
 declare void @Py_DecRef(ptr)
 declare void @Py_IncRef(ptr)
 declare i32 @bcmp(ptr, ptr, i64)
@@ -161,4 +164,4 @@ gather:
 }
 """
 
-IR = "\n".join([_COMMON, _METHOD, facts.IR, plans.IR, steps.IR, blocks.IR])
+IR = "\n".join([_COMMON, _METHOD, facts.IR, plans.IR, results.IR, steps.IR, blocks.IR])

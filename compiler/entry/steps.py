@@ -4,11 +4,12 @@ __all__ = ["IR"]
 
 IR = r"""
 ; Write all addresses where they belong among the arguments.
-define internal void @fill_addresses(ptr %plan, ptr %args, i64 %count, ptr %target,
+define internal void @fill_addresses(ptr %plan, ptr %args, i64 %count, ptr %written,
                                      ptr %workspace, ptr %arguments) {
 entry:
   %fills = call i64 @word(ptr %plan, i64 56)
   %fills_at = call i64 @word(ptr %plan, i64 64)
+  %results = call i64 @word(ptr %plan, i64 8)
   %list = getelementptr i8, ptr %plan, i64 %fills_at
   br label %each
 each:
@@ -28,11 +29,15 @@ operand:
   %data = call ptr @pointer(ptr %array, i64 16)
   br label %write
 other:
-  %is_result = icmp eq i64 %whose, %count
-  %own = select i1 %is_result, ptr %target, ptr %workspace
+  %beyond = sub i64 %whose, %count
+  %is_result = icmp slt i64 %beyond, %results
+  br i1 %is_result, label %result, label %write
+result:
+  %own = call ptr @record(ptr %written, i64 %beyond, i64 32)
+  %target = load ptr, ptr %own
   br label %write
 write:
-  %base = phi ptr [ %data, %operand ], [ %own, %other ]
+  %base = phi ptr [ %data, %operand ], [ %target, %result ], [ %workspace, %other ]
   %address = getelementptr i8, ptr %base, i64 %offset
   %to = getelementptr i8, ptr %arguments, i64 %goes
   store ptr %address, ptr %to

@@ -16,7 +16,7 @@ that was not written for einsumc can be traced.
 
 from .location import TraceError
 from .number import Argument, Shapes
-from .structure import Place, filled, filler, flattened
+from .structure import Place, filled, filler, flattened, kept_filler
 from .symbol import Symbol
 from .trace import Signature, Trace, trace
 from .unfold import Parameter, Result, Unfolded, unfold
@@ -35,6 +35,7 @@ __all__ = [
     "filled",
     "filler",
     "flattened",
+    "kept_filler",
     "trace",
     "unfold",
 ]

@@ -8,7 +8,9 @@ from typing import Any
 
 from ..records import dataclass
 
-__all__ = ["Place", "filled", "filler", "flattened"]
+__all__ = ["Place", "filled", "filler", "flattened", "kept_filler"]
+
+_MOST_KEPT = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +80,36 @@ def filler(structure: Any) -> Callable[[Any], Any]:
             return lambda leaves: kind(*[fill(leaves) for fill in fills])
         return lambda leaves: kind([fill(leaves) for fill in fills])
     return lambda _: structure
+
+
+def kept_filler(structure: Any) -> Callable[[Any], Any] | None:
+    """A filler that lives as long as the process, for native code: one for all that are alike.
+
+    None if the structure has unusual values of its own, or once there are very many.
+
+    >>> kept_filler([Place(0), {"b": Place(1)}]) is kept_filler([Place(0), {"b": Place(1)}])
+    True
+    >>> kept_filler((Place(0), 2.5))
+    """
+    try:
+        key = _key(structure)
+        made = _KEPT.get(key)
+    except TypeError:  # keys of dicts are hashable, what is in other places may be anything
+        return None
+    if made is None and len(_KEPT) < _MOST_KEPT:
+        made = _KEPT.setdefault(key, filler(structure))
+    return made
+
+
+def _key(structure: Any) -> Any:
+    """What tells a structure from others."""
+    if isinstance(structure, dict):
+        return dict, tuple((_key(key), _key(each)) for key, each in structure.items())
+    if isinstance(structure, tuple | list):
+        return type(structure), tuple(map(_key, structure))
+    if type(structure) not in (Place, str, int, bool, type(None)):
+        raise TypeError
+    return type(structure), structure
+
+
+_KEPT: dict[Any, Callable[[Any], Any]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,8 @@ _store = click.option(
 def _open(path: str | None) -> Store:
     from ..store import Store
 
+    if path is not None and not os.path.isdir(path):
+        raise Misuse(f"there is no directory {path}")
     return Store(current().store_dir if path is None else path)
 
 

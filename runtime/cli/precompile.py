@@ -62,7 +62,7 @@ def precompile(
 
     begin = time.perf_counter()
     settings = current()
-    store = Store(output if output is not None else settings.store_dir)
+    store = Store(settings.store_dir if output is None else output, shipped=output is not None)
     processes = jobs or available_cores()
     requests = [request for source in sources for request in read_source(source)]
     with _progress() as progress:
@@ -119,6 +119,8 @@ def _check(wanted: Sequence[Wanted], store: Store) -> None:
     missing = len(problems)
     stale = stale_kernels(store, wanted)
     problems += [f"stale: kernel {each}; other versions of einsumc made it" for each in stale]
+    if stale:
+        problems.append(f"to delete those: einsumc cache prune --others --store {store.path}")
     if problems:
         head = (
             f"{missing} of {len(wanted)} kernels in {store.path} cannot be used"

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from einsumc.compiler.anonymous import form_of
+from einsumc.compiler.choose.framed import TILES
 from einsumc.compiler.evaluate import evaluate
 from einsumc.compiler.frames import windows_of
 from einsumc.compiler.interpret import interpret
@@ -212,3 +213,10 @@ def test_any_windows(equation, machine, dtype):
     call = step.call()
     if call.choice.schedule.recipe == "framed":
         np.testing.assert_array_equal(step.run(call), step.expected)
+
+
+@pytest.mark.parametrize("tile", TILES)
+def test_register_tiles_fit_into_registers(tile):
+    """What a row of its own multiplies need not stay there."""
+    rows, vectors = tile
+    assert rows * vectors + (vectors if rows > 1 else 1) + 1 <= 16

@@ -134,7 +134,7 @@ def test_versions(capsys):
         (("show", "ij->i", "--shapes", "2x3", "--dtype", "f3"), "'f3' is none of b1", 2),
         (("show", "ij->i", "--shapes", "2x3x4"), "operand 0 has 3 axes", 2),
         (("show", "ij->i"), "Missing option '--shapes'", 2),
-        (("precompile", "no such file"), "does not exist", 2),
+        (("precompile", "no such file"), "is no file", 2),
         (("bench", "ij,jk->ik", "--shapes", "2x3,4x5"), "index 'j' has size 3", 2),
         (("no-such-command",), "No such command", 2),
     ],

@@ -74,8 +74,11 @@ def test_list(store, monkeypatch):
 
 
 def test_another_directory(store, tmp_path):
+    (tmp_path / "empty").mkdir()
     for name in ("list", "verify", "prune", "clear"):
-        assert str(tmp_path / "none") in run(name, "--store", tmp_path / "none").stdout
+        assert str(tmp_path / "empty") in run(name, "--store", tmp_path / "empty").stdout
+        missing = run(name, "--store", tmp_path / "none", status=2).stderr
+        assert f"there is no directory {tmp_path / 'none'}" in missing
     assert len(store.keys()) == 3
     assert run("path").stdout == f"{store.path}\n"
 

@@ -443,6 +443,7 @@ def test_it_is_for_the_level_that_was_asked_for(monkeypatch: pytest.MonkeyPatch)
         ("ij->j", "f4[i,j]", {"name": "double"}, "no name of a C function"),
         ("ij->j", "f4[i,j]", {"typical": {"k": 3}}, "no axis 'k'"),
         ("ij->j", "f4[i]", {}, "operand 0 has 1 axis"),
+        ("i,i->", "f4[0], f4[0]", {}, "no axes of extent 0"),
     ],
 )
 def test_what_cannot_be_exported(equation, signature, options, message) -> None:

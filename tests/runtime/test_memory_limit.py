@@ -38,7 +38,7 @@ def limited(limit, seen):
     return compute
 
 
-SEEDS = [range(25), range(25, 100), *(range(n, n + 50) for n in range(100, 400, 50))]
+SEEDS = [range(25), range(25, 100), *(range(n, n + 100) for n in range(100, 400, 100))]
 
 
 @pytest.mark.parametrize("limit", sweep([64, 192, 512], lambda limit: limit == 64))

@@ -111,6 +111,10 @@ from einsumc import compile_einsum
 def norms(a, b, scale=1.0, axis=1):
     return np.sqrt(((a @ b) ** 2).sum(axis=axis)) * scale
 
+@compile_einsum
+def weighted(x, *, weights=None, mask=None, größe=1):
+    return x * (mask if weights is None else weights) * größe
+
 def made():
     @compile_einsum
     def inner(a):
@@ -144,6 +148,23 @@ def test_a_compiled_function_records_its_name_operands_and_arguments(path, bodie
     (request, other) = read_requests(path)
     assert request.signatures == tuple(map(parse_signature, plain["signatures"]))
     assert dict(other.arguments) == {"axis": 0, "scale": 0.5}
+
+
+def test_operands_by_name_and_names_that_are_not_ascii(path, bodies):
+    x, y = np.ones((3, 4)), np.ones((3, 4))
+    bodies.weighted(x, weights=y, größe=2)
+    expected = [
+        {
+            "function": "recorded_bodies:weighted",
+            "signatures": ["f8[i,j], f8[i,j]"],
+            "arguments": {"größe": 2},
+        }
+    ]
+    assert entries(path) == expected
+    with pytest.warns(StoreWarning, match="its operands are not its first arguments"):
+        bodies.weighted(x, mask=y)
+    assert entries(path) == expected
+    assert len(read_requests(path)) == 1
 
 
 def test_a_function_that_no_manifest_can_name_is_one_warning(path, bodies):

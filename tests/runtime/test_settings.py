@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from einsumc.runtime import settings
@@ -86,6 +87,54 @@ def test_changes_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert current().num_threads == 3
     monkeypatch.delenv("EINSUMC_NUM_THREADS")
     assert current().num_threads is None
+
+
+MOVED = """
+import os, sys
+import numpy as np
+import einsumc
+from einsumc.runtime.settings import current
+os.mkdir("elsewhere")
+os.chdir("elsewhere")
+einsumc.einsum("i,i->", np.ones(3), np.ones(3))
+os.environ["EINSUMC_NUM_THREADS"] = "1"
+print(current().store_dir, os.listdir(), len(os.listdir("../kernels")) > 0)
+"""
+
+DELETED = """
+import os, warnings
+os.mkdir("gone"); os.chdir("gone"); os.rmdir("../gone")
+import numpy as np
+import einsumc
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    print(einsumc.einsum("i,i->", np.ones(3), np.ones(3)))
+print(len({str(each.message)[:60] for each in caught}) > 0)
+"""
+
+
+def in_new_process(script: str, folder: Path, **variables: str) -> str:
+    env = {**os.environ, **variables, "PYTHONPATH": ":".join(sys.path)}
+    command = [sys.executable, "-c", script]
+    return subprocess.run(
+        command, cwd=folder, env=env, check=True, text=True, stdout=subprocess.PIPE
+    ).stdout
+
+
+def test_no_later_change_of_directory_moves_a_store(tmp_path: Path) -> None:
+    printed = in_new_process(MOVED, tmp_path, EINSUMC_CACHE_DIR="kernels")
+    assert printed == f"{tmp_path / 'kernels'} [] True\n"
+
+
+def test_a_working_directory_that_is_deleted_is_a_warning(tmp_path: Path) -> None:
+    names = {"EINSUMC_CACHE_DIR": "kernels", "EINSUMC_RECORD": "used.toml"}
+    assert in_new_process(DELETED, tmp_path, **names) == "3.0\nTrue\n"
+
+
+def test_without_a_home_the_store_is_no_relative_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert os.path.isabs(current().store_dir)
 
 
 def test_default_directory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -329,3 +329,17 @@ def test_a_file_in_the_place_of_the_store(tmp_path: Path) -> None:
     below = Store(tmp_path / "store" / "below")
     assert quiet(lambda: below.get(key)) is None
     assert quiet(lambda: below.put(*sample())) is False
+
+
+def test_a_store_that_is_shipped_can_be_read_by_others(tmp_path: Path) -> None:
+    old = os.umask(0o022)
+    try:
+        for shipped, mode in ((True, 0o755), (False, 0o700)):
+            store = Store(tmp_path / str(shipped), shipped=shipped)
+            assert store.put(*sample(1))
+            for folder in (Path(store.path), *Path(store.path).iterdir()):
+                assert folder.stat().st_mode & 0o777 == mode
+            assert store.trouble is None
+    finally:
+        os.umask(old)
+    assert Store(tmp_path / "none").trouble == "it does not exist"

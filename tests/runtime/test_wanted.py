@@ -1,9 +1,12 @@
 """What `einsumc precompile` takes: manifests, modules, records; several levels; `--check`."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -87,8 +90,8 @@ def test_module_gives_every_compiled_einsum_that_has_signatures(folder):
     [
         ("wanted_none", None, "there is no module 'wanted_none', nor a file"),
         ("wanted_package.none", None, "there is no module 'wanted_package.none'"),
-        ("no such file", None, "'no such file' does not exist, and is no module's name"),
-        ("../x", None, "does not exist"),
+        ("no such file", None, "'no such file' is no file, and no module's name"),
+        ("../x", None, "is no file"),
         ("wanted_broken", "import wanted_none_else", "No module named 'wanted_none_else'"),
         ("wanted_broken", "1 / 0", "importing wanted_broken failed: ZeroDivisionError"),
         ("wanted_broken", "x = 1", "has no compiled einsum with signatures"),
@@ -101,6 +104,14 @@ def test_sources_that_are_none(folder, source, text, message):
         read_source(source)
     assert message in str(caught.value)
     assert message in invoke(source, status=2).stderr
+
+
+def test_a_package_is_a_module_though_a_directory_has_its_name(folder):
+    (folder / "wanted_folder").mkdir()
+    text = "import einsumc\nf = einsumc.compile_einsum('i->', signatures=['f4[i]'])\n"
+    (folder / "wanted_folder" / "__init__.py").write_text(text)
+    (request,) = read_source("wanted_folder")
+    assert request.text == "i->"
 
 
 def test_a_file_that_is_missing_is_no_module(folder):
@@ -213,7 +224,9 @@ def test_check_finds_what_other_versions_made(folder):
     assert f"0 of {count} kernels" in printed
     assert "and 1 are stale" in printed
     assert f"stale: kernel {key[:12]}, made by an older one" in printed
-    store.remove(key)
+    words = printed.splitlines()[-1].split("einsumc cache ")[1].split()
+    CliRunner().invoke(command, ["cache", *words], catch_exceptions=False)
+    assert store.get(key) is None
     invoke(*arguments, "--check")
 
 
@@ -251,3 +264,23 @@ def test_the_installed_command_takes_modules_of_the_working_directory(folder):
     assert done.returncode == 0, done.stderr
     assert "0 there before" in done.stdout
     assert done.stderr == ""  # no progress bar where there is no terminal
+
+
+@pytest.mark.slow
+def test_ctrl_c_twice_ends_it_soon(folder):
+    """People press it again when nothing seems to happen."""
+    (folder / "kernels.toml").write_text(SMALL.replace("f4", "c16") + SMALL)
+    command = [sys.executable, "-m", "einsumc.runtime.cli", "precompile", "kernels.toml"]
+    for delay in (0.7, 2.0, 4.0):
+        process = subprocess.Popen(
+            [*command, "--jobs", "2", "--output", f"store {delay}"],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
+            start_new_session=True,
+            stderr=subprocess.DEVNULL,
+        )
+        for wait in (delay, 0.3):
+            time.sleep(wait)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+        process.wait(timeout=20)
