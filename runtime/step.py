@@ -214,11 +214,14 @@ class Steps:
             return form.numbered_step, best, self._obtain(best.schedule, self._host.target)
         except KernelMissing as error:
             missing = error
+        tried = {best.schedule}
         for step, choice in substitutes(form.numbered_step, form.numbered_plain, self._host):
+            if choice.schedule in tried:  # steps of many sizes have the same one
+                continue
             try:
                 return step, choice, self._obtain(choice.schedule, self._host.target)
             except KernelMissing:
-                continue
+                tried.add(choice.schedule)
         raise missing
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from ..compiler.alone import alone
 from ..compiler.errors import EinsumError, EinsumTypeError
 from ..compiler.records import dataclass
-from ..compiler.trace import Place, Symbol, Trace, filled, flattened, trace
+from ..compiler.trace import Place, Symbol, Trace, filled, flattened, told_apart, trace
 from . import settings
 from .declared import Declared
 from .dispatch import layout_of, out_layout
@@ -186,7 +186,7 @@ class CompiledFunction(Declared, NativePlans):
         numbers = tuple(n for n, leaf in enumerate(leaves) if type(leaf) is float)
         if not all(type(leaf) in _AS_THEY_ARE for leaf in leaves) and not tensors_among(leaves):
             leaves = [leaf if type(leaf) in _AS_THEY_ARE else np.asarray(leaf) for leaf in leaves]
-        return _Call(structure, leaves, (_hashable(structure), numbers))
+        return _Call(structure, leaves, (told_apart(structure, _hashable), numbers))
 
     def _names(self, structure: Any) -> list[str]:
         """What to call the leaves: after the parameters, and their places in them."""
@@ -391,18 +391,13 @@ def _is_leaf(value: Any) -> bool:
     return type(value) is float or isinstance(value, kinds) or hasattr(value, "__array__")
 
 
-def _hashable(structure: Any) -> Any:
-    """The same as a key: values that differ in their types are others."""
-    if isinstance(structure, dict):
-        return dict, tuple((_hashable(key), _hashable(each)) for key, each in structure.items())
-    if isinstance(structure, tuple | list):
-        return type(structure), tuple(map(_hashable, structure))
+def _hashable(value: Any) -> Any:
     try:
-        hash(structure)
+        hash(value)
     except TypeError:
-        kind = type(structure).__name__
+        kind = type(value).__name__
         raise EinsumTypeError(f"an argument is a {kind}, neither an array nor hashable") from None
-    return type(structure), structure
+    return value
 
 
 def _same(arrays: Sequence[Array]) -> tuple[int, ...]:

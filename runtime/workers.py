@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
-from multiprocessing import active_children, get_context
+from multiprocessing import get_context
 from typing import Any, TypeVar
 
 __all__ = ["in_processes"]
@@ -22,7 +22,6 @@ def in_processes(
     The processes are spawned: they share nothing with this one. They leave Ctrl-C to it, which
     then kills them. Nothing is lost by that, since only this process writes anything.
     """
-    before = set(active_children())
     executor = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_deaf)
     try:
         waiting = {executor.submit(work, *arguments): part for part, arguments in parts}
@@ -30,7 +29,8 @@ def in_processes(
             yield waiting[future], future.result()
     except BaseException:
         with _deaf_for_now():
-            for process in set(active_children()) - before:
+            # From Python 3.14 on this is kill_workers(). What else runs here is not ours to kill.
+            for process in [*(executor._processes or {}).values()]:
                 process.kill()
             executor.shutdown(cancel_futures=True)
         raise

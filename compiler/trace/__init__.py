@@ -16,7 +16,7 @@ that was not written for einsumc can be traced.
 
 from .location import TraceError
 from .number import Argument, Shapes
-from .structure import Place, filled, filler, flattened, kept_filler
+from .structure import Place, filled, filler, flattened, kept_filler, told_apart
 from .symbol import Symbol
 from .trace import Signature, Trace, trace
 from .unfold import Parameter, Result, Unfolded, unfold
@@ -36,6 +36,7 @@ __all__ = [
     "filler",
     "flattened",
     "kept_filler",
+    "told_apart",
     "trace",
     "unfold",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..records import dataclass
 
-__all__ = ["Place", "filled", "filler", "flattened", "kept_filler"]
+__all__ = ["Place", "filled", "filler", "flattened", "kept_filler", "told_apart"]
 
 _MOST_KEPT = 1024
 
@@ -92,7 +92,7 @@ def kept_filler(structure: Any) -> Callable[[Any], Any] | None:
     >>> kept_filler((Place(0), 2.5))
     """
     try:
-        key = _key(structure)
+        key = told_apart(structure, _usual)
         made = _KEPT.get(key)
     except TypeError:  # keys of dicts are hashable, what is in other places may be anything
         return None
@@ -101,15 +101,28 @@ def kept_filler(structure: Any) -> Callable[[Any], Any] | None:
     return made
 
 
-def _key(structure: Any) -> Any:
-    """What tells a structure from others."""
+def told_apart(structure: Any, leaf: Callable[[Any], Any]) -> Any:
+    """A structure as a key: values that are equal but of other types are others.
+
+    Args:
+        structure: collections of anything, keys of dicts included.
+        leaf: what stands for what is no collection; it raises where nothing can.
+
+    >>> told_apart({(1,): 2}, str) == told_apart({(True,): 2}, str)
+    False
+    """
     if isinstance(structure, dict):
-        return dict, tuple((_key(key), _key(each)) for key, each in structure.items())
+        pairs = ((told_apart(k, leaf), told_apart(v, leaf)) for k, v in structure.items())
+        return dict, tuple(pairs)
     if isinstance(structure, tuple | list):
-        return type(structure), tuple(map(_key, structure))
-    if type(structure) not in (Place, str, int, bool, type(None)):
+        return type(structure), tuple([told_apart(each, leaf) for each in structure])
+    return type(structure), leaf(structure)
+
+
+def _usual(value: Any) -> Any:
+    if type(value) not in (Place, str, int, bool, type(None)):
         raise TypeError
-    return type(structure), structure
+    return value
 
 
 _KEPT: dict[Any, Callable[[Any], Any]] = {}

@@ -91,7 +91,7 @@ def test_same_bytes_from_one_process_and_from_several(tmp_path):
 
 SERVED = [  # the least number of 100 calls that get the very kernel that they would compile
     ("ij,jk->ik", "f4", 82),
-    pytest.param("ij,jk->ik", "c8", 80, marks=pytest.mark.slow),
+    pytest.param("ij,jk->ik", "c8", 90, marks=pytest.mark.slow),
     pytest.param("ij,j->i", "f8", 90, marks=pytest.mark.slow),
     pytest.param("ij->i", "f4", 90, marks=pytest.mark.slow),
     pytest.param("ij->j", "i4", 90, marks=pytest.mark.slow),
@@ -99,9 +99,9 @@ SERVED = [  # the least number of 100 calls that get the very kernel that they w
     pytest.param("i,j->ij", "f8", 90, marks=pytest.mark.slow),
     pytest.param("i,i->", "f4", 90, marks=pytest.mark.slow),
     # three strides of each operand: many classes, each of them rare
-    pytest.param("bij,bjk->bik", "f4", 55, marks=pytest.mark.slow),
+    pytest.param("bij,bjk->bik", "f4", 65, marks=pytest.mark.slow),
     # two kernels at once
-    pytest.param("ij,jk,kl->il", "f8", 60, marks=pytest.mark.slow),
+    pytest.param("ij,jk,kl->il", "f8", 65, marks=pytest.mark.slow),
 ]
 
 
