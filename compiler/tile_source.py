@@ -27,7 +27,6 @@ from .loopnest import (
     Tabulate,
     Term,
     Write,
-    at,
     walk,
 )
 from .records import dataclass, field, replace
@@ -170,26 +169,16 @@ class TileSource:
         self.depth -= neighbours + woven
 
     def ask_for_update(self, statement: Statement) -> None:
-        """Ask for the part of the output that the next tile's sums go to, or the last tile's again.
-
-        A short sum takes less time than it takes for these lines to come.
-        """
+        """Ask for the part of the output that a tile's sums go to, before they are made."""
         if not isinstance(statement, Loop) or statement.kind is Kind.SERIAL:
             return
         statement, *sides = tile_of(statement)
         if isinstance(statement.add, str) and not self.is_scratch(statement.target):
             target, (rows, lanes) = statement.target, [self.axis(side, "")[0] for side in sides]
-            moves = self.schedule.outer[-1] == f"{rows.index}_tile"
-            asked = replace(rows, start=at("following")) if moves else rows
             self.in_runs = True
-            first, row_step, lane_step = self.steps(target, asked, lanes)
+            first, row_step, lane_step = self.steps(target, rows, lanes)
             self.in_runs = False
             if lane_step == "1":
-                if moves:
-                    tile = self.loop_of(self.schedule.outer[-1])
-                    stop = self.stop(tile.stop)
-                    last = f"{stop} - min({stop} - {tile.start}, {rows.size})"
-                    self.line(f"following = min({tile.index} + {rows.size}, {last})")
                 places = f"{target.buffer}, {first}, {row_step}, {rows.size}, {lanes.size}"
                 self.line(f"prefetch_rows({places})")
 

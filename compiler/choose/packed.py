@@ -125,7 +125,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         for group in ("mn" if below else "nm")
     )
     plain = not symmetric and step.finish is None
-    ahead = ahead_of(step, members, order, deep) if plain else None
+    ahead = ahead_of(step, members, order) if plain else None
     if in_place and ahead is not None and (ahead.along != "k" or len(members["k"]) > 1):
         # Its lines are used up by the tiles that follow: hardware asks for them. Where k is found
         # in a table, there is no register left for more than its rows.

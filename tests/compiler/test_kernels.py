@@ -77,8 +77,8 @@ CASES |= {
         equation, dict(zip("ijk", sizes, strict=True)), element, memory, True, PACKED
     )
     for along, equation, element, memory, sizes in (
-        ("rows", "ij,jk->ik", "f4", None, (LONG, BASE, 160)),
-        ("rows", "ij,jk->ik", "f8", "ji,jk->ik", (LONG, BASE, 160)),
+        ("rows", "ij,jk->ik", "f8", None, (LONG, BASE, 60)),
+        ("rows", "ij,jk->ik", "f4", "ji,jk->ik", (LONG, BASE, 60)),
         ("rows in place", "ij,jk->ik", "f4", None, (LONG, BASE, NARROW)),
         ("lanes", "ij,jk->ik", "f8", None, (BASE, BASE, LONG)),
         ("lanes", "ij,jk->ik", "f4", "ij,kj->ik", (BASE, BASE, LONG)),
@@ -89,8 +89,8 @@ CASES |= {
         "iajb,jbkc->iakc", dict(zip("iajbkc", sizes, strict=True)), "f4", memory, True, PACKED
     )
     for along, memory, sizes in (
-        ("rows", "jbia,jbkc->iakc", (LONG, 20, 8, 8, 10, 20)),
-        ("lanes", None, (10, 10, 8, 8, LONG, 20)),
+        ("rows", "jbia,jbkc->iakc", (LONG, 20, 8, 8, 10, 6)),
+        ("lanes", None, (10, 6, 8, 8, LONG, 20)),
     )
 }
 
