@@ -11,11 +11,11 @@ its work, nor a module in the middle of its import, which it would wait for fore
 from __future__ import annotations
 
 import os
-import threading
+from _thread import RLock  # `threading` takes a millisecond to import, and NumPy does without
 
 __all__ = ["alone"]
 
-alone = threading.RLock()
+alone = RLock()
 """Reentrant, since a signal's handler may compute as well."""
 
 if hasattr(os, "register_at_fork"):

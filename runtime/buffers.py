@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import threading
+from _thread import _local as local  # `threading.local`, without a millisecond of import
 from contextlib import suppress
 
 from ..compiler.records import dataclass
@@ -65,7 +65,7 @@ def allocate(size: int, purpose: str) -> Buffer:
     return Buffer(memoryview(pages)[shift : shift + size], begin + shift, size)
 
 
-class Kept(threading.local):
+class Kept(local):
     """One buffer for each Python thread.
 
     Attributes:

@@ -199,6 +199,7 @@ def _cpuinfo(*names: str, path: str = "/proc/cpuinfo") -> str:
     return ""
 
 
+@cache
 def cpu_model() -> str:
     """Return the CPU's name as the operating system has it, or the architecture's."""
     return _cpuinfo("model name") or architecture()
