@@ -138,7 +138,11 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     operands = (*order, *range(2, len(step.elements) - 1))
 
     def matters(tensor: int, group: str) -> bool:
-        return group not in "bd" and not (in_place and tensor == order[0])
+        if group in "bd" or (in_place and tensor == order[0]):
+            return False
+        # Of overlapping windows both may be neighbours: panels are filled along m or n.
+        side = {order[0]: "m", order[1]: "n"}.get(tensor, group)
+        return group != "k" or step.strides[tensor].get(members[side][-1]) != 1
 
     strides = layout_class(step, operands, groups, members, matters)
     unit = {(tensor, group) for tensor, group, stride in strides if stride == 1}
