@@ -20,7 +20,7 @@ from .records import dataclass
 if TYPE_CHECKING:
     from .frames import Windows
 
-__all__ = ["ZERO", "Box", "boxes_of", "kept_inside", "with_margins"]
+__all__ = ["ZERO", "Box", "boxes_of", "kept_inside", "stays_inside", "with_margins"]
 
 ZERO = "0"
 """The tensor without axes that is zero; no tensor of an equation has this name."""
@@ -74,6 +74,17 @@ def boxes_of(
     from .regions import boxes
 
     return boxes(statement, shapes, sizes, whole=whole)
+
+
+def stays_inside(
+    statement: Statement, shapes: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int]
+) -> bool:
+    """Whether a statement leaves none of its factors, and its target is plain."""
+    if statement.is_plain and _fits(statement, shapes, sizes):
+        return True
+    from .regions import leaves
+
+    return not leaves(statement, shapes, sizes)
 
 
 def _fits(

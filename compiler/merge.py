@@ -25,10 +25,10 @@ from .access import Access
 from .affine import Affine
 from .cost import statement_cost
 from .formula import CONTRACTED, TRUTH, Apply, Contracted, Leaf, Read, Value, replaced
+from .inside import stays_inside
 from .machine import Machine
 from .program import Epilogue, Program, Statement, Tensor
 from .records import dataclass, replace
-from .regions import leaves
 from .spread import PIECES
 from .symmetry import gram_swap
 
@@ -152,7 +152,7 @@ def _is_private(uses: _Uses, producer: Statement, consumer: Statement) -> bool:
     name = producer.target.tensor
     if name in uses.results or uses.readers[name] != 1:
         return False
-    if any(leaves(each, uses.shapes, uses.sizes) for each in (producer, consumer)):
+    if not all(stays_inside(each, uses.shapes, uses.sizes) for each in (producer, consumer)):
         return False
     tensor = uses.tensors[name]
     value = producer.epilogue.value if producer.epilogue else CONTRACTED

@@ -99,7 +99,6 @@ def propose(
     if factors < 3:
         return
     from .shared import MOST_SHARED, shared_paths
-    from .windows_path import EXHAUSTIVE, windows_path
 
     if factors <= MOST_SHARED:
         most = 3 if factors == ALONE else 2
@@ -111,7 +110,11 @@ def propose(
         for name in ("greedy", "auto") if factors <= AUTO else ("greedy",):
             counted.append(_search(statement, extents, *_named_search(name)))
     yield from counted if factors <= MOST_FACTORS else _improved(counted, statement, extents)
-    if factors <= EXHAUSTIVE and not all(f.is_plain for f in statement.factors):
+    if all(factor.is_plain for factor in statement.factors):
+        return
+    from .windows_path import EXHAUSTIVE, windows_path
+
+    if factors <= EXHAUSTIVE:
         yield "windows", windows_path(statement, extents, program.shapes)
 
 
