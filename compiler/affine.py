@@ -6,7 +6,18 @@ from collections.abc import Mapping
 
 from .records import dataclass, field
 
-__all__ = ["Affine"]
+__all__ = ["Affine", "axis_index"]
+
+
+def axis_index(tensor: str, axis: int) -> str:
+    """The index that stands for an axis as it is, where that is no index but an affine expression.
+
+    No index of an equation is called so, since names have no point.
+
+    >>> axis_index("t0", 1)
+    't0.1'
+    """
+    return f"{tensor}.{axis}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ them keep `i`, so they may as well be done for 64 positions of `i`, then for the
         t0[i] = ...
         out[i,j] = ...
 
-`x` is read once from memory, `t1` never leaves the cache. Blocks do not depend on each other, so
-threads take them as they take a kernel's tiles (`compiler/chain.py`). Kernels are chosen for the
-extents of a block, as for any call: a chain may round otherwise than its statements one by one.
+`x` is read once from memory, though two statements read it, and `t1` never leaves the cache. Blocks
+do not depend on each other, so threads take them as they take a kernel's tiles
+(`compiler/chain.py`). Kernels are chosen for the extents of a block, as for any call: a chain may
+round otherwise than its statements one by one.
 
 Where a product packs an operand that all blocks need, every block packs it again. Which chains are
 worth it, and in what blocks, the cost model says; how large blocks may be follows from the caches.
@@ -22,7 +23,8 @@ worth it, and in what blocks, the cost model says; how large blocks may be follo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from math import ceil, inf, prod
 
 from .cost import rate, statement_cost
@@ -154,13 +156,19 @@ def chains(
 
 
 def _is_large(program: Program, element: str, machine: Machine) -> bool:
-    """Whether any intermediate leaves a core's own cache."""
-    shapes = program.shapes
+    """Whether anything that is read after it was made, or read again, leaves a core's own cache."""
+    items = {t.name: int((t.element or element)[1:]) for t in program.tensors}
     return any(
-        prod(shapes[s.target.tensor]) * int(element[1:]) > machine.l2_bytes
-        for s in program.statements
-        if s.target.tensor not in program.results
+        prod(program.shapes[name]) * items[name] > machine.l2_bytes
+        for name in {s.target.tensor for s in program.statements} | _read_again(program.statements)
+        if name not in program.results
     )
+
+
+def _read_again(statements: Iterable[Statement]) -> set[str]:
+    """The tensors that several of these statements read."""
+    readers = Counter(name for s in statements for name in {a.tensor for a in s.accesses})
+    return {name for name, count in readers.items() if count > 1}
 
 
 class _Search:
@@ -201,10 +209,11 @@ class _Search:
                 for name in made
                 if name not in self.program.results and self.last_read.get(name, last) <= last
             )
-            if last == first or not self._leaves_cache(local):
+            again = _read_again(statements[first : last + 1]) - made.keys()
+            if last == first or not self._leaves_cache(local | again):
                 continue
             before = sum(self.alone[first : last + 1])
-            for slices in self._loops([i for i in shared if self.sizes[i] > 1], local):
+            for slices in self._loops([i for i in shared if self.sizes[i] > 1], local, again):
                 chain = Chain(first, last + 1, slices, local)
                 seconds = self._seconds(chain)
                 if seconds <= GAIN * before:
@@ -215,12 +224,17 @@ class _Search:
         bytes_ = (prod(shapes[name]) * self.items[name] for name in tensors)
         return max(bytes_, default=0) > self.machine.l2_bytes
 
-    def _loops(self, shared: Sequence[str], local: Collection[str]) -> Iterator[tuple[Slice, ...]]:
-        """Loops over the first of these indices, so that a block stays in a core's own cache."""
+    def _loops(
+        self, shared: Sequence[str], local: Collection[str], again: Collection[str]
+    ) -> Iterator[tuple[Slice, ...]]:
+        """Loops over the first of these indices, so that a block stays in a core's own cache.
+
+        A block has what is `local`, and what is read `again`.
+        """
         for depth in range(1, min(len(shared), MOST_LOOPS) + 1):
             outer, inner = shared[: depth - 1], shared[depth - 1]
             ones = dict.fromkeys([*outer, inner], 1)
-            position = self._block_bytes(local, ones)
+            position = self._block_bytes(local, ones) + self._read_bytes(again, ones)
             extent, runs = self.sizes[inner], prod(self.sizes[i] for i in outer)
             most = extent // max(1, ceil(LEAST_BLOCKS / runs))
             tried: dict[int, None] = {}
@@ -241,6 +255,17 @@ class _Search:
             for s in inside
         }
         return most_alive(self.statements, sizes)[0]
+
+    def _read_bytes(self, tensors: Collection[str], blocks: dict[str, int]) -> int:
+        """The bytes of a block of what is made elsewhere."""
+        extents = {**self.sizes, **blocks}
+        reads = {
+            access.tensor: prod(extents[i] for i in access.names) * self.items[access.tensor]
+            for statement in self.statements
+            for access in statement.accesses
+            if access.tensor in tensors
+        }
+        return sum(reads.values())
 
     def _seconds(self, chain: Chain) -> float:
         """The predicted time of a chain: that of all blocks, and of what comes from further away.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .affine import Affine
+from .affine import Affine, axis_index
 from .cost import Cost, program_cost
 from .factorize import Factorization, cheapest, factorize
 from .machine import Machine
@@ -136,7 +136,7 @@ def _renamed(
         indices: dict[str, Affine] = {}
         for index in step.indices:
             if index not in sizes:
-                name = f"{target}.{len(indices)}"
+                name = axis_index(target, len(indices))
                 indices[index], extents[name] = Affine.index(name), split.sizes[index]
         yield replace(
             step,

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 
-from .affine import Affine
+from .affine import Affine, axis_index
 from .errors import EinsumError
 from .paths import Path
 from .program import Access, Program, Statement
@@ -55,7 +55,7 @@ def follow(program: Program, path: Path) -> Program:
     for name, contraction in zip(program.fresh_names(), contractions, strict=False):
         stand_ins = {}
         for number, (axis, extent) in enumerate(contraction.whole.items()):
-            index = f"{name}.{number}"
+            index = axis_index(name, number)
             stand_ins[axis], fresh[index] = Affine.index(index), extent
         product = tuple(
             _standing_in(made[f] if isinstance(f, int) else f, stand_ins)

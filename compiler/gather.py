@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .access import Access
-from .affine import Affine
+from .affine import Affine, axis_index
 from .program import Statement, bounds
 from .records import dataclass
 
@@ -94,7 +94,7 @@ def _without(
     between: list[Affine] = [own]
     for number, (axis, there) in enumerate(zip(statement.target.subscripts, shape, strict=True), 1):
         step = dict(axis.terms).get(index)
-        new = Affine.index(f"{name}.{number}")
+        new = Affine.index(axis_index(name, number))
         if axis.is_index and axis not in between:  # it keeps its name, so that slices cut it
             axes.append(axis)
             between.append(axis)

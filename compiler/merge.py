@@ -71,29 +71,83 @@ def _better(program: Program, element: str, machine: Machine) -> Program | None:
             producer = uses.makers.get(name)
             if producer is None or not _is_private(uses, producer, consumer):
                 continue
-            if consumer.epilogue is None and _sums_again(producer, consumer):
-                continue
-            before = seconds(producer, consumer)
-            for again, extents in _renamed(program, producer, consumer):
-                sizes = program.sizes | extents
-                one = _merged(again, consumer)
-                after: list[Statement] = []
-                if one is None:
-                    reader, after = _apart(program, consumer)
-                    one = _merged(again, reader)
-                if one is not None and one.epilogue is not None:
-                    alike = _treats_alike(one, uses.makers)
-                    if alike and one.epilogue.over and _outputs(one, sizes) < PIECES // 2:
-                        continue  # half a matrix is not cut into partial sums: two steps then
-                    one = replace(one, epilogue=replace(one.epilogue, symmetric=alike))
-                if one is None or seconds(one, *after) >= before:
-                    continue
-                rest = [s for s in program.statements if s is not producer]
-                place = rest.index(consumer)
-                kept = tuple(t for t in program.tensors if t.name != name)
-                program = replace(program, tensors=kept, extents=tuple(sizes.items()))
-                return program.with_statements([*rest[:place], one, *after, *rest[place + 1 :]])
+            for changed, made in _put_into(program, uses, producer, consumer):
+                sizes = changed.sizes
+                if seconds(*made) < seconds(producer, consumer):
+                    return _without(changed, producer)
+    for producer in program.statements:
+        if (everywhere := _made_again(program, uses, producer)) is not None:
+            changed, readers, made = everywhere
+            if seconds(*made) < GAIN * seconds(producer, *readers):
+                return changed
     return None
+
+
+def _put_into(
+    program: Program, uses: _Uses, producer: Statement, consumer: Statement
+) -> Iterator[tuple[Program, list[Statement]]]:
+    """The program with what becomes of a consumer that makes a producer's tensor by itself, and
+    those statements.
+    """
+    if consumer.epilogue is None and _sums_again(producer, consumer):
+        return
+    for again, extents in _renamed(program, producer, consumer):
+        sizes = program.sizes | extents
+        one = _merged(again, consumer)
+        after: list[Statement] = []
+        if one is None:
+            reader, after = _apart(program, consumer)
+            one = _merged(again, reader)
+        if one is None:
+            continue
+        if one.epilogue is not None:
+            alike = _treats_alike(one, uses.makers)
+            if alike and one.epilogue.over and _outputs(one, sizes) < PIECES // 2:
+                continue  # half a matrix is not cut into partial sums: two steps then
+            one = replace(one, epilogue=replace(one.epilogue, symmetric=alike))
+        made = [one, *after]
+        statements = [m for s in program.statements for m in (made if s is consumer else [s])]
+        changed = replace(program, extents=tuple(sizes.items()))
+        yield changed.with_statements(statements), made
+
+
+def _without(program: Program, producer: Statement) -> Program:
+    """The program without a statement whose tensor nothing reads."""
+    name = producer.target.tensor
+    kept = tuple(tensor for tensor in program.tensors if tensor.name != name)
+    rest = [statement for statement in program.statements if statement is not producer]
+    return replace(program, tensors=kept).with_statements(rest)
+
+
+def _made_again(
+    program: Program, uses: _Uses, producer: Statement
+) -> tuple[Program, list[Statement], list[Statement]] | None:
+    """The program with a map made again by each statement that reads it, and nowhere kept.
+
+    With the statements that there were for that, and those that there are instead: to read what a
+    map is made of may take less time than to write it and read it, twice.
+    """
+    name = producer.target.tensor
+    if producer.contracted or not 1 < uses.readers[name] <= MOST_READERS:
+        return None
+    readers = [s for s in program.statements if name in {a.tensor for a in s.accesses}]
+    every: list[Statement] = []
+    for consumer in readers:
+        if not _is_free(uses, producer, consumer):
+            return None
+        put = next(_put_into(program, uses, producer, consumer), None)
+        if put is None:
+            return None
+        program, made = put
+        every += made
+    return _without(program, producer), readers, every
+
+
+MOST_READERS = 4
+"""Statements that make a map again, each for itself."""
+
+GAIN = 0.95
+"""At most this part of the time without it makes that worthwhile."""
 
 
 def _sums_again(producer: Statement, consumer: Statement) -> bool:
@@ -144,13 +198,18 @@ class _Uses:
 
 
 def _is_private(uses: _Uses, producer: Statement, consumer: Statement) -> bool:
-    """Whether nothing but the consumer needs what the producer makes, and it has no own type.
+    """Whether nothing but the consumer needs what the producer makes, and it may make that."""
+    return uses.readers[producer.target.tensor] == 1 and _is_free(uses, producer, consumer)
+
+
+def _is_free(uses: _Uses, producer: Statement, consumer: Statement) -> bool:
+    """Whether what a producer makes for a consumer is no result, and has no type of its own.
 
     And whether both stay inside of their tensors: what a formula reads outside is not zero, and
     sums that meet in an element of an affine target do so before any formula.
     """
     name = producer.target.tensor
-    if name in uses.results or uses.readers[name] != 1:
+    if name in uses.results:
         return False
     if not all(stays_inside(each, uses.shapes, uses.sizes) for each in (producer, consumer)):
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .access import Access
-from .affine import Affine
+from .affine import Affine, axis_index
 from .program import Statement
 from .records import dataclass
 
@@ -50,7 +50,7 @@ class Padded:
         for number, (axis, extent) in enumerate(zip(factor.subscripts, self.shape, strict=True)):
             whole = axis.is_index and sizes[axis.names[0]] == extent
             alone = whole and used.count(axis.names[0]) == 1
-            index = axis if alone else Affine.index(f"{self.name}.{number}")
+            index = axis if alone else Affine.index(axis_index(self.name, number))
             target.append(index)
             source.append(index.plus(self.reach[number][0]))
         return Statement(Access(self.name, tuple(target)), (Access(factor.tensor, tuple(source)),))

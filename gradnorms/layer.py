@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import reduce, wraps
 from math import prod
-from operator import add
+from operator import add, attrgetter
 from typing import Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar
 
 import numpy as np
@@ -76,15 +76,20 @@ class Layer:
 
     def parts(self) -> Parts:
         """The fields, by whether they are arrays."""
-        names, arrays, options = [], [], []
-        for name in _fields(type(self)):
-            value = getattr(self, name)
-            if _is_option(value):
-                options.append((name, value))
-            else:
-                names.append(name)
-                arrays.append(value)
-        return Parts(tuple(names), arrays, tuple(options))
+        names, read = _fields(type(self))
+        values = read(self)
+        key = names, tuple(map(type, values))
+        split = _SPLITS.get(key)
+        if split is None:
+            split = _split(names, values)
+            if tuple not in key[1]:  # which may be of arrays or of options
+                _SPLITS[key] = split
+        arrays, options = split
+        return Parts(
+            arrays.names,
+            [values[place] for place in arrays.places],
+            tuple([(names[place], values[place]) for place in options.places]),
+        )
 
     def arrays(self) -> dict[str, Array]:
         """The fields that are arrays, by their names."""
@@ -178,7 +183,7 @@ def takes_tensors(
         names, values = [*found], [*found.values()]
         arrays = {
             id(value): array
-            for value, array in zip(values, tensors.arrays(values, names), strict=True)
+            for value, array in zip(values, tensors.arrays(values, names.__getitem__), strict=True)
         }
 
         def convert(value: Any) -> Any:
@@ -205,14 +210,46 @@ def _listed(term: str) -> str:
     return f"[{', '.join(term.replace('...', '.')).replace('.', '...')}]"
 
 
-_FIELDS: dict[type[Layer], tuple[str, ...]] = {}
-"""The names of the fields of kinds of layers that were seen."""
+_Fields = tuple[tuple[str, ...], Callable[[Layer], tuple[Any, ...]]]
+"""The names of a kind's fields, and what reads them all."""
+
+_FIELDS: dict[type[Layer], _Fields] = {}
+"""Those of kinds of layers that were seen."""
 
 
-def _fields(kind: type[Layer]) -> tuple[str, ...]:
+def _fields(kind: type[Layer]) -> _Fields:
     if kind not in _FIELDS:
-        _FIELDS[kind] = tuple(field.name for field in fields(kind))
+        names = tuple(field.name for field in fields(kind))
+        several = len(names) > 1  # or `attrgetter` gives no tuple
+
+        def read_one(layer: Layer) -> tuple[Any, ...]:
+            return tuple(getattr(layer, name) for name in names)
+
+        _FIELDS[kind] = names, attrgetter(*names) if several else read_one
     return _FIELDS[kind]
+
+
+class _Places(NamedTuple):
+    """Some of a layer's fields: their names, and which ones they are."""
+
+    names: tuple[str, ...]
+    places: tuple[int, ...]
+
+
+_SPLITS: dict[tuple[tuple[str, ...], tuple[type, ...]], tuple[_Places, _Places]] = {}
+"""Which fields are arrays and which are options, by their names and the types of their values."""
+
+
+def _split(names: tuple[str, ...], values: tuple[Any, ...]) -> tuple[_Places, _Places]:
+    kinds = [_is_option(value) for value in values]
+    arrays, options = (
+        tuple(place for place, kind in enumerate(kinds) if kind == wanted)
+        for wanted in (False, True)
+    )
+    return (
+        _Places(tuple(names[place] for place in arrays), arrays),
+        _Places(tuple(names[place] for place in options), options),
+    )
 
 
 _OPTIONS = (bool, int, float, str, type(None))

@@ -228,7 +228,7 @@ Form = tuple[tuple[str, type[Layer], tuple[tuple[str, object], ...], tuple[str, 
 
 def _named(layers: Layers) -> Mapping[str, Layer]:
     """Layers by their names."""
-    named = layers if isinstance(layers, Mapping) else {_ONLY: layers}
+    named = {_ONLY: layers} if isinstance(layers, Layer) else layers
     if not named:
         raise ValueError("there are no layers: norms are over one layer or more")
     return named
@@ -256,7 +256,6 @@ class _Operands:
         self._further = tuple(further)
         forms: list[Any] = []
         arrays: list[Any] = []
-        names: list[str] = []
         spans: list[slice] = []
         for batch in self._batches:
             form = []
@@ -265,14 +264,14 @@ class _Operands:
                 form.append((name, type(layer), options, fields))
                 spans.append(slice(len(arrays), len(arrays) + len(given)))
                 arrays += given
-                names += [f"{name}.{field}" for field in fields]
             forms.append(tuple(form))
         self._forms: tuple[Form, ...] = tuple(forms)
         self._tensors = tensors_among((*arrays, *further.values()))
         if self._tensors is not None:
-            arrays = self._tensors.arrays((*arrays, *further.values()), (*names, *further))
-            further = dict(zip(further, arrays[len(names) :], strict=True))
-            del arrays[len(names) :]
+            count = len(arrays)
+            arrays = self._tensors.arrays((*arrays, *further.values()), self._called)
+            further = dict(zip(further, arrays[count:], strict=True))
+            del arrays[count:]
         self._spans, self._arrays = spans, arrays
         shapes = tuple([array.shape for array in arrays])
         if (self._forms, shapes) not in _CHECKED:
@@ -295,6 +294,11 @@ class _Operands:
             if self._tensors is not None or layer.reorders:
                 layer = replace(layer, **dict(zip(fields, self._arrays[span], strict=True)))
             yield name, layer
+
+    def _called(self, number: int) -> str:
+        """What an array is called, or what is given beside them, counted from the first one on."""
+        names = [f"{name}.{field}" for form in self._forms for name, *_, of in form for field in of]
+        return [*names, *self._further][number]
 
     def _check(self) -> None:
         for name, layer in self.layers():

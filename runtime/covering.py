@@ -12,8 +12,8 @@ and besides that the general kernels, which compute whatever the others do not
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations_with_replacement
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, combinations, combinations_with_replacement, product
 from random import Random
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -56,6 +56,8 @@ MOST = 64
 ENOUGH = 0.99
 """The share of calls whose kernels are all to be there, if `MOST` allows."""
 
+_SMALL = 24  # an extent of a few vectors
+_EVERY = 4  # so many open extents are 1 or not in every combination
 _ELEMENTS = 36  # the binary logarithm of the largest tensor's size
 _POSITIONS = 120  # that of the positions of all indices together
 
@@ -103,10 +105,12 @@ def schedules_for_function(
 ) -> set[Schedule]:
     """The schedules of the kernels that serve calls of a compiled function.
 
+    They serve calls too in which what the signature says to be one array is several.
+
     Args:
         function: that is called.
-        signature: of the operands, which are its first arguments but for
-        arguments: by name.
+        signature: of the operands, and what they are in.
+        arguments: further ones by name.
         layouts: of operands, beside C and Fortran order.
 
     Raises:
@@ -118,18 +122,23 @@ def schedules_for_function(
     host = machine()
     problem: EinsumError | None = None
     dtypes = [operand.dtype for operand in signature.operands]
-    for shapes in shapes_for(signature):
+    others = tuple(range(len(dtypes)))
+    for same, shapes in product({signature.same or others, others}, shapes_for(signature)):
         executions = None
         for kinds in ("C", "F", *layouts):
             if isinstance(kinds, str):
-                arrays = [
+                drawn: list[Array | None] = [
                     _drawn(s, d, kinds, Random(0)) for s, d in zip(shapes, dtypes, strict=True)
                 ]
             else:
-                found = map(virtual_of, shapes, dtypes, kinds)
-                arrays = [array for array in found if array is not None]
+                drawn = [*map(virtual_of, shapes, dtypes, kinds)]
+            arrays = [array for first in same if (array := drawn[first]) is not None]
+            if len(arrays) < len(dtypes):  # a layout is for another number of axes
+                continue
             try:
-                executions = function.planned_for(arrays, arguments, _nothing, executions)
+                executions = function.planned_for(
+                    signature, arrays, arguments, _nothing, executions
+                )
             except EinsumError as error:  # sizes that do not go together in this function
                 problem = error
                 continue
@@ -229,8 +238,22 @@ def shapes_for(signature: Signature) -> Iterator[tuple[tuple[int, ...], ...]]:
     """Shapes of operands as they may come, some of which may not go together in an equation."""
     random = Random(0)
     terms = [operand.axes for operand in signature.operands]
-    drawn = (_shapes(terms, _extents(terms, random)) for _ in range(SHAPES))
-    yield from dict.fromkeys(drawn)
+    drawn = [_shapes(terms, _extents(terms, random)) for _ in range(SHAPES)]
+    yield from dict.fromkeys((*drawn, *_shapes_of_ones(terms)))
+
+
+def _shapes_of_ones(terms: Sequence[Sequence[str | int]]) -> Iterator[tuple[tuple[int, ...], ...]]:
+    """Shapes in which some of the open extents are 1, since kernels have no loops over such."""
+    names = _open(terms)
+    if len(names) <= _EVERY:
+        cases: Iterable[Collection[str]] = chain.from_iterable(
+            combinations(names, count) for count in range(len(names) + 1)
+        )
+    else:
+        apart = [[name] for name in names]
+        cases = [names, *apart, *([each for each in names if [each] != one] for one in apart)]
+    for ones in cases:
+        yield _shapes(terms, {name: 1 if name in ones else _SMALL for name in names})
 
 
 def _shapes(
@@ -270,9 +293,14 @@ def _calls(
         yield _Call(written, dtype, tuple(a.strides for a in arrays), out.strides, same)
 
 
+def _open(terms: Sequence[Sequence[str | int]]) -> list[str]:
+    """The names of the axes that may have any extent."""
+    return list(dict.fromkeys(axis for term in terms for axis in term if isinstance(axis, str)))
+
+
 def _extents(terms: Sequence[Sequence[str | int]], random: Random) -> dict[str, int]:
     """An extent for every open index: as often between 1 and 2 as between 2 and 4, and so on."""
-    names = list(dict.fromkeys(a for term in terms for a in term if isinstance(a, str)))
+    names = _open(terms)
     rank = max(map(len, terms))
     most = min(LARGEST.bit_length() - 1, _ELEMENTS / max(rank, 1), _POSITIONS / max(len(names), 1))
     extents = {}

@@ -197,8 +197,9 @@ def compile_einsum(
     Args:
         equation: what to compute, as the first argument of np.einsum. Without one the decorated
             function's body says: it is traced, and may be made of whatever `compiler/trace` knows.
-        signatures: dtypes and ranks to have kernels for, `"f4[i,j], f4[j,k]"`; the grammar is in
-            `runtime/signatures.py`. Calls with others work as well.
+        signatures: dtypes and ranks to have kernels for, `"f4[i,j], f4[j,k]"`, for a body as it is
+            called, `"{w: f4[i,o], b: f4[o]}, f4[n,i]"`; the grammar is in `runtime/signatures.py`.
+            Calls with others work as well.
         optimize: as for `einsum`.
         memory_limit: as for `einsum`.
         sizes: as for `einsum`; for equations alone.

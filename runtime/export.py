@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..compiler.affine import axis_index
 from ..compiler.driver import Layout, driver, steps_of, wanted_kernels
 from ..compiler.driver.sizes import Size, evaluate
 from ..compiler.errors import EinsumError
@@ -208,7 +209,7 @@ def _layout(
             if axis is None:
                 shape.append(1)
                 continue
-            name = axis.names[0] if axis.is_index else f"{tensor}.{number}"
+            name = axis.names[0] if axis.is_index else axis_index(tensor, number)
             indices[name] = None
             shape.append(name)
             typical.setdefault(name, program.shapes[tensor][number])

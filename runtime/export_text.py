@@ -5,6 +5,7 @@ from __future__ import annotations
 from textwrap import fill
 from typing import TYPE_CHECKING
 
+from ..compiler.affine import axis_index
 from ..compiler.records import dataclass
 from ..compiler.windows import length
 
@@ -64,7 +65,7 @@ class Facts:
         """The place of an axis' extent among those that a caller gives, or -1."""
         if axis is None:
             return -1
-        name = axis.names[0] if axis.is_index else f"{tensor}.{number}"
+        name = axis.names[0] if axis.is_index else axis_index(tensor, number)
         return self.layout.indices.index(name)
 
 
@@ -73,8 +74,8 @@ def header_text(facts: Facts) -> str:
     name, layout = facts.name, facts.layout
     *operands, out = layout.given
     operation = "; ".join(map(str, facts.program.statements))
-    windows = {f"{tensor}.{number}": axis for tensor, number, axis in facts.windows}
-    called = {i: f"{i.split('.')[0]}[{windows[i]}]" if i in windows else i for i in layout.indices}
+    windows = {axis_index(tensor, n): f"{tensor}[{axis}]" for tensor, n, axis in facts.windows}
+    called = {i: windows.get(i, i) for i in layout.indices}
     indices = ", ".join(
         f"{called[i]} = {layout.fixed[i]}" if i in layout.fixed else called[i]
         for i in layout.indices
@@ -314,7 +315,7 @@ def _extents(facts: Facts, indices: Sequence[str]) -> list[int]:
     sizes = (2,) if len(indices) > 7 else (3, 5, 7, 4, 6, 2)
     found = {i: fixed.get(i, sizes[n % len(sizes)]) for n, i in enumerate(indices)}
     for number, (tensor, place, axis) in enumerate(facts.windows):
-        name = f"{tensor}.{place}"
+        name = axis_index(tensor, place)
         found[name] = fixed.get(name, max(1, length(axis, found) - number % 2))
     return list(found.values())
 

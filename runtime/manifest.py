@@ -9,12 +9,11 @@
     sizes = {"y" = 32}                   # as einsum takes them
 
 The last four may be left out. In place of an equation there may be a function that
-`compile_einsum` decorates (`function_use.py`); its operands are the function's first arguments but
-for those that are named:
+`compile_einsum` decorates (`function_use.py`), which may take tuples, lists and dicts:
 
     [[kernel]]
     function = "package.module:name"
-    signatures = ["f4[n,i], f4[n,j]"]
+    signatures = ["f4[n,i], {w: f4[i,j], b: f4[j]}"]
     arguments = {axis = 1}               # may be left out, as may layouts
 
 or a function of `einsumc.gradnorms`, in one line (`gradnorms/entries.py`):
@@ -41,6 +40,7 @@ from .layouts import parse_layouts
 from .memory import parse_bytes
 from .optimize import Optimize, normalize_optimize
 from .signatures import Signature, parse_signature
+from .uses import has_words
 
 __all__ = ["FunctionRequest", "GradnormsRequest", "Request", "read_requests"]
 
@@ -169,13 +169,18 @@ def _function_request(where: str, entry: Mapping[str, Any]) -> FunctionRequest:
     if not isinstance(layouts, list):
         raise _wrong_key(where, "layouts", "expected a list of texts")
     words = tuple(
-        _located(f"{where}, layouts {n}", parse_layouts, each, len(checked[0].operands))
+        _located(f"{where}, layouts {n}", parse_layouts, each, len(signature.operands))
+        for signature in checked
         for n, each in enumerate(layouts, start=1)
     )
     if not isinstance(arguments, dict):
         raise _wrong_key(where, "arguments", "expected a table, such as {axis = 1}")
+    for key, value in arguments.items():
+        if not has_words(value):
+            problem = "expected numbers, texts, bools, or lists of them; a signature takes more"
+            raise _wrong_key(f"{where}, arguments", key, problem)
     named = tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in sorted(arguments.items()))
-    return FunctionRequest(function, checked, layouts=words, arguments=named)
+    return FunctionRequest(function, checked, layouts=(*dict.fromkeys(words),), arguments=named)
 
 
 def _gradnorms_request(where: str, entry: Mapping[str, Any]) -> GradnormsRequest:

@@ -173,8 +173,8 @@ def jobs_for_function(
 ) -> list[Job]:
     """The kernels that calls of a compiled function like these need, as `jobs_for` has them.
 
-    A signature has an entry for each operand, in the order of the function's parameters; the
-    operands are its first arguments but for those that are named in `arguments`.
+    What a signature has goes to the function's parameters in their order, but for those that are
+    named there or in `arguments`.
     """
     target = machine().target
     schedules: set[Schedule] = set()

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..compiler.axis_order import with_ordered_axes
 from ..compiler.chains import Chain, chains, common_workspace
+from ..compiler.common_names import with_common_names
 from ..compiler.evaluate import evaluate_statement, scattered
 from ..compiler.finish import finish_of, has_kernel
 from ..compiler.inside import ZERO, boxes_of, kept_inside
@@ -230,6 +231,8 @@ def _prepared(
     stepped = stepped or steps(program, optimize, host, memory_limit, apart)
     if memory_limit is None:
         made = with_elements(kept_inside(stepped.program))
+        if in_chains:
+            made = with_common_names(made)
         if not apart:
             made = _well_laid_out(made, layouts, host)
         sliced = arrange(made, Element(stepped.element, stepped.element))

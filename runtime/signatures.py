@@ -2,8 +2,10 @@
 
 The grammar, in which spaces mean nothing:
 
-    signature = operand { "," operand }
-    operand   = dtype [ "[" [ axis { "," axis } ] "]" ]
+    signature = argument { "," argument }
+    argument  = [ name "=" ] value
+    value     = operand | tuple | list | dict | object | constant
+    operand   = dtype [ "[" [ axis { "," axis } ] "]" ] [ "as" name ] | name
     dtype     = one of DTYPES, as a NumPy code ("f4") or name ("float32")
     axis      = index | extent
     index     = an index name: an axis of any extent
@@ -11,67 +13,33 @@ The grammar, in which spaces mean nothing:
 
 An operand without brackets is a scalar. The axes of an ellipsis are written out, with names of
 their own: `"f4[batch,i,j], f4[batch,j,k]"` fits `...ij,...jk->...ik`.
+
+That is all for equations. What a function takes may be nested, as in Python:
+
+    tuple     = "(" [ value "," [ value { "," value } ] ] ")"
+    list      = "[" [ value { "," value } ] "]"
+    dict      = "{" [ key ":" value { "," key ":" value } ] "}"
+    key       = name | constant | a tuple of keys
+    object    = [ module ":" ] class "(" name "=" value { "," name "=" value } ")"
+    constant  = a number or a text of Python's | True | False | None | inf | nan
+
+An object is a named tuple; without a module its class is in the function's. What has a name with
+`as` may be there again, as the same array: `"{embed: f4[v,d] as table, out: table}"`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from ..compiler.errors import EinsumError, EinsumTypeError, Span
-from ..compiler.records import dataclass
 from ..compiler.subscripts import Subscripts
+from .arguments import Collection, Node, Static, filled_in, static_of, static_word
+from .signature import DTYPES, Argument, OperandSignature, Signature
+from .signature_fit import Places, check_fit
 
 __all__ = ["DTYPES", "OperandSignature", "Signature", "parse_signature"]
-
-DTYPES = {
-    name: np.dtype(code)
-    for code in (
-        *("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"),
-        *("f2", "f4", "f8", "c8", "c16"),
-    )
-    for name in (code, np.dtype(code).name)
-}
-"""What a dtype may be called: codes and names of those that kernels compute in."""
-
-_OPERAND = re.compile(r"\s*([^\s\[\],]*)\s*(?:\[([^\[\]]*)\])?\s*(,|$)")
-_AXIS = re.compile(r"\s*([^,]*?)\s*(,|$)")
-
-
-@dataclass(frozen=True, slots=True)
-class OperandSignature:
-    """One operand: its dtype, and for each axis an index name (any extent) or its extent.
-
-    >>> print(OperandSignature(np.dtype("f4"), ("n", 128)))
-    f4[n,128]
-    """
-
-    dtype: np.dtype[Any]
-    axes: tuple[str | int, ...]
-
-    def __str__(self) -> str:
-        axes = f"[{','.join(map(str, self.axes))}]" if self.axes else ""
-        return f"{self.dtype.str[1:]}{axes}"
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """The operands of one einsum.
-
-    >>> signature = parse_signature("float32[i, j], f4[j, 10]")
-    >>> print(signature)
-    f4[i,j], f4[j,10]
-    >>> signature.operands[1].axes
-    ('j', 10)
-    """
-
-    operands: tuple[OperandSignature, ...]
-
-    def __str__(self) -> str:
-        return ", ".join(map(str, self.operands))
 
 
 def parse_signature(text: str, subscripts: Subscripts | None = None) -> Signature:
@@ -93,50 +61,269 @@ def parse_signature(text: str, subscripts: Subscripts | None = None) -> Signatur
 not 'k'
         f4[i,j], f4[k,j]
                     ^
+    >>> print(parse_signature("{w: f4[i, o], 'b': f4[o]}, rows=[f4[n, i], None]"))
+    {w: f4[i,o], b: f4[o]}, rows=[f4[n,i], None]
     """
     if not isinstance(text, str):
         raise EinsumTypeError(f"a signature must be a str, not {type(text).__name__}")
-    operands, places = [], []
-    start = 0
-    while True:
-        match = _OPERAND.match(text, start)
-        if match is None:
-            raise _misplaced_bracket(text, start)
-        operand, spans = _read_operand(text, match)
-        operands.append(operand)
-        places.append(spans)
-        start = match.end()
-        if not match[3]:
-            break
-    signature = Signature(tuple(operands))
+    reader = _Reader(text)
+    signature = reader.signature()
     if subscripts is not None:
-        _check_fit(text, signature, places, subscripts)
+        if reader.beyond is not None:
+            problem = "a signature of an equation has operands alone, such as f4[i,j]"
+            raise EinsumError(problem, text, reader.beyond)
+        check_fit(text, signature, reader.places, subscripts)
     return signature
 
 
-_Places = tuple[Span, tuple[Span, ...]]
-"""Where in the text an operand is, and each of its axes."""
+_T = TypeVar("_T")
+
+_SPACES = re.compile(r"\s*")
+_WORD = re.compile(r"[^\s\[\](){},:='\"]*")
+_AXIS = re.compile(r"\s*([^,\[\]]*?)\s*([,\[\]]|$)")
+_TEXT = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
+_AS = re.compile(r"as(?!\w)\s*")
+_NAMED = re.compile(r"([^\W\d]\w*)\s*=")
+_OBJECT = re.compile(r"([^\W\d][\w.]*(?::[^\W\d][\w.]*)?)\(")
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
-def _read_operand(text: str, match: re.Match[str]) -> tuple[OperandSignature, _Places]:
-    name = match[1]
-    if name not in DTYPES:
-        known = " ".join(name for name in DTYPES if len(name) < 4)
-        problem = f"there is no dtype {name!r}: it may be" if name else "a dtype is missing:"
-        raise EinsumError(f"{problem} {known}", text, match.span(1))
-    axes: list[str | int] = []
-    spans: list[Span] = []
-    start, end = match.span(2)
-    while match[2] is not None and (match[2].strip() or axes):
-        axis = _AXIS.match(text[:end], start)
-        assert axis is not None  # it matches anything
-        axes.append(_read_axis(text, axis.span(1)))
-        spans.append(axis.span(1))
-        start = axis.end()
-        if not axis[2]:
-            break
-    last = match.end(2) + 1 if match[2] is not None else match.end(1)
-    return OperandSignature(DTYPES[name], tuple(axes)), ((match.start(1), last), tuple(spans))
+class _Reader:
+    """A text that is read from left to right.
+
+    Attributes:
+        place: how far it has been read.
+        operands: those that were read.
+        same: for each the first that is the same.
+        places: where each is in the text, and its axes.
+        beyond: where the first thing is that signatures of equations do not have.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text, self.place = text, 0
+        self.operands: list[OperandSignature] = []
+        self.same: list[int] = []
+        self.places: list[Places] = []
+        self.called: dict[str, int] = {}
+        self.beyond: Span | None = None
+
+    def signature(self) -> Signature:
+        arguments = [self.argument(set())]
+        while self.peek():
+            self.expect(",")
+            arguments.append(self.argument({name for name, _ in arguments}))
+        if not self.operands:
+            raise self.wrong("there is no operand in it", 0)
+        return Signature.of(self.operands, arguments, self.same)
+
+    def argument(self, known: set[str]) -> Argument:
+        self.peek()
+        start, name = self.place, ""
+        found = _NAMED.match(self.text, start)
+        if found is not None:
+            name, self.place = found[1], found.end()
+            if name in known:
+                raise self.wrong(f"the argument {name!r} is there twice", start, found.end(1))
+        node = self.value()
+        if not name and known - {""}:
+            raise self.wrong("after an argument with a name every one needs a name", start)
+        if name or not isinstance(node, int):
+            self.go_beyond(start)
+        return name, node
+
+    def value(self) -> Node:
+        """An operand, a collection, or a constant."""
+        opened, start = self.peek(), self.place
+        if opened == "(":
+            return self.read_tuple(self.value)
+        if opened == "[":
+            return Collection("[]", tuple(self.items(self.value)))
+        if opened == "{":
+            return self.read_dict()
+        if opened in {"'", '"'}:
+            return self.quoted()
+        found = _OBJECT.match(self.text, start)
+        if found is not None and found[1] not in DTYPES:
+            self.place = found.end(1)
+            fields = self.unlike(self.items(self.field))
+            return Collection(found[1], tuple(fields.values()), tuple(fields))
+        word = self.word()
+        constant = static_word(word)
+        if constant is not None:
+            return constant
+        if word in self.called:
+            first = self.called[word]
+            return self.add(self.operands[first], (start, self.place), self.places[first][1], first)
+        return self.operand(start, word)
+
+    # --- operands ---
+
+    def operand(self, start: int, name: str) -> int:
+        if name not in DTYPES:
+            known = " ".join(name for name in DTYPES if len(name) < 4)
+            problem = f"there is no dtype {name!r}: it may be" if name else "a dtype is missing:"
+            raise self.wrong(f"{problem} {known}", start)
+        end = self.place
+        spans: tuple[Span, ...] = ()
+        if self.peek() == "[":
+            spans = tuple(self.axes())
+            end = self.place
+        axes = tuple(_read_axis(self.text, span) for span in spans)
+        number = self.add(OperandSignature(DTYPES[name], axes), (start, end), spans)
+        self.peek()
+        found = _AS.match(self.text, self.place)
+        if found is not None:
+            self.place = begin = found.end()
+            word = self.word()
+            if not word.isidentifier() or word in DTYPES or static_word(word) is not None:
+                raise self.wrong("a name for the operand is missing", begin)
+            if word in self.called:
+                raise self.wrong(f"another operand is called {word!r}", begin)
+            self.called[word] = number
+            self.go_beyond(start)
+        return number
+
+    def add(
+        self,
+        operand: OperandSignature,
+        span: Span,
+        axes: tuple[Span, ...],
+        first: int | None = None,
+    ) -> int:
+        number = len(self.operands)
+        self.operands.append(operand)
+        self.same.append(number if first is None else first)
+        self.places.append((span, axes))
+        return number
+
+    def axes(self) -> Iterator[Span]:
+        """Where the axes between brackets are."""
+        opened, self.place = self.place, self.place + 1
+        found, closed = 0, False
+        while not closed:
+            axis = _AXIS.match(self.text, self.place)
+            assert axis is not None  # it matches anything
+            if not axis[2]:
+                raise self.wrong("'[' is never closed", opened, opened + 1)
+            if axis[2] == "[":
+                raise self.wrong("'[' is not expected here", *axis.span(2))
+            self.place, closed = axis.end(), axis[2] == "]"
+            if axis[1] or found or not closed:
+                found += 1
+                yield axis.span(1)
+
+    # --- collections ---
+
+    def read_tuple(self, read: Callable[[], Node]) -> Collection:
+        start = self.place
+        items = list(self.items(read))
+        inside = self.text[start : self.place - 1]
+        if len(items) == 1 and not inside.rstrip().endswith(","):
+            raise self.wrong(f"a tuple of one has a ',': {inside},)", start)
+        return Collection("()", tuple(items))
+
+    def read_dict(self) -> Collection:
+        items = self.unlike(self.items(self.item))
+        return Collection("{}", tuple(items.values()), tuple(items))
+
+    def items(self, read: Callable[[], _T]) -> Iterator[_T]:
+        """What is between brackets, which may end with a comma."""
+        opened = self.place
+        closing = _CLOSING[self.text[opened]]
+        self.place += 1
+        while (found := self.peek()) != closing:
+            if not found:
+                self.expect(",", opened)
+            yield read()
+            if self.peek() != closing:
+                self.expect(",", opened)
+        self.place += 1
+
+    def unlike(self, items: Iterator[tuple[Node, Node, Span]]) -> dict[Node, Node]:
+        """Items by their keys, of which Python must not say that they are equal."""
+        found: dict[Node, Node] = {}
+        values = set()
+        for key, item, span in items:
+            value = filled_in(key, (), str)
+            if value in values:
+                raise self.wrong(f"{value!r} is there twice", *span)
+            values.add(value)
+            found[key] = item
+        return found
+
+    def item(self) -> tuple[Node, Node, Span]:
+        """A key and what it leads to."""
+        self.peek()
+        start = self.place
+        key, end = self.key(), self.place
+        self.expect(":")
+        return key, self.value(), (start, end)
+
+    def key(self) -> Node:
+        first, start = self.peek(), self.place
+        if first == "(":
+            return self.read_tuple(self.key)
+        if first in {"'", '"'}:
+            return self.quoted()
+        word = self.word()
+        constant = static_word(word)
+        if constant is None and not word.isidentifier():
+            problem = f"{word!r} is no plain name: it needs quotes" if word else "a key is missing"
+            raise self.wrong(problem, start)
+        return constant or static_of(word)
+
+    def field(self) -> tuple[Node, Node, Span]:
+        """A name and the value of a named tuple's field."""
+        self.peek()
+        found = _NAMED.match(self.text, self.place)
+        if found is None:
+            raise self.wrong("expected the name of a field and '='", self.place)
+        self.place = found.end()
+        return static_of(found[1]), self.value(), found.span(1)
+
+    def quoted(self) -> Static:
+        found = _TEXT.match(self.text, self.place)
+        if found is None:
+            raise self.wrong("the text is never closed", self.place, self.place + 1)
+        start, self.place = found.span()
+        try:
+            return static_of(Static(found[0]).value)
+        except (SyntaxError, ValueError):
+            raise self.wrong("Python cannot read this text", start) from None
+
+    # --- characters ---
+
+    def peek(self) -> str:
+        """The next character that is no space; "" at the end."""
+        spaces = _SPACES.match(self.text, self.place)
+        self.place = spaces.end() if spaces else self.place
+        return self.text[self.place : self.place + 1]
+
+    def word(self) -> str:
+        found = _WORD.match(self.text, self.place)
+        assert found is not None  # it matches anything
+        self.place = found.end()
+        return found[0]
+
+    def expect(self, wanted: str, opened: int | None = None) -> None:
+        """Go on after a ',' or ':'; `opened` is where a bracket is that ends otherwise."""
+        found = self.peek()
+        if found == wanted:
+            self.place += 1
+        elif not found and opened is not None:
+            raise self.wrong(f"{self.text[opened]!r} is never closed", opened, opened + 1)
+        elif found and found in "[](){},:=":
+            raise self.wrong(f"{found!r} is not expected here", self.place, self.place + 1)
+        else:
+            raise self.wrong(f"a {wanted!r} is missing", self.place, self.place + 1)
+
+    def go_beyond(self, start: int) -> None:
+        self.beyond = self.beyond or (start, self.place)
+
+    def wrong(self, problem: str, start: int, end: int | None = None) -> EinsumError:
+        """What is wrong in the text from `start` to where it has been read, or to `end`."""
+        end = max(self.place if end is None else end, start)
+        return EinsumError(problem, self.text, (start, min(end, len(self.text))))
 
 
 def _read_axis(text: str, span: Span) -> str | int:
@@ -147,94 +334,3 @@ def _read_axis(text: str, span: Span) -> str | int:
         problem = f"{axis!r} is neither" if axis else "an axis is missing, which is"
         raise EinsumError(f"{problem} an index name {'n' * bool(axis)}or an extent", text, span)
     return axis
-
-
-def _misplaced_bracket(text: str, start: int) -> EinsumError:
-    """The first bracket from here on that cannot be right."""
-    depth = 0
-    for place in range(start, len(text)):
-        char = text[place]
-        if (char == "[" and depth) or (char == "]" and not depth):
-            return EinsumError(f"{char!r} is not expected here", text, (place, place + 1))
-        depth += (char == "[") - (char == "]")
-        if char == "]":
-            rest = len(text[place + 1 :]) - len(text[place + 1 :].lstrip())
-            after = place + 1 + rest
-            if after < len(text) and text[after] != ",":
-                return EinsumError("a ',' is missing", text, (after, after + 1))
-    if depth:
-        opened = text.rindex("[")
-        return EinsumError("'[' is never closed", text, (opened, opened + 1))
-    words = re.compile(r"\s*[^\s,]+\s+").match(text, start)
-    after = words.end() if words else start
-    return EinsumError("a ',' is missing", text, (after, after + 1))
-
-
-# --- a signature and its equation -----------------------------------------------------------------
-
-
-def _check_fit(
-    text: str, signature: Signature, places: Sequence[_Places], subscripts: Subscripts
-) -> None:
-    """Raise EinsumError if a signature does not fit an equation."""
-    terms = len(subscripts.inputs)
-    if len(places) != terms:
-        counts = f"{len(places)} operand{'s' * (len(places) != 1)}"
-        message = f"the signature has {counts}, but the equation {subscripts.text} has {terms}"
-        raise EinsumError(message, text, places[min(len(places) - 1, terms)][0])
-    if subscripts.numpy is not None and all(
-        _axis_names(subscripts.numpy, n, len(operand.axes)) is not None
-        for n, operand in enumerate(signature.operands)
-    ):
-        subscripts = subscripts.numpy
-
-    known = {name for term in subscripts.inputs for name in term.names}
-    seen: dict[str, tuple[str | int, int, int]] = {}
-    for n, (operand, (span, spans)) in enumerate(zip(signature.operands, places, strict=True)):
-        names = _axis_names(subscripts, n, len(operand.axes))
-        if names is None:
-            term = subscripts.inputs[n]
-            written = subscripts.text[slice(*term.span)]
-            message = (
-                f"operand {n} has {len(operand.axes) or 'no'} "
-                f"{'axis' if len(operand.axes) == 1 else 'axes'} here, but {len(term.axes)} "
-                f"{'or more ' * (term.ellipsis is not None)}in the equation: {written}"
-            )
-            raise EinsumError(message, text, span)
-        for number, (name, axis, where) in enumerate(zip(names, operand.axes, spans, strict=True)):
-            if not name:
-                continue
-            here = f"axis {number} of operand {n}"
-            if isinstance(axis, str):
-                ellipsis = name.startswith("...")
-                if axis in known if ellipsis else axis != name:
-                    called = "an axis of '...'" if ellipsis else repr(name)
-                    equation = f"in the equation {subscripts.text}"
-                    raise EinsumError(f"{here} is {called} {equation}, not {axis!r}", text, where)
-                if not ellipsis:
-                    continue
-            elif axis == 1:
-                continue  # broadcasts
-            there = seen.setdefault(name, (axis, n, number))
-            if there[0] != axis and type(there[0]) is type(axis):
-                index = "an axis of '...'" if name.startswith("...") else f"index {name!r}"
-                message = (
-                    f"{index} is {there[0]} in operand {there[1]} (axis {there[2]}) "
-                    f"but {axis} in operand {n} (axis {number})"
-                )
-                raise EinsumError(message, text, where)
-
-
-def _axis_names(subscripts: Subscripts, operand: int, rank: int) -> list[str] | None:
-    """The index of each axis of an operand of this rank; None if it cannot have it.
-
-    Axes of `...` are counted from the right, since so they broadcast: `...-1` is the last. An axis
-    that is not a plain index has no name, but "".
-    """
-    term = subscripts.inputs[operand]
-    names = [axis.index.names[0] if axis.index.is_index else "" for axis in term.axes]
-    spare = rank - len(names)
-    if spare < 0 or (spare and term.ellipsis is None):
-        return None
-    place = term.ellipsis or 0
-    return [*names[:place], *(f"...{n}" for n in range(-spare, 0)), *names[place:]]

@@ -49,7 +49,7 @@ from .kernel_file import (
     parse_prefix,
 )
 from .key import KEY_DIGITS, request
-from .trouble import StoreWarning, UnusableError, damage, reading, reason, warn_once, warning
+from .trouble import StoreWarning, UnusableError, damage, problem_with, reading, warn_once, warning
 
 __all__ = [
     "Entry",
@@ -184,30 +184,18 @@ class Store:
 
     def problem(self, key: str) -> str | None:
         """Say in words why `get` would not return this kernel; None if it would."""
-        path = self._path(key)
-        try:
-            self._load(key)
-        except FileNotFoundError:
-            return f"kernel {path} is missing"
-        except OSError as error:
-            return f"kernel {path} cannot be read: {reason(error)}"
-        except UnusableError as problem:
-            return str(problem)
-        return None
+        what = f"kernel {self._path(key)}"
+        return problem_with(lambda: self._load(key), f"{what} cannot be read", f"{what} is missing")
 
     @property
     def trouble(self) -> str | None:
         """Why nothing can be read; None if that is not so. A missing store is empty."""
-        try:
+
+        def look() -> None:
             with self._root() as root:
                 os.listdir(root)
-        except FileNotFoundError:
-            return "it does not exist"
-        except OSError as error:
-            return reason(error)
-        except UnusableError as problem:
-            return str(problem)
-        return None
+
+        return problem_with(look, "", "it does not exist")
 
     @property
     def writable(self) -> bool:

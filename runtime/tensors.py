@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import reduce
+from functools import cache, reduce
 from typing import Any
 
 import numpy as np
@@ -39,31 +39,35 @@ class Tensors:
     torch: Any
     narrow: bool
 
-    def arrays(self, values: Sequence[Any], names: Sequence[str] | None = None) -> list[Any]:
+    def arrays(
+        self, values: Sequence[Any], name: Callable[[int], str] = "operand {}".format
+    ) -> list[Any]:
         """The same values with arrays in place of tensors; one tensor given twice is one array.
 
         Args:
             values: tensors, arrays and whatever else there is.
-            names: what to call them in errors.
+            name: what to call one of them in an error, by its number.
 
         Raises:
             EinsumError: (a ValueError) a tensor is not in the CPU's memory, is not made of strides,
                 or wants gradients.
         """
         made: dict[int, Any] = {}
+        arrays = []
         for number, value in enumerate(values):
-            if id(value) not in made:
-                name = names[number] if names else f"operand {number}"
-                made[id(value)] = self._array(value, name)
-        return [made[id(value)] for value in values]
+            array = made.get(id(value))
+            if array is None:
+                array = made[id(value)] = self._array(value, name, number)
+            arrays.append(array)
+        return arrays
 
-    def _array(self, value: Any, name: str) -> Any:
+    def _array(self, value: Any, name: Callable[[int], str], number: int) -> Any:
         if not isinstance(value, self.torch.Tensor):
             return value
         try:
             return value.numpy()  # which refuses whatever needs a closer look
         except (TypeError, RuntimeError):
-            self._check(value, name)
+            self._check(value, name(number))
         value = value.detach()
         if value.is_conj() or value.is_neg():
             value = value.resolve_conj().resolve_neg()
@@ -120,13 +124,13 @@ class Tensors:
             out: a tensor or an array to write to; it is what is returned.
             names: what to call the operands in errors.
         """
-        arrays = self.arrays(operands, names)
+        arrays = self.arrays(operands, *([names.__getitem__] if names else []))
         if out is None:
             return mapped(compute(*arrays), self.result)
         if not isinstance(out, self.torch.Tensor):
             compute(*arrays, out=out)
             return out
-        (target,) = self.arrays([out], ["out"])
+        (target,) = self.arrays([out], lambda number: "out")
         compute(*arrays, out=target)
         if out.dtype == self.torch.bfloat16:
             out.copy_(self.torch.from_numpy(target))
@@ -148,11 +152,17 @@ def tensors_among(values: Iterable[Any]) -> Tensors | None:
         return None
     bfloat16 = torch.bfloat16
     narrow = bfloat16 in found and reduce(torch.promote_types, found) == bfloat16
-    return Tensors(torch, narrow)
+    return _tensors(torch, narrow)
+
+
+_tensors = cache(Tensors)
+"""There are two of them, which small calls need not make anew."""
 
 
 def mapped(value: Any, convert: Callable[[Any], Any]) -> Any:
     """Tuples, lists and dicts of results with every array converted."""
+    if isinstance(value, np.ndarray):
+        return convert(value)
     if isinstance(value, Mapping):
         return {key: mapped(each, convert) for key, each in value.items()}
     if isinstance(value, tuple | list):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -25,7 +26,6 @@ from .function_plan import FunctionPlan, Made, make, prepared
 from .native_plans import NativePlans
 from .operands import Array, check_out, clashes, plain, ready
 from .optimize import Optimize
-from .signatures import Signature
 from .tensors import tensors_among
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .manifest import FunctionRequest
     from .precompile import Job
     from .programs import ProgramExecution
+    from .signature import Signature
     from .step import Layouts
     from .stored_program import StoredProgram
     from .uses import FunctionUse, GradnormsUse
@@ -202,10 +203,9 @@ class CompiledFunction(Declared, NativePlans):
 
     # --- plans ---
 
-    def _trace(self, call: _Call) -> Trace:
+    def _trace(self, call: _Call, same: tuple[int, ...]) -> Trace:
         """A trace that is good for these operands and numbers."""
         arrays, values = call.arrays, call.values
-        same = _same(arrays)
         types = tuple((array.dtype.newbyteorder("="), array.ndim) for array in arrays)
         known = self._traces.setdefault((call.static, types, same), [])
         shapes = [array.shape for array in arrays]
@@ -216,28 +216,32 @@ class CompiledFunction(Declared, NativePlans):
         known.append(made)
         return made
 
-    def _unfolded(self, call: _Call) -> Made:
-        """The program for operands of these shapes."""
+    def _unfolded(self, call: _Call, same: tuple[int, ...] | None = None) -> Made:
+        """The program for operands of these shapes.
+
+        Args:
+            call: has them.
+            same: for every operand the first one that is taken for the same.
+        """
         names = [
             name
             for name, leaf in zip(self._names(call.structure), call.leaves, strict=True)
             if type(leaf) is not float
         ]
         shapes = [array.shape for array in call.arrays]
-        return make(self._trace(call), shapes, names, call.values)
+        trace = self._trace(call, _same(call.arrays) if same is None else same)
+        return make(trace, shapes, names, call.values)
 
     def _make_plan(self, key: Any, call: _Call, out: Array | None) -> FunctionPlan:
         made, arrays = self._unfolded(call), call.arrays
-        if made.trace.guards.given:
-            self._by_value.add(key)
-        results, in_place = made.virtual_results(), None
+        in_place = None
         if out is not None:
             self._check_out(made, out)
             hidden = [each for each in made.constants if isinstance(each, np.ndarray)]
             in_place = ready(out, made.results[0].dtype) and not clashes(out, [*arrays, *hidden])
-            if in_place:
-                results = made.tensors([out])
-        execution = self._execution(made, call, results)
+        made, execution = self._execution(made, call, out if in_place else None)
+        if made.trace.guards.given:
+            self._by_value.add(key)
         plan = FunctionPlan(made, execution, not all(map(plain, arrays)), in_place)
         if key == layout_of(arrays) or (out is not None and key[0] == layout_of(arrays)):
             direct = None if made.trace.guards.given else plan.direct()
@@ -254,18 +258,26 @@ class CompiledFunction(Declared, NativePlans):
             raise EinsumTypeError(f"the result would be cast from {result.dtype} to {out.dtype}")
 
     def _execution(
-        self, made: Made, call: _Call, results: Sequence[Array]
-    ) -> ProgramExecution | StoredProgram:
-        """A program, its kernels at hand, for operands and results of these layouts."""
+        self, made: Made, call: _Call, out: Array | None
+    ) -> tuple[Made, ProgramExecution | StoredProgram]:
+        """A program, its kernels at hand, for operands of these layouts and an `out` to write to.
+
+        Where the kernels for operands that are the same array are missing, others may be there.
+        """
+        from .kernels import KernelMissing
         from .missing import at_best_level, explain_missing
 
         arrays = call.arrays
-        layouts = made.layouts(prepared(arrays), results)
+
+        def layouts_of(made: Made) -> Layouts:
+            results = made.virtual_results() if out is None else made.tensors([out])
+            return made.layouts(prepared(arrays), results)
+
         if stages := settings.current().show:
             from .explain_function import print_stages
 
             limits = self.optimize, self.memory_limit
-            print_stages(stages, self._name, made.program, layouts, *limits)
+            print_stages(stages, self._name, made.program, layouts_of(made), *limits)
 
         def use() -> FunctionUse | GradnormsUse:
             from .function_use import use_of_function
@@ -275,13 +287,25 @@ class CompiledFunction(Declared, NativePlans):
             bound.apply_defaults()
             return use_of_function(self, bound, call.leaves, made.program)
 
-        def prepare_here() -> ProgramExecution | StoredProgram:
+        def prepare_this(made: Made) -> tuple[Made, ProgramExecution | StoredProgram]:
             from .stored_program import prepare
 
-            return prepare(made.program, layouts, self.optimize, self.memory_limit)
+            limits = self.optimize, self.memory_limit
+            return made, prepare(made.program, layouts_of(made), *limits)
+
+        def prepare_here() -> tuple[Made, ProgramExecution | StoredProgram]:
+            try:
+                return prepare_this(made)
+            except KernelMissing:
+                others = tuple(range(len(arrays)))
+                if made.trace.signature.same == others:
+                    raise
+                with suppress(KernelMissing):
+                    return prepare_this(self._unfolded(call, others))
+                raise
 
         what = f"function   {self.__module__}:{self._name}"
-        execution = at_best_level(
+        prepared_as = at_best_level(
             prepare_here,
             lambda problem: explain_missing(problem, what, arrays, use),
         )
@@ -290,9 +314,10 @@ class CompiledFunction(Declared, NativePlans):
             from .record import record
             from .stored_program import StoredProgram
 
+            execution = prepared_as[1]
             if isinstance(execution, StoredProgram) or execution.steps:
                 record(path, use)
-        return execution
+        return prepared_as
 
     # --- before any call ---
 
@@ -325,6 +350,7 @@ class CompiledFunction(Declared, NativePlans):
 
     def planned_for(
         self,
+        signature: Signature,
         operands: Sequence[Array],
         arguments: Mapping[str, Any],
         obtain: Callable[[Schedule, Target], Kernel],
@@ -333,15 +359,19 @@ class CompiledFunction(Declared, NativePlans):
         """What calls like one in a manifest would execute, and what they would do without that.
 
         Args:
-            operands: of which only the layouts matter.
-            arguments: all that are no operands, by name.
+            signature: says what the operands are in.
+            operands: of which only the layouts matter, and which are the same array.
+            arguments: further arguments by name.
             obtain: makes a kernel of a schedule.
             alike: the same of operands of the same dtypes and shapes, if there were any.
         """
-        from .function_use import arranged
+        from .function_use import arranged, named_tuple
         from .programs import prepare_apart, prepare_program
 
-        bound = arranged(self._parameters, operands, arguments)
+        given, named = signature.filled(operands, functools.partial(named_tuple, self))
+        for name in named.keys() & arguments.keys():
+            raise EinsumError(f"the argument {name!r} is in the signature as well")
+        bound = arranged(self._parameters, given, {**named, **arguments})
         program, layouts = self._planned(bound.args, bound.kwargs)
         limits = self.optimize, obtain, self.memory_limit
         known = (None, None) if alike is None else (alike[0].stepped, alike[1].stepped)

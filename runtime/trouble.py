@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 __all__ = [
     "StoreWarning",
     "UnusableError",
     "damage",
+    "problem_with",
     "reading",
     "reason",
     "warn_once",
@@ -59,10 +60,7 @@ class _Warning:
         return True
 
     def _tell(self, problem: UnusableError | OSError) -> None:
-        if isinstance(problem, UnusableError):
-            warn_once(str(problem), problem.once)
-        else:
-            warn_once(f"{self._doing}: {reason(problem)}")
+        warn_once(_words(problem, self._doing), getattr(problem, "once", None))
 
 
 class _Reading(_Warning):
@@ -79,6 +77,29 @@ def warning(doing: str) -> _Warning:
 def reading(what: str) -> _Warning:
     """Turn trouble with reading into one warning; what is missing is no trouble."""
     return _Reading(f"{what} cannot be read")
+
+
+def problem_with(check: Callable[[], object], doing: str, missing: str) -> str | None:
+    """Why a look at a disk fails, in words; None if it does not.
+
+    Args:
+        check: looks.
+        doing: what cannot be done, for what the system says; "" if that goes without saying.
+        missing: what to say of a file that is not there.
+    """
+    try:
+        check()
+    except FileNotFoundError:
+        return missing
+    except (UnusableError, OSError) as problem:
+        return _words(problem, doing)
+    return None
+
+
+def _words(problem: UnusableError | OSError, doing: str) -> str:
+    if isinstance(problem, UnusableError):  # which says what it is about
+        return str(problem)
+    return f"{doing}: {reason(problem)}" if doing else reason(problem)
 
 
 def reason(error: OSError) -> str:

@@ -19,7 +19,7 @@ from ..compiler.windows import Given
 from .layouts import layout_of, usual
 from .operands import Array
 from .optimize import Optimize
-from .signatures import OperandSignature, Signature
+from .signatures import OperandSignature, Signature, parse_signature
 
 __all__ = [
     "AnyUse",
@@ -28,6 +28,7 @@ __all__ = [
     "NotWritable",
     "Use",
     "arguments_as_toml",
+    "has_words",
     "to_text",
     "use_of",
     "uses_in",
@@ -92,7 +93,8 @@ class FunctionUse:
     @property
     def key(self) -> tuple[int, str, str, int, str]:
         """As for `Use`. Layouts are of so many operands."""
-        return 1, self.function, self.arguments, self.signature.count(", "), ""
+        count = len(parse_signature(self.signature).operands)
+        return 1, self.function, self.arguments, count, ""
 
     def entry(self, alike: Sequence[Self]) -> Iterator[str]:
         """As for `Use`."""
@@ -213,6 +215,16 @@ def to_text(uses: Iterable[AnyUse]) -> str:
     return "\n\n".join("\n".join(["[[kernel]]", *entry]) for entry in entries)
 
 
+def has_words(value: Any) -> bool:
+    """Whether an argument of a function can be written in TOML, which tells no tuple from a list.
+
+    >>> has_words((1, "x")), has_words(None), has_words({"x": 1})
+    (True, False, False)
+    """
+    parts = value if isinstance(value, list | tuple) else [value]
+    return all(type(part) in (bool, int, float, str) for part in parts)
+
+
 def arguments_as_toml(arguments: Mapping[str, Any]) -> str:
     """Arguments of a function as an inline table; "" if there are none.
 
@@ -223,8 +235,7 @@ def arguments_as_toml(arguments: Mapping[str, Any]) -> str:
     '{axes = [0, 1], "größe" = 2, scale = 0.5}'
     """
     for name, value in arguments.items():
-        parts = value if isinstance(value, list | tuple) else [value]
-        if not all(type(part) in (bool, int, float, str) for part in parts):
+        if not has_words(value):
             raise TypeError(f"its argument {name!r} is a {type(value).__name__}")
     items = [f"{_key(name)} = {_toml(value)}" for name, value in sorted(arguments.items())]
     return f"{{{', '.join(items)}}}" if items else ""

@@ -35,7 +35,15 @@ if TYPE_CHECKING:
     from .store import Store
     from .traced import CompiledFunction
 
-__all__ = ["Wanted", "jobs_of", "read_module", "read_source", "stale_kernels", "wanted_kernels"]
+__all__ = [
+    "Wanted",
+    "imported",
+    "jobs_of",
+    "read_module",
+    "read_source",
+    "stale_kernels",
+    "wanted_kernels",
+]
 
 _SIZES = (512, 24, 8)  # large, of a few vectors, of one
 _EVERY = 4  # so many open extents have these sizes in every combination
@@ -77,7 +85,7 @@ def read_module(name: str) -> list[AnyRequest]:
         EinsumError: (a ValueError) there is no such module, it cannot be imported, or it has no
             compiled einsum with signatures.
     """
-    module = _imported(name)
+    module = imported(name)
     found = [each.request() for each in _compiled_in(module)]
     if not found:
         raise EinsumError(f"module {name} has no compiled einsum with signatures")
@@ -94,7 +102,7 @@ def load_function(name: str) -> CompiledFunction:
     from .traced import CompiledFunction
 
     module, _, path = name.partition(":")
-    found: Any = _imported(module)
+    found: Any = imported(module)
     for part in path.split("."):
         found = getattr(found, part, None)
     if isinstance(found, FunctionType):
@@ -104,7 +112,7 @@ def load_function(name: str) -> CompiledFunction:
     return found
 
 
-def _imported(name: str) -> ModuleType:
+def imported(name: str) -> ModuleType:
     """A module; those in the working directory are found too."""
     here = os.getcwd()
     if here not in sys.path:

@@ -175,8 +175,19 @@ def test_a_result_stays():
     assert [s.target.tensor for s in after.statements] == ["t0", "out"]
 
 
-def test_what_is_read_by_several_statements_stays():
+def test_a_map_that_several_statements_read_is_made_by_each_of_them():
     before, _ = PROGRAMS["diamond"]
+    before = replace(before, results=("t1", "out"))
+    after = merged(before, "f4", MACHINE)
+    assert [s.target.tensor for s in after.statements] == ["t1", "out"]
+    arrays = {"a": np.arange(81.0).reshape(9, 9)}
+    made, expected = evaluate_all(after, arrays), evaluate_all(before, arrays)
+    assert all(np.array_equal(made[name], expected[name]) for name in before.results)
+
+
+def test_a_sum_that_several_statements_read_stays():
+    square, total = step("t1:i", "t0:i t0:i"), step("out:", "t0:i")
+    before = program("a:ij", step("t0:i", "a:ij"), square, total, i=9, j=9)
     after = merged(replace(before, results=("t1", "out")), "f4", MACHINE)
     assert len(after.statements) == 3
 

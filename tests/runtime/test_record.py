@@ -161,10 +161,9 @@ def test_operands_by_name_and_names_that_are_not_ascii(path, bodies):
         }
     ]
     assert entries(path) == expected
-    with pytest.warns(StoreWarning, match="its operands are not its first arguments"):
-        bodies.weighted(x, mask=y)
-    assert entries(path) == expected
-    assert len(read_requests(path)) == 1
+    bodies.weighted(x, mask=y)
+    assert entries(path)[0]["signatures"] == ["f8[i,j], mask=f8[i,j]"]
+    assert len(read_requests(path)) == 2
 
 
 def test_a_function_that_no_manifest_can_name_is_one_warning(path, bodies):
