@@ -606,20 +606,36 @@ class TileSource:
         self.line(f"    store_rows({target.buffer}, {place}, {width} * K_BLOCK, {call})")
 
     def copied_part(self, statement: Assign, rows: Axis, lanes: Axis) -> bool:
-        """Fill the edge of a panel element by element, unless it is a single run of neighbours."""
+        """Fill the edge of a panel by itself, unless its rows are runs of neighbours."""
         (factor,) = statement.factors
         source, row_step, lane_step = self.steps(factor, rows, lanes)
-        if lane_step == "1" and (rows.size == 1 or self.lanes(lanes.size) > 1):
+        vectors = self.is_packed(statement.target) and self.lanes(lanes.size) > 1
+        if lane_step == "1" and (rows.size == 1 or vectors):
             return False
         panel = statement.target.buffer
-        if row_step == "1" and any(panel == f"{p.operand}_panel" for p in self.schedule.panels):
-            return False
         place, pitch, _ = self.steps(statement.target, rows, lanes)
         counts = f"{rows.inside or rows.size}, {lanes.inside or lanes.size}"
-        self.line(
+        copy = (
             f"copy_part({panel}, {place}, {pitch}, {factor.buffer}, {source}, {row_step},"
             f" {lane_step}, {counts}, {lanes.size})"
         )
+        if not any(panel == f"{p.operand}_panel" for p in self.schedule.panels):
+            self.line(copy)
+            return True
+        self.in_runs = True
+        source, along, lane_step = self.steps(factor, rows, lanes)
+        self.in_runs = False
+        hold = (
+            f"hold_part({panel}, {place}, {pitch}, {factor.buffer}, {source}, {lane_step},"
+            f" {counts}, {rows.size}, {lanes.size})"
+        )
+        if row_step == "1" or along != "1":
+            self.line(hold if row_step == "1" else copy)
+            return True
+        self.line(f"if is_run({row_step}, {rows.inside or rows.size}):")
+        self.line(f"    {hold}")
+        self.line("else:")
+        self.line(f"    {copy}")
         return True
 
     def fills(self, statement: Assign, rows: Axis, lanes: Axis) -> bool:

@@ -59,6 +59,7 @@ ENOUGH = 0.99
 _SMALL = 24  # an extent of a few vectors
 _EVERY = 4  # so many open extents are 1 or not in every combination
 _ELEMENTS = 36  # the binary logarithm of the largest tensor's size
+_PRODUCTS = 34  # that of the multiply-adds of a step: what one core does in about a second
 _POSITIONS = 120  # that of the positions of all indices together
 
 Layout = tuple[int, ...]
@@ -302,7 +303,13 @@ def _extents(terms: Sequence[Sequence[str | int]], random: Random) -> dict[str, 
     """An extent for every open index: as often between 1 and 2 as between 2 and 4, and so on."""
     names = _open(terms)
     rank = max(map(len, terms))
-    most = min(LARGEST.bit_length() - 1, _ELEMENTS / max(rank, 1), _POSITIONS / max(len(names), 1))
+    together = max(min(len(names), 2 * rank), 1)  # indices of one step, of two tensors
+    most = min(
+        LARGEST.bit_length() - 1,
+        _ELEMENTS / max(rank, 1),
+        _PRODUCTS / together,
+        _POSITIONS / max(len(names), 1),
+    )
     extents = {}
     for name in names:
         extent = int(2 ** (most * random.random()))
@@ -312,15 +319,15 @@ def _extents(terms: Sequence[Sequence[str | int]], random: Random) -> dict[str, 
     return extents
 
 
-_LAYOUTS = "CCCCCCFFFVVSTRB"
-"""C and Fortran order; some axes order with a gap or without; a step; reversed; broadcast."""
+_LAYOUTS = "CCCCCCCCFFFFTTVVSSRB"
+"""C and Fortran order; some axes order with a gap or without; steps; reversed; broadcast."""
 
 
 def _kinds(count: int, random: Random) -> str:
     """A kind of layout for each operand: often that of C or Fortran order for all."""
     chance = random.random()
-    if chance < 0.5:
-        return ("C" if chance < 0.35 else "F") * count
+    if chance < 0.3:
+        return ("C" if chance < 0.2 else "F") * count
     return "".join(_LAYOUTS[int(len(_LAYOUTS) * random.random())] for _ in range(count))
 
 
@@ -333,16 +340,19 @@ def _drawn(shape: Sequence[int], dtype: np.dtype[Any], kind: str, random: Random
         axes.reverse()
     if not axes:
         return virtual(shape, dtype)
-    inner = axes[-1]
-    gap = {"V": 1, "T": int(2 * random.random()), "S": shape[inner]}.get(kind, 0)
-    room = [extent + (gap if axis == inner else 0) for axis, extent in enumerate(shape)]
+    some = axes if random.random() < 0.5 else [axes[int(len(axes) * random.random())]]
+    room = list(shape)
+    if kind == "S":
+        for axis in some:
+            room[axis] *= 2
+    elif kind == "V" or (kind == "T" and random.random() < 0.5):
+        room[axes[-1]] += 1
     array = virtual(room, dtype, axes)
     strides = list(array.strides)
-    if kind == "S":
-        strides[inner] *= 2
-    elif kind in "RB":
-        axis = axes[int(len(axes) * random.random())]
-        strides[axis] *= -1 if kind == "R" else 0
+    for axis in some:
+        strides[axis] *= {"S": 2, "R": -1}.get(kind, 1)
+    if kind == "B":
+        strides[some[0]] = 0
     return np.lib.stride_tricks.as_strided(array, shape, strides)
 
 
@@ -351,7 +361,7 @@ def _output(
 ) -> Array:
     """The result as `einsum` makes it, or at times one that the caller has."""
     chance, rank = random.random(), len(expression.output_shape)
-    axes = memory_order(expression, operands, "K") if plain and chance < 0.8 else None
-    if chance > 0.9:
+    axes = memory_order(expression, operands, "K") if plain and chance < 0.85 else None
+    if chance > 0.95:
         axes = tuple(reversed(range(rank)))
     return virtual(expression.output_shape, operands[0].dtype, axes)

@@ -159,17 +159,17 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     def pack(place: int, inside: str) -> Pack:
         """How an operand is copied into panels."""
         tensor, group, panel = ("x0", "m", rows) if place == 0 else ("x1", "n", width)
-        close = nearest(step, (x, y)[place]) not in step.contracted
         if (tensor, group) in unit:
             # Tiles of small elements, or of two parts each, take long to compile.
             element = step.elements[order[place]]
             quick = element[0] != "c" and int(element[1:]) >= 4
-            return Pack(tensor, inside, group, panel, COPIED if quick else 1, strips=close)
+            return Pack(tensor, inside, group, panel, COPIED if quick else 1)
         if (tensor, "k") in unit:
             # They are transposed in squares, or in what is left of m's tile, and filled one after
             # the other: their vectors reach into the next one.
             side = min(lanes, 8 if place else 1 << (rows - 1).bit_length())
             return Pack(tensor, inside, group, panel, side, strips=False)
+        close = nearest(step, (x, y)[place]) not in step.contracted
         return Pack(tensor, inside, group, panel, 1, strips=close)
 
     packs = [pack(1, "n_block" if in_blocks else "k_block")]

@@ -454,9 +454,13 @@ def _row_index(step: Geometry, v: str | None, lanes: int) -> tuple[str | None, i
     return best, 1
 
 
+DEPTH = 8
+"""Neighbours that are transposed at once."""
+
+
 def _depth(extent: int) -> int:
     """How many neighbours to transpose at once: all of a few, or as many as fill a vector."""
-    return min(extent, 8)
+    return min(extent, DEPTH)
 
 
 def _panels(
@@ -486,10 +490,18 @@ def _panels(
             i in lacking for g in ("o", "r") for i in members.get(g, ())
         ):
             continue  # the tile's rows are its neighbours, and it is read once
-        extent = step.extents[members[last][-1]]
         groups.remove(last)
-        panels.append(Panel(f"x{tensor}", (*groups, last), max(2, _depth(extent))))
+        panels.append(Panel(f"x{tensor}", (*groups, last), _panel_rows(members[last], step)))
     return tuple(panels)
+
+
+def _panel_rows(indices: Sequence[str], step: Geometry) -> int:
+    """How many neighbours of a group a panel moves at once.
+
+    Of a single index there may be fewer: kernels find that out, see :mod:`..simd.holding`. Of
+    several, it is the last one's extent that makes a run.
+    """
+    return DEPTH if len(indices) == 1 else max(2, _depth(step.extents[indices[-1]]))
 
 
 def streamed_blocks(
@@ -549,7 +561,7 @@ def _panel_blocks(
     schedule: Schedule, extents: Mapping[str, int], machine: Machine, threads: int
 ) -> dict[str, int]:
     """The block sizes where operands are held in panels, which all fit in half of the L1 cache."""
-    units = _units(schedule)
+    units = _units(schedule, extents)
     most = {"R_BLOCK": 128, "V_BLOCK": 256, "U_BLOCK": 32, "O_BLOCK": 1}
     blocks = {
         name: rounded(min(extents.get(name[0].lower(), 1), size), units[name])
@@ -579,13 +591,13 @@ def _panel_blocks(
     return _shared(schedule, blocks, extents, threads)
 
 
-def _units(schedule: Schedule) -> dict[str, int]:
+def _units(schedule: Schedule, extents: Mapping[str, int]) -> dict[str, int]:
     """What each block is a multiple of."""
     units = {"O_BLOCK": 1, "R_BLOCK": 1}
     units |= {"U_BLOCK": schedule.row_tile, "V_BLOCK": schedule.lane_tile}
     for panel in schedule.panels:
         name = f"{panel.groups[-1].upper()}_BLOCK"
-        units[name] = lcm(units[name], panel.rows)
+        units[name] = lcm(units[name], min(panel.rows, extents[panel.groups[-1]]))
     return units
 
 
@@ -594,7 +606,7 @@ def _shared(
 ) -> dict[str, int]:
     """The block sizes that the schedule has, small enough to keep all threads busy."""
     blocks = {name: size for name, size in blocks.items() if name in schedule.blocks}
-    units = _units(schedule)
+    units = _units(schedule, extents)
     axes = [s for s in schedule.splits if s.index in schedule.outer[: schedule.parallel]]
     _share(blocks, {str(s.step): (extents[s.group], units[str(s.step)]) for s in axes}, threads)
     return blocks

@@ -18,6 +18,7 @@ and strides count elements, not bytes. From the ground up:
     loops        range and min
     memory       load_*, store_*, copy_part; made with `runs` (whole or through the stack) and
                  `transpose`
+    holding      hold_part: short runs, into panels; made with `weave`
     lookups      load_found, store_found: where a table says
     rows         find_rows, load_each: of a tile, read where they are
     streams      write_runs, fence: past the caches
@@ -39,6 +40,7 @@ from . import (  # noqa: F401 - they declare operations
     framing,
     functions,
     halves,
+    holding,
     integers,
     lookups,
     memory,

@@ -30,11 +30,21 @@ def peek(table: Any, position: Any) -> Any:
 @operation
 def is_run(table: Any, count: Any) -> Any:
     """Whether ``count`` entries of a table are neighbours: each is one more than that before."""
-    sizes = literals(count)
-    if sizes is None or not isinstance(table, Pointer) or table.element != "i8":
+    if not isinstance(table, Pointer) or table.element != "i8":
         return None
-    (size,) = sizes
-    return types.boolean, lambda e, v: steps_by(e, v[0], size, 1)
+    sizes = literals(count)
+    if sizes is not None:
+        return types.boolean, lambda e, v: steps_by(e, v[0], sizes[0], 1)
+
+    def lowering(e: Emitter, values: Sequence[Any]) -> Any:
+        b = e.builder
+        first, wrong = b.load(values[0]), _variable(e, e.integer(0))
+        with for_range(b, values[1], intp=I64) as loop:
+            entry = b.load(b.gep(values[0], [loop.index]))
+            b.store(b.or_(b.load(wrong), b.xor(entry, b.add(first, loop.index))), wrong)
+        return b.icmp_signed("==", b.load(wrong), e.integer(0))
+
+    return types.boolean, lowering
 
 
 @operation

@@ -116,11 +116,11 @@ def _load_vector(
     count = planes(kind.element)
     first = e.integer(vector * kind.lanes)
 
-    def by_runs() -> list[list[Any]]:
-        return _by_runs(e, kind, values, step, first, part)
+    def in_runs() -> list[list[Any]]:
+        return by_runs(e, kind, values, step, first, part)
 
     if part or count > 1 or isinstance(step, Pointer):
-        return by_runs()
+        return in_runs()
     dense = b.icmp_signed("==", values[2], e.integer(kind.rows))
     found: list[tuple[Any, list[Any]]] = []
     with b.if_else(dense) as (then, otherwise):
@@ -131,10 +131,10 @@ def _load_vector(
                 at = b.add(begin, e.integer(i * kind.lanes))
                 at = e.address(kind.element, values[0], at)
                 vectors += e.load(kind.element, at, kind.lanes, None)
-            sorted_ = _sorted(e, vectors)
-            found.append((b.block, sorted_))
+            in_order = sorted_rows(e, vectors)
+            found.append((b.block, in_order))
         with otherwise:
-            (turned,) = by_runs()
+            (turned,) = in_runs()
             found.append((b.block, turned))
     merged = []
     for row in range(kind.rows):
@@ -145,10 +145,10 @@ def _load_vector(
     return [merged]
 
 
-def _by_runs(
+def by_runs(
     e: Emitter, kind: Tile, values: Sequence[Any], step: Any, first: Any, part: Sequence[Any]
 ) -> list[list[Any]]:
-    """Load every lane's run of rows, and transpose."""
+    """Load every lane's run of rows, and transpose: the rows of each plane."""
     b, count = e.builder, planes(kind.element)
     turned: list[list[Any]] = [[] for _ in range(count)]
     for begin in range(0, kind.rows, kind.lanes):
@@ -213,7 +213,7 @@ def _joined(b: ir.IRBuilder, parts: list[Any]) -> Any:
     return parts[0]
 
 
-def _sorted(e: Emitter, vectors: list[Any]) -> list[Any]:
+def sorted_rows(e: Emitter, vectors: list[Any]) -> list[Any]:
     """The rows that are woven in as many vectors of neighbours."""
     count, lanes = len(vectors), vectors[0].type.count
     b = e.builder
@@ -227,7 +227,7 @@ def _sorted(e: Emitter, vectors: list[Any]) -> list[Any]:
             ]
             for odd in (0, 1)
         ]
-        even, odd = (_sorted(e, half) for half in halves)
+        even, odd = (sorted_rows(e, half) for half in halves)
         return [row for pair in zip(even, odd, strict=True) for row in pair]
     # An odd count: a row's elements lie in different lanes of all vectors.
     rows = []
@@ -240,7 +240,7 @@ def _sorted(e: Emitter, vectors: list[Any]) -> list[Any]:
 
 
 def _woven(e: Emitter, rows: list[Any]) -> list[Any]:
-    """The inverse of :func:`_sorted`."""
+    """The inverse of :func:`sorted_rows`."""
     count, lanes = len(rows), rows[0].type.count
     b = e.builder
     if count == 1:

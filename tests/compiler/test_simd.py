@@ -1,5 +1,7 @@
 """The operations on register tiles, one by one, in kernels of a few lines."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from einsumc.runtime.target import LEVELS, can_run
@@ -110,6 +112,30 @@ def test_parts_of_woven_tiles_touch_nothing_outside(element):
             expected = np.full(source.shape, SENTINEL, element)
             expected[places] = source[places]
             np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("element", "held", "depth"),
+    [("f4", "f4", 8), ("f4", "f8", 7), ("f8", "f8", 8), ("c8", "c8", 5), ("i4", "i4", 3)],
+)
+def test_short_runs_fill_as_many_rows_of_a_panel(element, held, depth):
+    """Whether lanes follow each other without gaps or not; nothing lies in other rows."""
+    lanes = LANES[held]
+    body = (
+        f"x, y = operand(args, 0, {element}), operand(args, 1, {held})\n"
+        f"hold_part(y, 0, {lanes + 2}, x, 0, args[2], begin, end, {depth}, {lanes})\n"
+    )
+    for rows, columns in product(range(1, depth + 1), (1, lanes - 1, lanes)):
+        if (rows, columns) == (depth, lanes):
+            continue  # what is whole is for another operation
+        for step in (rows, rows + 3):
+            source = numbers((columns - 1) * step + rows, element)
+            found = np.full((depth, lanes + 2), SENTINEL, held)
+            call(body, source, found, step, begin=rows, end=columns)
+            places = np.arange(columns) * step + np.arange(rows)[:, None]
+            np.testing.assert_array_equal(found[:rows, :columns], source[places].astype(held))
+            assert (found[rows:] == SENTINEL).all()
+            assert (found[:, lanes:] == SENTINEL).all()
 
 
 def test_tiles_may_start_at_any_element():
