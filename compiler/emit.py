@@ -161,6 +161,7 @@ class _Source(PackSource):
             if "rows" in guards and self.reads_near_rows(loop):
                 self.near = True
                 del guards["rows"]
+                self.name_near_rows(loop)
         near = {"rows": True} if self.near else {}
         if guards:
             self.line(f"if {' and '.join(guards.values())}:")

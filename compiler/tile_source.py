@@ -215,6 +215,23 @@ class TileSource:
                 self.line(f"{ref.buffer}_rows = find_rows({place}, {rows[1] or rows[0].size})")
                 self.rows_at.add(ref.buffer)
 
+    def name_near_rows(self, loop: Loop) -> None:
+        """Find rows that a table says where to read, once for all rounds of a sum along them."""
+        for tile in loop.body:
+            statement, *sides = tile_of(tile)
+            rows, lanes = (self.axis(side, "rows")[0] for side in sides)
+            for ref in statement.factors:
+                _, step, _ = self.steps(ref, rows, lanes)
+                if not any(t.table and rows.index in t.position.names for t in ref.terms):
+                    continue
+                fixed, _ = self.offset_parts(ref, rows, lanes)
+                text = " + ".join(fixed)
+                if self.fixed.get(ref.buffer) == text:
+                    text = f"{ref.buffer}_at"
+                place = f"{ref.buffer}, {text or 0}, {step}, {rows.size}, {rows.inside}"
+                self.line(f"{ref.buffer}_rows = find_rows({place})")
+                self.rows_at.add(ref.buffer)
+
     def name_tests(self, loop: Loop) -> None:
         """Test once whether a panel's tiles are runs, where it is the same in all rounds."""
         panels = {f"{pack.operand}_panel": pack.operand for pack in self.schedule.packs}
@@ -688,7 +705,10 @@ class TileSource:
             r, counts = 1, counts and f", 1, {self.inside(lanes)}"
         if p in self.rows_at:
             _, moving = self.offset_parts(ref, rows, lanes)
-            call = f"load_each({p}_rows, {' + '.join(moving) or 0})"
+            at = f"{p}_rows, {' + '.join(moving) or 0}"
+            columns = f", {self.inside(lanes)}" if counts else ""
+            one = lane_step == "0"
+            call = f"load_each({at})" if one else f"load_along({at}, {c}, {width}{columns})"
         elif wide and row_step == "1" and r > 1 and lane_step not in ("0", "1"):
             call = f"load_panel({p}, {base}, {lane_step}, {c}, {r}, {lanes.inside or c})"
             name = f"{p}_wide"

@@ -23,10 +23,12 @@ def streamed(step: Geometry, machine: Machine) -> Choice:
     v = lane_index(step, lanes, machine)
     u, row_tile = _row_index(step, v, lanes)
     square = not step.reduced and row_tile == lanes  # to be transposed in registers
-    vectors = 1
+    vectors, rows = 1, _rows(step, u, v)
     if v is not None and not square:
         shapes = _shapes(step, v, u, row_tile, lanes)
-        sides = step.extents.get(str(u), 1), step.extents[v]
+        if len(rows) > 1:
+            shapes = [*shapes, *TALL]
+        sides = step.volume(rows), step.extents[v]
         if u is not None and row_tile == 1 and v in (*step.contracted, *step.over):
             row_tile, vectors = _sum_tile(*sides, lanes, shapes)
         else:
@@ -40,12 +42,12 @@ def streamed(step: Geometry, machine: Machine) -> Choice:
     again = twice_summed(step)
     summed = step.contracted or step.over
     reduced_lanes = v in summed
-    outer = _outer_order(step, tuple(i for i in step.kept if i not in (u, v)))
+    outer = _outer_order(step, tuple(i for i in step.kept if i not in (*rows, v)))
     members = {
         "o": outer,
-        "u": (u,) if u is not None else (),
+        "u": rows,
         "v": (v,) if v is not None else (),
-        "w": tuple(i for i in again if i not in (u, v)),
+        "w": tuple(i for i in again if i not in (*rows, v)),
         "q": _late_indices(step, v, u, (row_tile, vectors * lanes), machine),
     }
     members["r"] = tuple(i for i in summed if i != v and i not in members["q"])
@@ -452,6 +454,33 @@ def _row_index(step: Geometry, v: str | None, lanes: int) -> tuple[str | None, i
         if best is None or found > saved:
             best, saved = index, found
     return best, 1
+
+
+FEW = 8
+"""Rows that a register tile of sums along the lanes should have: with fewer of them, what they
+share is loaded often, and little is done between a sum's beginning and its total."""
+
+TALL = ((8, 1), (9, 1))
+"""Tiles for rows along several indices, such as the taps of a window, of which 9 are a square."""
+
+
+def _rows(step: Geometry, u: str | None, v: str | None) -> tuple[str, ...]:
+    """The indices that a tile's rows run along, outermost first.
+
+    Where a sum runs along the lanes and the index of the rows is short, others that are to the
+    operands and the output what it is stand beside it.
+    """
+    if u is None:
+        return ()
+    rows = [u]
+    if v not in step.contracted:
+        return (u,)
+    for index in reversed((*step.kept, *twice_summed(step))):
+        alike = all((index in strides) == (u in strides) for strides in step.strides)
+        alike = alike and (index in step.kept) == (u in step.kept)
+        if alike and index not in (u, v) and step.volume(rows) < FEW:
+            rows.insert(0, index)
+    return tuple(rows)
 
 
 DEPTH = 8

@@ -20,7 +20,7 @@ and strides count elements, not bytes. From the ground up:
                  `transpose`
     holding      hold_part: short runs, into panels; made with `weave`
     lookups      load_found, store_found: where a table says
-    rows         find_rows, load_each: of a tile, read where they are
+    rows         find_rows, load_each, load_along: of a tile, read where they are
     streams      write_runs, fence: past the caches
     updates      update_rows, update_part, prefetch_rows: blocks of a sum, added in the output
     framing      fill_frame, write_frame: images with zeros around them

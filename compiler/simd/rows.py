@@ -1,4 +1,4 @@
-"""Rows of a register tile that are read where they are: their addresses, and one value of each."""
+"""Rows of a register tile that are read where they are: their addresses, and what is in them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from llvmlite import ir
 
 from .emitter import Emitter
 from .registry import literals, operation
-from .runs import step_to
+from .runs import load_from, step_to
 from .tiles import Pointer, Rows, Tile, planes, scalar_type
 
 
@@ -53,5 +53,23 @@ def load_each(rows: Any, offset: Any) -> Any:
             address = e.address(rows.element, e.builder.extract_value(values[0], row), values[1])
             units.append(e.load(rows.element, address, 1, None))
         return e.pack(kind, [unit[p] for p in range(planes(rows.element)) for unit in units])
+
+    return kind, lowering
+
+
+@operation
+def load_along(rows: Any, offset: Any, columns: Any, lanes: Any, *part: Any) -> Any:
+    """Neighbours of each row, so many elements behind its beginning.
+
+    With a count, columns outside are zero.
+    """
+    sizes = literals(columns, lanes)
+    if sizes is None or not isinstance(rows, Rows):
+        return None
+    kind = Tile(rows.element, rows.count, *sizes)
+
+    def lowering(e: Emitter, values: Sequence[Any]) -> Any:
+        begins = [(e.builder.extract_value(values[0], n), values[1]) for n in range(rows.count)]
+        return e.pack(kind, load_from(e, kind, begins, *values[4:]))
 
     return kind, lowering

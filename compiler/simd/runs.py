@@ -114,15 +114,24 @@ def load_clamped(
     Columns outside are zero, if their count is given.
     """
     last = e.builder.sub(rows, e.integer(1))
-    masks = [None] * kind.vectors if columns is None else _row_masks(e, kind, columns)
-    units = []
+    begins = []
     for row in range(kind.rows):
         inside = e.builder.icmp_signed("<", e.integer(row), last)
         offset = step_to(e, step, e.builder.select(inside, e.integer(row), last))
-        begin = e.builder.add(base[1], offset)
+        begins.append((base[0], e.builder.add(base[1], offset)))
+    return load_from(e, kind, begins, columns)
+
+
+def load_from(
+    e: Emitter, kind: Tile, begins: Sequence[tuple[Any, Any]], columns: Any = None
+) -> list[Any]:
+    """A tile's registers, of rows that begin at pointers and offsets; columns as above."""
+    masks = [None] * kind.vectors if columns is None else _row_masks(e, kind, columns)
+    units = []
+    for pointer, begin in begins:
         for vector, mask in enumerate(masks):
             at = e.builder.add(begin, e.integer(vector * kind.lanes))
-            at = e.address(kind.element, base[0], at)
+            at = e.address(kind.element, pointer, at)
             units.append(e.load(kind.element, at, kind.lanes, mask))
     return [unit[plane] for plane in range(planes(kind.element)) for unit in units]
 

@@ -2,6 +2,7 @@
 
 import pickle
 from fractions import Fraction
+from itertools import product
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from einsumc.compiler.resolve import resolve
 from einsumc.compiler.subscripts import parse
 from einsumc.compiler.windows import given_sizes
 from einsumc.runtime.step import Step
+from sweeps import sweep
 
 
 def reference(text, *operands, sizes=None):
@@ -357,3 +359,26 @@ def test_gradients_of_few_channels_keep_infinity_where_it_is():
     whole = np.isfinite(found).all(axis=(2, 3))
     assert sorted(map(tuple, np.argwhere(~whole))) == [(0, 2), (1, 3)]
     assert np.isfinite(found[1, 3]).sum() == 5  # the first row and the last column see no pixel
+
+
+@pytest.mark.parametrize(
+    ("taps", "dtype"),
+    sweep(
+        product([(3, 3), (2, 5), (7, 7), (4, 2), (2, 2)], ["f4", "f8", "c8", "i4"]),
+        lambda taps, dtype: dtype == "f4" and taps in [(3, 3), (7, 7), (4, 2)],
+    ),
+)
+def test_taps_of_depthwise_convolutions_stand_side_by_side(taps, dtype):
+    for width in (20, 28, 32):
+        gradient = integers(9, 26, width, dtype=dtype)
+        image = integers(9, 25 + taps[0], width + taps[1] - 1, dtype=dtype)[:, ::-1]
+        windows = np.lib.stride_tricks.sliding_window_view(image, taps, axis=(1, 2))
+        found = np.einsum("gyx,gyxkl->gkl", gradient, windows)
+        compiled = compile_einsum("g y x, g y+k x+l -> g k l")
+        np.testing.assert_array_equal(compiled(gradient, image), found)
+        squares = compile_einsum("g y x, g y+k x+l, g b a, g b+k a+l -> g")
+        squared = np.einsum("gkl,gkl->g", found, found)
+        np.testing.assert_array_equal(squares(gradient, image, gradient, image), squared)
+        (step,) = compiled.explain(gradient, image).steps
+        rows = [each.indices for each in step.groups if each.name == "u"]
+        assert rows == [("k", "l")] or dtype != "f4"
