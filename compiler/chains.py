@@ -78,14 +78,14 @@ class Chain:
         return prod(each.count for each in self.slices)
 
 
-def own_workspace(program: Program, chain: Chain) -> Workspace:
+def own_workspace(program: Program, chain: Chain, element: str) -> Workspace:
     """Where a block of each of a chain's own intermediates is.
 
-    The program has the extents of a block.
+    The program has the extents of a block; what has no type of its own is of ``element``.
     """
     shapes = program.shapes
     sizes = {
-        tensor.name: prod(shapes[tensor.name]) * int(str(tensor.element)[1:])
+        tensor.name: prod(shapes[tensor.name]) * int((tensor.element or element)[1:])
         for tensor in program.tensors
         if tensor.name in chain.local
     }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -12,14 +12,20 @@ from ..compiler.cost import worthwhile_threads
 from ..compiler.machine import Machine
 from ..compiler.program import Program
 from ..compiler.records import dataclass
-from ..compiler.sliced import with_extents
+from ..compiler.schedule import Schedule
+from ..compiler.sliced import Sliced, with_extents
 from ..compiler.workspace import Workspace
 from . import threads
+from .bound import Bound
+from .kernels import Kernel, kernel
 from .pieces import moves_of
 from .step import Layouts, Step
 from .work import CHAIN
 
-__all__ = ["ChainStep", "bind_chain"]
+if TYPE_CHECKING:
+    from ..compiler.machine import Target
+
+__all__ = ["ChainStep", "bind_chain", "chain_runner", "runs_of"]
 
 Array = np.ndarray[Any, Any]
 
@@ -70,6 +76,7 @@ def bind_chain(
     make: Callable[[Program], Sequence[Step]],
     host: Machine,
     address: int,
+    element: str,
 ) -> ChainStep:
     """Bind a chain.
 
@@ -80,11 +87,12 @@ def bind_chain(
         make: the steps of the chain's statements, for a program with the extents of a block.
         host: says how many threads are worth having.
         address: of `chain_run`.
+        element: type of the intermediates that have none of their own.
     """
     *_, inner = chain.slices
     blocks = {each.index: each.block for each in chain.slices}
     whole = with_extents(program, blocks, chain.local)
-    placed = own_workspace(whole, chain)
+    placed = own_workspace(whole, chain, element)
     variants = [(whole, make(whole))]
     rest = inner.extent % inner.block
     if rest:
@@ -139,3 +147,24 @@ def bind_chain(
         seconds=seconds,
         codes=tuple(codes),
     )
+
+
+def chain_runner(obtain: Callable[[Schedule, Target], Kernel]) -> int | None:
+    """The address of what runs chains; None if there is nothing, 0 if nothing will run."""
+    if obtain is not kernel:
+        return 0
+    pool = threads.pool()
+    return None if pool is None else pool.chain
+
+
+def runs_of(bound: Bound, sliced: Sliced) -> Iterator[tuple[Step, int, ChainStep | None]]:
+    """The steps with kernels, those of chains for a whole block.
+
+    Each with how often it runs, and its chain.
+    """
+    for step, level in zip(bound.steps, bound.levels, strict=True):
+        if isinstance(step, ChainStep):
+            for each in step.steps:
+                yield each, step.blocks, step
+        else:
+            yield step, sliced.runs(level), None

@@ -222,6 +222,7 @@ class _Call:
             self.same,
             obtain=_nothing,
             memory_limit=memory_limit,
+            in_chains=False,  # with which a call does without if their kernels are missing
         )
         return frozenset(step.choice.schedule for step in execution.every_step)
 

@@ -7,9 +7,10 @@ same dtypes, shapes and strides, from any number of threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -27,12 +28,16 @@ from ..compiler.sliced import Element, Sliced, arrange
 from ..compiler.spread import in_registers
 from ..compiler.subscripts import Expression
 from . import settings, workspaces
-from .bound import Bound
+from .bound import Bound, bind_steps
 from .kernels import Kernel, KernelMissing, kernel
 from .machine import machine
 from .pieces import Pieces, bind_pieces
 from .step import Layouts, Step, Steps, element, geometry_of, moving, strides_of
 from .work import ZERO_AT, Work
+
+if TYPE_CHECKING:
+    from ..compiler.chains import Chain
+    from .chain import ChainStep
 
 __all__ = ["Execution", "prepare", "prepare_layouts", "same_arrays"]
 
@@ -53,6 +58,7 @@ class Execution:
         sliced: the loops around the statements, and where intermediates lie.
         bound: the steps. If the last block of a sliced index is shorter than the others there is an
             entry for that, and so on: keys tell for each slice whether the block is a whole one.
+        chains: statements that run block by block, with their numbers.
     """
 
     program: Program
@@ -60,22 +66,30 @@ class Execution:
     temporaries: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
     sliced: Sliced
     bound: Mapping[tuple[bool, ...], Bound]
+    chains: tuple[Chain, ...] = ()
 
     @property
     def steps(self) -> tuple[Step, ...]:
         """The steps for whole blocks."""
-        return cast("tuple[Step, ...]", next(iter(self.bound.values())).steps)
+        return tuple(step for step, _, _ in self.runs)
+
+    @property
+    def runs(self) -> tuple[tuple[Step, int, ChainStep | None], ...]:
+        """The same with how often each runs, and its chain."""
+        if not self.chains:
+            bound = next(iter(self.bound.values()))
+            steps = cast("tuple[Step, ...]", bound.steps)
+            pairs = zip(steps, bound.levels, strict=True)
+            return tuple((step, self.sliced.runs(level), None) for step, level in pairs)
+        from .chain import runs_of
+
+        return tuple(runs_of(self.bound[()], self.sliced))
 
     @property
     def every_step(self) -> tuple[Step, ...]:
-        """The steps for blocks of any length."""
+        """The steps for blocks of any length, of a plan without chains."""
         bound = (cast("tuple[Step, ...]", each.steps) for each in self.bound.values())
         return tuple(step for steps in bound for step in steps)
-
-    @property
-    def levels(self) -> tuple[int, ...]:
-        """For each of them how many of the slices' loops are around it."""
-        return next(iter(self.bound.values())).levels
 
     def __call__(self, operands: Sequence[Array], out: Array) -> None:
         """Compute into ``out``; the arrays have the layouts that were prepared for."""
@@ -146,11 +160,13 @@ def prepare_layouts(
     names: Sequence[str] | None = None,
     obtain: Callable[[Schedule, Target], Kernel] = kernel,
     memory_limit: int | None = None,
+    in_chains: bool = True,
 ) -> Execution:
     """The same from layouts alone, before any array exists.
 
     ``strides`` are each operand's in bytes; ``same[i]`` is the first operand that is the same array
     as operand ``i``; ``names`` are what the operands are called; ``obtain`` gets the kernels.
+    Without ``in_chains`` each step is done with before the next one begins.
 
     Raises:
         EinsumError: (a ValueError) there is no way to keep within the memory limit.
@@ -167,17 +183,20 @@ def prepare_layouts(
         obtain=obtain,
         memory_limit=memory_limit,
     )
-    try:
-        best = prepared(optimize)
-    except KernelMissing:
-        if optimize is not True:
-            raise
-        best = None
+    best = None
+    for chained in (True, False) if in_chains and optimize is True else (False,):
+        try:
+            best = prepared(optimize, in_chains=chained and memory_limit is None)
+        except KernelMissing:
+            if optimize is not True:
+                raise
+        else:
+            break
     if best is not None and (optimize is not True or not any(s.is_general for s in best.steps)):
         return best
     # Of two operands a step, without copies: what a signature's kernels do for any sizes.
     try:
-        apart = prepared(pairwise, copies=False)
+        apart = prepared(pairwise, copies=False, in_chains=False)
     except (KernelMissing, EinsumError):
         if best is None:
             raise
@@ -204,9 +223,13 @@ def _prepared(
     names: Sequence[str] | None,
     obtain: Callable[[Schedule, Target], Kernel],
     memory_limit: int | None,
+    in_chains: bool,
     copies: bool = True,
 ) -> Execution:
-    """The execution with one order of contraction; with copies of what is badly laid out or not."""
+    """The execution with one order of contraction; with copies of what is badly laid out or not.
+
+    And with chains, where they are faster.
+    """
     host = machine()
     program = from_expression(expression, names, same)
     inputs = program.inputs
@@ -256,26 +279,67 @@ def _prepared(
         copied = arrange(program, elements, sliced.slices, sliced.hoisted)
         if copied.workspace.size <= memory_limit:
             sliced = copied
-    program, offsets = sliced.program, sliced.workspace.offsets
+    program, runner = sliced.program, None
+    found: tuple[Chain, ...] = ()
+    if in_chains and len(program.statements) > 1:
+        from ..compiler.chains import chains, common_workspace
+        from .chain import chain_runner
+
+        runner = chain_runner(obtain)
+        found = () if runner is None else tuple(chains(program, element(dtype), host))
+        if found:
+            sliced = replace(sliced, workspace=common_workspace(program, found, sliced.sizes))
+    offsets = sliced.workspace.offsets
     numbers = {name: number for number, name in enumerate([*inputs, program.result, *offsets])}
     numbers[ZERO] = -1
     blocks = {each.index for each in sliced.slices}
 
-    def steps(part: Program) -> list[tuple[Step, int]]:
+    def made_of(
+        part: Program, first: int, last: int, given: Layouts, blocks: Collection[str]
+    ) -> Iterator[tuple[Step, int]]:
+        """The steps of some statements, each with how many loops are around it."""
         layouts, extents, axes = _layouts(part, given, wide), part.sizes, part.shapes
-        made = []
-        for statement, level in zip(part.statements, sliced.levels, strict=True):
+        whole = partial(maker.windows, axes, layouts)
+        leveled = zip(part.statements, sliced.levels, strict=True)
+        for statement, level in islice(leveled, first, last):
             layouts[ZERO] = (), layouts[statement.target.tensor][1]
-            whole = partial(maker.windows, axes, layouts)
             for box in boxes_of(statement, axes, extents, whole):
                 step = maker.make(box.statement, box.extents, layouts, box.windows, blocks)
-                made.append((step, level))
-        return made
+                yield step, level
 
-    bound = bind_pieces(sliced, numbers, given, steps)
+    def chained(chain: Chain) -> ChainStep:
+        from .chain import bind_chain
+
+        every = _layouts(program, given, wide)
+        common = {name: each for name, each in every.items() if name not in chain.local}
+        loops = {each.index for each in chain.slices}
+
+        def make(part: Program) -> list[Step]:
+            return [step for step, _ in made_of(part, chain.first, chain.last, common, loops)]
+
+        return bind_chain(chain, program, common, make, host, runner or 0, element(wide))
+
+    bound: Mapping[tuple[bool, ...], Bound]
+    if found:
+        made: list[Step | ChainStep] = []
+        begin, end = 0, len(program.statements)
+        for chain in found:
+            made += [step for step, _ in made_of(program, begin, chain.first, given, blocks)]
+            made.append(chained(chain))
+            begin = chain.last
+        made += [step for step, _ in made_of(program, begin, end, given, blocks)]
+        bound = {(): bind_steps(made, numbers, [[]] * len(made), [0] * len(made))}
+    else:
+
+        def steps(part: Program) -> list[tuple[Step, int]]:
+            return [*made_of(part, 0, len(part.statements), given, blocks)]
+
+        bound = bind_pieces(sliced, numbers, given, steps)
     shapes = program.shapes
-    temporaries = {name: (shapes[name], wide) for name in sliced.sizes if name in shapes}
-    return Execution(program, factorization, temporaries, sliced, bound)
+    local = {name for chain in found for name in chain.local}
+    placed = (name for name in sliced.sizes if name in shapes and name not in local)
+    temporaries = {name: (shapes[name], wide) for name in placed}
+    return Execution(program, factorization, temporaries, sliced, bound, found)
 
 
 def _layouts(

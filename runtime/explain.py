@@ -16,9 +16,9 @@ import numpy as np
 
 from ..compiler import pipeline, show
 from ..compiler.cost import Cost, statement_cost
-from ..compiler.program import from_expression
+from ..compiler.program import Program, from_expression
 from ..compiler.records import dataclass, field, replace
-from ..compiler.sliced import Slice
+from ..compiler.sliced import Slice, with_extents
 from . import explain_text
 from .execute import Execution, prepare_layouts, same_arrays
 from .kernels import KernelMissing
@@ -30,9 +30,11 @@ from .store import default_stores
 from .views import as_view
 
 if TYPE_CHECKING:
+    from ..compiler.chains import Chain
     from ..compiler.factorize import Factorization
     from ..compiler.machine import Target
     from ..compiler.subscripts import Expression
+    from .chain import ChainStep
 
 _Planned = TypeVar("_Planned", Execution, Execution | None)
 
@@ -337,18 +339,19 @@ def _explain(
     equation = f"{expression.text}, {show.sizes(expression.sizes)}, {dtype}"
     tree = f"tree: {show.tree(execution.program.statements)}"
     steps = []
-    for number, step in enumerate(execution.steps, start=1):
-        title = f"step {number} of {len(execution.steps)}: {step.statement}"
-        runs = execution.sliced.runs(execution.levels[number - 1])
-        context = [equation, title, tree]
-        steps.append(explained(step, runs, element(dtype), context))
+    for number, (step, runs, chain) in enumerate(execution.runs, start=1):
+        title = f"step {number} of {len(execution.runs)}: {step.statement}"
+        steps.append(explained(step, runs, element(dtype), [equation, title, tree], chain))
+    done, item = execution.program, 4 if dtype == np.float16 else dtype.itemsize
+    stored = dict.fromkeys(done.shapes, item)
     return Explanation(
         equation=expression.text,
         sizes=expression.sizes,
         dtype=dtype,
         program=str(from_expression(expression, names)),
         factorization=execution.factorization,
-        intermediates=_intermediates(execution, dtype),
+        intermediates=_intermediates(execution, dtype) | tiles(done, execution.chains, stored),
+        chains=tuple(map(str, execution.chains)),
         steps=tuple(steps),
         temporaries=execution.temporaries,
         slices=execution.sliced.slices,
@@ -364,7 +367,21 @@ def _intermediates(execution: Execution, dtype: np.dtype[Any]) -> dict[str, str]
     return dict(show.intermediates(before, execution.program, wide))
 
 
-def explained(step: Step, runs: int, kind: str, context: Sequence[str]) -> ExplainedStep:
+def tiles(
+    program: Program, chains: Iterable[Chain], item_bytes: Mapping[str, int]
+) -> dict[str, str]:
+    """The intermediates of which there is a block in each thread's scratch."""
+    found = {}
+    for chain in chains:
+        shapes = with_extents(program, {s.index: s.block for s in chain.slices}).shapes
+        for name in chain.local:
+            found[name] = f"tile {show.size(prod(shapes[name]) * item_bytes[name])}"
+    return found
+
+
+def explained(
+    step: Step, runs: int, kind: str, context: Sequence[str], chain: ChainStep | None = None
+) -> ExplainedStep:
     """A step for people.
 
     Args:
@@ -373,6 +390,7 @@ def explained(step: Step, runs: int, kind: str, context: Sequence[str]) -> Expla
         sizes: the extent of each index.
         kind: type of the elements, such as `f4`.
         context: lines for the head of its source.
+        chain: the one that it is part of.
     """
     host, choice, merged = machine(), step.choice, step.geometry.merged
     schedule = choice.schedule
@@ -416,7 +434,7 @@ def explained(step: Step, runs: int, kind: str, context: Sequence[str]) -> Expla
         origin=stored,
         groups=groups,
         tiles=step.tiles,
-        scratch_bytes=step.scratch_bytes,
+        scratch_bytes=(chain or step).scratch_bytes,
         threads=step.threads,
         predicted=runs * shared.seconds,
         least=runs * shared.least,

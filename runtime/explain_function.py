@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from ..compiler.program import Program, Statement
-from ..compiler.records import replace
-from ..compiler.show import intermediates, size
-from ..compiler.sliced import with_extents
-from .explain import Explanation, explained
+from ..compiler.show import intermediates
+from .explain import Explanation, explained, tiles
 from .plan import planned
 from .programs import ProgramExecution, prepare_program
 from .step import Layouts, element
@@ -47,8 +44,7 @@ def explain_program(name: str, program: Program, execution: ProgramExecution) ->
         title = f"step {number} of {len(execution.steps)}: {step.statement}"
         target = step.statement.target.tensor  # a factor may be the zero around a tensor
         kind = element(dtypes.get(step.statement.factors[0].tensor, dtypes[target]))
-        made = explained(step, runs, kind, [name, title])
-        steps.append(made if chain is None else replace(made, scratch_bytes=chain.scratch_bytes))
+        steps.append(explained(step, runs, kind, [name, title], chain))
     missing = sum(isinstance(stage, Statement) for stage in execution.stages)
     shapes = done.shapes
     placed = execution.workspace.offsets
@@ -56,6 +52,7 @@ def explain_program(name: str, program: Program, execution: ProgramExecution) ->
     found = execution.stepped.factorization
     before = done if found is None else found.program
     places = dict(intermediates(before, done, execution.stepped.element))
+    stored = {each: dtype.itemsize for each, dtype in dtypes.items()}
     return Explanation(
         equation=name,
         sizes=program.sizes,
@@ -63,23 +60,13 @@ def explain_program(name: str, program: Program, execution: ProgramExecution) ->
         program=str(program),
         factorization=found,
         steps=tuple(steps),
-        intermediates=places | _tiles(execution),
+        intermediates=places | tiles(done, execution.chains, stored),
         chains=tuple(map(str, execution.chains)),
         temporaries=temporaries,
         slices=execution.sliced.slices,
         peak_memory=execution.workspace.size,
         note=f"{missing} statements are evaluated by NumPy" if missing else "",
     )
-
-
-def _tiles(execution: ProgramExecution) -> dict[str, str]:
-    """The intermediates of which there is a block in each thread's scratch."""
-    program, found = execution.program, {}
-    for chain in execution.chains:
-        shapes = with_extents(program, {s.index: s.block for s in chain.slices}).shapes
-        for name in chain.local:
-            found[name] = f"tile {size(prod(shapes[name]) * execution.dtypes[name].itemsize)}"
-    return found
 
 
 def print_stages(

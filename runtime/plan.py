@@ -34,6 +34,7 @@ def plan(
     same: Sequence[int] | None = None,
     memory_limit: int | None = None,
     obtain: Callable[[Schedule, Target], Kernel] | None = None,
+    in_chains: bool = True,
 ) -> Execution | None:
     """What a call with operands like these would execute; it cannot be called itself.
 
@@ -45,6 +46,7 @@ def plan(
         same: for each operand the first that is the same array; by default they all differ.
         memory_limit: bytes that intermediates may take.
         obtain: what a kernel is, given its schedule; by default as `planned` says.
+        in_chains: whether steps may run together, block by block.
 
     Returns:
         The execution, its kernels without code; None if there is nothing to execute, since the
@@ -65,7 +67,16 @@ def plan(
     dtype = operands[0].dtype
     obtain = obtain or planned
     return prepare_layouts(
-        distinct, dtype, strides, out.strides, optimize, same, names, obtain, memory_limit
+        distinct,
+        dtype,
+        strides,
+        out.strides,
+        optimize,
+        same,
+        names,
+        obtain,
+        memory_limit,
+        in_chains,
     )
 
 

@@ -27,10 +27,10 @@ from ..compiler.schedule import Schedule
 from ..compiler.sliced import Element, Sliced, arrange
 from ..compiler.steps import Stepped, elements_of, steps, with_elements
 from ..compiler.workspace import Workspace
-from . import threads, workspaces
+from . import workspaces
 from .bound import Bound, bind_steps
 from .buffers import Buffer
-from .chain import ChainStep, bind_chain
+from .chain import ChainStep, bind_chain, chain_runner, runs_of
 from .kernels import Kernel, KernelMissing, kernel
 from .machine import machine
 from .operands import KERNEL_DTYPES
@@ -82,16 +82,8 @@ class ProgramExecution:
     @property
     def runs(self) -> tuple[tuple[Step, int, ChainStep | None], ...]:
         """The same with how often each runs, and its chain."""
-        found: list[tuple[Step, int, ChainStep | None]] = []
-        for stage in self.stages:
-            if not isinstance(stage, Bound):
-                continue
-            for step, level in zip(stage.steps, stage.levels, strict=True):
-                if isinstance(step, ChainStep):
-                    found += [(each, step.blocks, step) for each in step.steps]
-                else:
-                    found.append((step, self.sliced.runs(level), None))
-        return tuple(found)
+        bound = (stage for stage in self.stages if isinstance(stage, Bound))
+        return tuple(each for stage in bound for each in runs_of(stage, self.sliced))
 
     def __call__(self, operands: Sequence[Array], results: Sequence[Array]) -> None:
         """Compute into ``results``; all arrays have the layouts that were prepared for."""
@@ -189,10 +181,8 @@ def prepare_program(
         KernelMissing: kernels may not be compiled, and there is no way to do with those that exist.
     """
     prepared = partial(_prepared, program, layouts, optimize, obtain, memory_limit, stepped)
-    # What is one equation is executed as that equation is.
-    several = len(program.statements) > 1
     try:
-        return prepared(in_chains=several and optimize is True and memory_limit is None)
+        return prepared(in_chains=optimize is True and memory_limit is None)
     except KernelMissing:
         try:
             return prepared(in_chains=False)  # with kernels that others may have asked for
@@ -241,7 +231,7 @@ def _prepared(
     program = sliced.program
     dtypes = _dtypes(program)
     has_kernel = partial(_has_kernel, dtypes=dtypes, sizes=program.sizes)
-    runner = _chain_runner(obtain) if in_chains else None
+    runner = chain_runner(obtain) if in_chains else None
     found = [] if runner is None else chains(program, stepped.element, host, has_kernel)
     if found:
         sliced = replace(sliced, workspace=common_workspace(program, found, sliced.sizes))
@@ -290,7 +280,7 @@ def _prepared(
             inside = part.statements[chain.first : chain.last]
             return [step for each in inside for step in made_of(each, part, common, loops)]
 
-        return bind_chain(chain, program, common, make, host, runner or 0)
+        return bind_chain(chain, program, common, make, host, runner or 0, stepped.element)
 
     begins = {chain.first: chain for chain in found}
     inside = {number for chain in found for number in range(chain.first, chain.last)}
@@ -306,14 +296,6 @@ def _prepared(
             stages.append(statement)
     bind()
     return ProgramExecution(program, stepped, dtypes, sliced, tuple(stages), chains=tuple(found))
-
-
-def _chain_runner(obtain: Callable[[Schedule, Target], Kernel]) -> int | None:
-    """The address of what runs chains; None if there is nothing, 0 if nothing will run."""
-    if obtain is not kernel:
-        return 0
-    pool = threads.pool()
-    return None if pool is None else pool.chain
 
 
 def _within(

@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import product
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
@@ -252,14 +253,24 @@ def _schedules_of_layouts(request: Request) -> set[Schedule]:
                 operands = [array for array in arrays if array is not None]
                 if len(operands) < len(arrays):
                     continue
+                planning = partial(
+                    plan,
+                    expression,
+                    operands,
+                    request.optimize,
+                    memory_limit=request.memory_limit,
+                )
                 try:
-                    execution = plan(
-                        expression, operands, request.optimize, memory_limit=request.memory_limit
-                    )
+                    execution = planning(in_chains=False)
                 except EinsumError:  # the limit is too low for these sizes
                     continue
-                if execution is not None:
-                    found.update(step.choice.schedule for step in execution.every_step)
+                if execution is None:
+                    continue
+                found.update(step.choice.schedule for step in execution.every_step)
+                if len(execution.program.statements) > 1:
+                    chained = planning()
+                    steps = chained.steps if chained is not None and chained.chains else ()
+                    found.update(step.choice.schedule for step in steps)
     return found
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from einsumc.compiler import chains as search
 from einsumc.compiler.records import replace
-from einsumc.runtime import programs
+from einsumc.runtime import programs, stored_plan, stored_program
 from einsumc.runtime.decorator import compile_einsum
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,14 +14,18 @@ from sweeps import checkered, examples
 
 def small_caches(patch, l2_bytes):
     """Let chains be sought for a machine with a small cache, whether they are faster or not."""
-    found = []
+    found, sought = [], search.chains
 
-    def chains(program, element, machine, runs):
-        made = search.chains(program, element, replace(machine, l2_bytes=l2_bytes), runs)
+    def chains(program, element, machine, *runs):
+        made = sought(program, element, replace(machine, l2_bytes=l2_bytes), *runs)
         found.extend(made)
         return made
 
+    for module in (stored_plan, stored_program):
+        patch.setattr(module, "find", lambda fields: None)
+        patch.setattr(module, "keep", lambda *plan: None)
     patch.setattr(programs, "chains", chains)
+    patch.setattr(search, "chains", chains)
     patch.setattr(search._Search, "_seconds", lambda self, chain: 0.0)
     patch.setattr(search, "LEAST_BLOCKS", 2)
     return found
@@ -58,6 +62,31 @@ def test_a_block_reads_all_of_what_was_made_before(monkeypatch):
     for made, expected in zip(compile_einsum(body)(*operands), body(*operands), strict=True):
         np.testing.assert_array_equal(made, expected)
     assert found
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "c16"])
+def test_equations(dtype, monkeypatch):
+    """Blocks of one, whole ones and a rest, with operands that run backwards."""
+    found = small_caches(monkeypatch, 512)
+    numbers = np.random.default_rng(1)
+    for equation, shape in (("bij,bjk,bkl->bil", (13, 6, 6)), ("bij,bkj,bkl,bil->ib", (5, 9, 9))):
+        operands = [numbers.integers(-2, 3, shape).astype(dtype) for _ in equation.split(",")]
+        operands[0] = operands[0][::-1]
+        compiled = compile_einsum(equation)
+        for _ in range(3):  # in Python, then natively
+            np.testing.assert_array_equal(compiled(*operands), np.einsum(equation, *operands))
+    assert len(found) >= 2
+
+
+def test_an_equation_and_a_body_of_it_have_one_plan():
+    equation, (x, y) = "nti,nsi,ntj,nsj->nts", np.ones((2, 64, 128, 16), "f4")
+    plan = compile_einsum(equation).explain(x, x, y, y)
+    body = compile_einsum(lambda x, y: np.einsum(equation, x, x, y, y)).explain(x, y)
+    assert plan.chains == body.chains != ()
+    assert plan.intermediates == body.intermediates
+    assert [step.key for step in plan.steps] == [step.key for step in body.steps]
+    assert any(place.startswith("tile ") for place in plan.intermediates.values())
+    assert "together: statements 1 to " in plan.stage("tree")
 
 
 def normalized(x, weight):
