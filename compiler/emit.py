@@ -27,9 +27,10 @@ from .loopnest import (
     scratch_buffers,
     walk,
 )
+from .pack_source import PackSource
 from .records import dataclass
 from .schedule import Schedule, vector_lanes
-from .tile_source import Axis, TileSource, moved_to, tile_of
+from .tile_source import Axis, moved_to, tile_of
 
 
 def emit(nest: Nest, schedule: Schedule) -> str:
@@ -38,7 +39,7 @@ def emit(nest: Nest, schedule: Schedule) -> str:
 
 
 @dataclass
-class _Source(TileSource):
+class _Source(PackSource):
     """The source of a whole kernel."""
 
     def text(self) -> str:
@@ -105,7 +106,7 @@ class _Source(TileSource):
                         names |= _named(ref)
         for buffer in self.nest.buffers:
             names.update(str(s) for s in buffer.size)
-        return names
+        return names | {"AHEAD", "ASKED"}
 
     # Loops.
 
@@ -177,9 +178,14 @@ class _Source(TileSource):
             if bricks := self.bricks(loop):
                 self.in_bricks(loop, start, stop, bricks)
                 continue
-            self.line(f"for {loop.index} in range({start}, {stop}{step}):")
+            inner = self.depth
+            if self.asks_ahead(loop):
+                self.ask_for_block(loop, start, stop)
+            else:
+                self.line(f"for {loop.index} in range({start}, {stop}{step}):")
             self.last_tile(loop, start, stop)
             self.body(loop.body, {loop.index})
+            self.depth = inner
         if guards:
             self.depth -= 1
         self.whole = known
@@ -284,13 +290,25 @@ class _Source(TileSource):
     def last_tile(self, loop: Loop, start: str, stop: str) -> None:
         """Move the last tile of a loop back so that all of it is inside, if the loop is as long.
 
-        Where nothing is summed, elements may be computed twice; that costs less than an edge.
+        Where nothing is summed, elements may be computed twice; that costs less than an edge. So
+        may those that a panel is filled with.
         """
         tiles = {s.index for s in self.schedule.splits if s.suffix == "tile"}
-        if loop.index in tiles and not any(group.reduced for group in self.nest.groups):
+        again = loop.index in tiles and not any(group.reduced for group in self.nest.groups)
+        if again:
             room = f"{stop} - ({start})" if start != "0" else stop
             self.line(f"    {loop.index}_last = {stop} - min({room}, {loop.step})")
             self.line(f"    {loop.index} = min({loop.index}, {loop.index}_last)")
+        elif self.is_copied(loop):
+            room = f"min({stop} - {start}, {loop.step})"
+            self.line(f"    {loop.index} = min({loop.index}, {stop} - {room})")
+
+    def is_copied(self, loop: Loop) -> bool:
+        """Whether panels are filled in a loop, with several positions of ``k`` at once."""
+        inner = [each for each in walk(loop.body) if isinstance(each, Assign)]
+        deep = (job for job in self.schedule.packs if job.depth > 1)
+        panels = {f"{job.operand}_panel" for job in deep}
+        return loop.index == "k_tile" and {each.target.buffer for each in inner} <= panels
 
     def body(self, statements: tuple[Statement, ...], indices: set[str]) -> None:
         """The body of the loops over ``indices``, with names for the ends of their blocks."""
@@ -303,9 +321,10 @@ class _Source(TileSource):
                 bounds = {name for bound in inner.stop for name in bound.names}
                 is_known = index in indices and not bounds & later
                 if is_known and inner.stop not in self.ends:
-                    word = "known" if f"{index}_end" in self.ends.values() else "end"
-                    self.line(f"{index}_{word} = {self.stop(inner.stop)}")
-                    self.ends[inner.stop] = f"{index}_{word}"
+                    words = (f"{index}_{word}" for word in ("end", "known", "following"))
+                    name = next(word for word in words if word not in self.ends.values())
+                    self.line(f"{name} = {self.stop(inner.stop)}")
+                    self.ends[inner.stop] = name
         for statement in statements:
             self.ask_for_update(statement)
         self.ask_whether(statements)

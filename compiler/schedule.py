@@ -66,6 +66,8 @@ class Split:
 MASKED = ("f4", "f8", "i4", "i8", "u4", "u8")
 """Elements that masked vectors can move."""
 
+CACHE_LINE = 64  # bytes
+
 STRIP = 8
 """Positions of ``k`` along which whole lines of an operand are packed before the next ones are."""
 
@@ -121,6 +123,23 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class Ahead:
+    """Ask for what lies ``AHEAD`` positions further on in an operand: see :mod:`.pack_source`.
+
+    Its neighbours lie ``along`` a group, the summed one or that of the operand's rows or lanes. A
+    tile asks for ``ASKED`` lines of those that one line's positions of ``k`` need.
+    """
+
+    operand: str
+    along: str
+
+    @property
+    def group(self) -> str:
+        """The group of the operand's rows or lanes."""
+        return "m" if self.operand == "x0" else "n"
+
+
+@dataclass(frozen=True, slots=True)
 class Schedule:
     """How to run one step. See :mod:`.choose` for the recipes that fill it in.
 
@@ -133,6 +152,7 @@ class Schedule:
     A ``mirrored`` output is symmetric in rows and lanes: what is below its diagonal is copied from
     above, or what is above from below.
     Sums of blocks are ``collected`` in scratch, where the output cannot hold them.
+    What lies ``ahead`` in an operand is asked for while a tile's products are summed.
     ``linear`` lists (tensor, group, stride) for composite groups that the tensor has one stride
     along all the same, a number or an extent's name: it needs no table there.
     ``formula`` is what becomes of the sum of products before it is written (see :mod:`.finish`).
@@ -161,6 +181,7 @@ class Schedule:
     linear: tuple[tuple[str, str, int | str], ...] = ()  # the one stride of a composite group
     mirrored: bool = False
     collected: bool = False
+    ahead: Ahead | None = None
     framed: str | None = None  # the operand that is held in frames: see :mod:`.frames`
     formula: Value | None = None
     reads: int = 0
@@ -189,6 +210,7 @@ class Schedule:
             *steps,
             *(("PITCH", "LEAD") if self.stage else ()),
             *(("FRAME",) if self.framed else ()),
+            *(("AHEAD", "ASKED") if self.ahead else ()),
         )
 
     @property
@@ -210,6 +232,21 @@ class Schedule:
         return self.mirrored and loops.index(f"{self.rows}_tile") < loops.index(
             f"{self.lanes}_tile"
         )
+
+    @property
+    def asked_positions(self) -> int:
+        """Elements of the operand that is asked for ahead on a cache line."""
+        assert self.ahead is not None
+        element = self.elements[self.names.index(self.ahead.operand)]
+        return max(1, CACHE_LINE // int(element[1:]))
+
+    @property
+    def asked_lines(self) -> int:
+        """Cache lines that so many positions of ``k`` of one tile's rows or lanes lie on."""
+        assert self.ahead is not None
+        if self.ahead.along != "k":
+            return self.asked_positions
+        return self.row_tile if self.ahead.group == "m" else self.lane_tile
 
     def split_of(self, group: str) -> list[Split]:
         """The splits of one group, outermost first."""

@@ -231,6 +231,10 @@ def schedule(choice: Schedule) -> str:
         f"{pack.width} along {pack.group}, in {pack.inside}"
         for pack in choice.packs
     ]
+    if choice.ahead is not None:
+        lines.append(
+            f"asked for ahead: {choice.ahead.operand}, in lines along {choice.ahead.along}"
+        )
     if choice.framed is not None:
         lines.append(f"in frames: {choice.framed}, in k_block; rows of out are written in n_task")
     if choice.stage is not None:

@@ -27,11 +27,10 @@ from .loopnest import (
     Tabulate,
     Term,
     Write,
+    walk,
 )
 from .records import dataclass, field, replace
-from .schedule import STRIP, Schedule, vector_lanes
-
-CACHE_LINE = 64  # bytes
+from .schedule import CACHE_LINE, STRIP, Schedule, vector_lanes
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +76,11 @@ class TileSource:
             return str(stops[0])
         return f"min({stops[0]}, {self.stop(stops[1:])})"
 
+    def loop_of(self, index: str) -> Loop:
+        """The first loop over an index."""
+        loops = (each for each in walk(self.nest.body) if isinstance(each, Loop))
+        return next(loop for loop in loops if loop.index == index)
+
     def register_tile(self, statement: Statement) -> None:
         """Rows and lanes around one assignment: an operation on a whole tile."""
         statement, rows, lanes = tile_of(statement)
@@ -89,7 +93,8 @@ class TileSource:
         lane_axis, lane_guard = self.axis(lanes, "columns")
         in_memory = self.is_guarded(statement)
         runs = self.runs(statement, row_axis, lane_axis)
-        self.ask_for_strip(statement, row_axis, lane_axis)
+        if rows is None:
+            self.ask_for_strip(statement, row_axis, lane_axis)
         part = in_memory and False in self.whole.values()
         turns = self.turns_into_panel(statement, row_axis, lane_axis)
         if turns and lanes is not None:
@@ -338,6 +343,8 @@ class TileSource:
         counts = f", {self.inside(rows)}, {self.inside(lanes)}" if inside else ""
         if not inside:
             self.ask_ahead(statement, rows, lanes)
+            if rows.size > 1:
+                self.ask_for_strip(statement, rows, lanes)
         element = self.element_of(statement)
         target = statement.target
         in_register = self.in_register(target)
@@ -353,7 +360,7 @@ class TileSource:
             return
         packed = self.is_packed(target)
         values = [
-            self.load(factor, rows, lanes, counts, element, wide=packed and not inside)
+            self.load(factor, rows, lanes, counts, element, wide=packed and not inside, near=packed)
             for factor in statement.factors
         ]
         if in_register and statement.add is True:
@@ -529,16 +536,19 @@ class TileSource:
             (p for p in self.schedule.packs if statement.target.buffer == f"{p.operand}_panel"),
             None,
         )
-        if job is None or not job.strips or rows.size > 1:
+        if job is None or not job.strips:
             return
         (factor,) = statement.factors
-        ahead = moved_to(factor, {"k": Affine((("ahead", 1),))})
-        runs, self.in_runs = self.in_runs, True
-        first, _, lane_step = self.steps(ahead, rows, lanes)
-        self.in_runs = runs
+        ahead = replace(rows, index="k", start=Affine((("ahead", 1),)))
+        known = self.in_runs, self.firsts
+        self.in_runs, self.firsts = True, {}
+        first, step, lane_step = self.steps(factor, ahead, lanes)
+        self.in_runs, self.firsts = known
         if lane_step == "1":
-            self.line(f"ahead = min(k + {STRIP}, k_block_end - 1)")
-            self.line(f"fetch_rows({factor.buffer}, {first}, 0, 1, {lanes.size})")
+            here = rows.start if rows.size > 1 else "k"
+            self.line(f"ahead = min({here} + {STRIP}, k_block_end - {rows.size})")
+            place = f"{factor.buffer}, {first}, {step}, {rows.size}, {lanes.size}"
+            self.line(f"fetch_rows({place})")
 
     def ask_for_panel(self, ref: Ref, rows: Axis, lanes: Axis, end: str) -> None:
         """Where a panel is transposed, ask for what the next one before ``end`` reads here.
@@ -613,10 +623,11 @@ class TileSource:
         self.line(f"    store_rows({target.buffer}, {place}, {width} * K_BLOCK, {call})")
 
     def copied_part(self, statement: Assign, rows: Axis, lanes: Axis) -> bool:
-        """Fill the edge of a panel by itself, unless it is a single run of neighbours."""
+        """Fill the edge of a panel by itself, unless its rows are runs of neighbours."""
         (factor,) = statement.factors
         source, row_step, lane_step = self.steps(factor, rows, lanes)
-        if rows.size == 1 and lane_step == "1":
+        vectors = self.is_packed(statement.target) and self.lanes(lanes.size) > 1
+        if lane_step == "1" and (rows.size == 1 or vectors):
             return False
         panel = statement.target.buffer
         place, pitch, _ = self.steps(statement.target, rows, lanes)
@@ -663,13 +674,21 @@ class TileSource:
         return product
 
     def load(
-        self, ref: Ref, rows: Axis, lanes: Axis, counts: str, element: str, *, wide: bool = False
+        self,
+        ref: Ref,
+        rows: Axis,
+        lanes: Axis,
+        counts: str,
+        element: str,
+        *,
+        wide: bool = False,
+        near: bool = False,
     ) -> str:
         """Bring a tile into registers; returns the name of the variable that holds it.
 
         ``wide``: more columns than the tile has may be loaded, up to a whole number of vectors. A
         panel is written so: what is too much is overwritten by the next position's values, or lies
-        in the slack behind the last one.
+        in the slack behind the last one. ``near``: rows outside may repeat the last one inside.
         """
         if self.in_register(ref):
             return ref.buffer
@@ -699,9 +718,10 @@ class TileSource:
             call = f"load_found({p}, {base}, {lane_step}, {c}, {width}{counts})"
         elif lane_step == "1":
             self.fetch_ahead(ref, (rows, lanes), row_step)
-            if self.near and r > 1:
-                counts = f", {rows.inside}{counts and f', {self.inside(lanes)}'}"
-            word = "load_near" if self.near and r > 1 else "load_rows"
+            near = r > 1 and (self.near or (near and bool(counts)))
+            if near:
+                counts = f", {rows.inside or r}{counts and f', {self.inside(lanes)}'}"
+            word = "load_near" if near else "load_rows"
             call = f"{word}({p}, {base}, {row_step}, {r}, {c}, {width}{counts})"
         elif row_step == "1" and self.is_woven(r, width):
             call = f"load_woven({p}, {base}, {lane_step}, {r}, {c}, {width}{counts})"

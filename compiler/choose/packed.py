@@ -15,6 +15,7 @@ from ..geometry import Geometry
 from ..machine import Machine
 from ..records import replace
 from ..schedule import Group, Pack, Schedule, Split, vector_lanes
+from .ahead import ahead_blocks, ahead_of
 from .choice import Choice, finish_fields, layout_class, rounded, twice_summed
 from .in_place import (
     THIN,
@@ -51,6 +52,15 @@ spilled. Measured: 6 rows took 1/1.2 to 1/1.4 of the time of 7, 8, 10 or 12."""
 
 PATIENCE = 4
 """A task that takes so many times longer is cut even where its panels are used less often."""
+
+SHORTEST = 4
+"""Positions of m or k from which on an operand is used often enough to be copied."""
+
+COPIED = SHORTEST
+"""Positions of k that are copied at once, where lanes are neighbours: so many there always are.
+
+Measured: up to 1/1.1 of the time of copies of one position, where the operand is used a few times.
+Eight at once are up to 5 % faster still, and a tenth slower where there are not as many."""
 
 SHORTEST_SIDE = 192
 """Positions of m or n from which on a task's panels are used often enough to be packed for it."""
@@ -89,7 +99,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
     if "d" in summed and step.elements[-1] != step.accumulator:
         return None
     size = {group: step.volume(indices) for group, indices in members.items()}
-    if min(size["m"], size["k"]) < 4 or size["n"] < fewest_lanes(step, order[0], tile):
+    if min(size["m"], size["k"]) < SHORTEST or size["n"] < fewest_lanes(step, order[0], tile):
         return None  # the larger operand is used too rarely to be copied
     if size["m"] <= THIN and y.get(members["n"][-1]) == 1:
         return None
@@ -123,33 +133,50 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         (f"{group}_panel", f"{group}_tile") if shared else (f"{group}_tile",)
         for group in ("mn" if below else "nm")
     )
+    plain = not symmetric and step.finish is None
+    ahead = ahead_of(step, members, order) if plain else None
+    if in_place and ahead is not None and (ahead.along != "k" or len(members["k"]) > 1):
+        # Its lines are used up by the tiles that follow: hardware asks for them. Where k is found
+        # in a table, there is no register left for more than its rows.
+        ahead = None
+    in_blocks = ahead is not None and ahead.operand == "x1"
+    first = ("n_block", *first) if in_blocks else first
     # Where m is summed, the values of one tile after the other are added up in registers.
     around, inner = (first, second) if "m" in summed else ((*first, *second), ())
     outer, inner = (*outer, "k_block", "m_block", *around), (*inner, "k")
     operands = (*order, *range(2, len(step.elements) - 1))
 
     def matters(tensor: int, group: str) -> bool:
-        return group not in "bd" and not (in_place and tensor == order[0])
+        if group in "bd" or (in_place and tensor == order[0]):
+            return False
+        # Of overlapping windows both may be neighbours: panels are filled along m or n.
+        side = {order[0]: "m", order[1]: "n"}.get(tensor, group)
+        return group != "k" or step.strides[tensor].get(members[side][-1]) != 1
 
     strides = layout_class(step, operands, groups, members, matters)
     unit = {(tensor, group) for tensor, group, stride in strides if stride == 1}
-    # Positions of k that are transposed at once, in squares or in what is left of m's tile.
-    side = {"m": min(lanes, 1 << (rows - 1).bit_length()), "n": min(lanes, 8)}
-    depth = {
-        (tensor, group): side[group] if (tensor, "k") in unit and (tensor, group) not in unit else 1
-        for tensor, group in (("x0", "m"), ("x1", "n"))
-    }
-    # Transposed panels are filled one after the other: their vectors reach into the next one.
-    strips = [
-        depth[name, group] == 1
-        and ((name, group) in unit or nearest(step, operand) not in step.contracted)
-        for name, group, operand in (("x0", "m", x), ("x1", "n", y))
-    ]
-    packs = [Pack("x1", "k_block", "n", width, depth["x1", "n"], strips=strips[1])]
+
+    def pack(place: int, inside: str) -> Pack:
+        """How an operand is copied into panels."""
+        tensor, group, panel = ("x0", "m", rows) if place == 0 else ("x1", "n", width)
+        if (tensor, group) in unit:
+            # Tiles of small elements, or of two parts each, take long to compile.
+            element = step.elements[order[place]]
+            quick = element[0] != "c" and int(element[1:]) >= 4
+            return Pack(tensor, inside, group, panel, COPIED if quick else 1)
+        if (tensor, "k") in unit:
+            # They are transposed in squares, or in what is left of m's tile, and filled one after
+            # the other: their vectors reach into the next one.
+            side = min(lanes, 8 if place else 1 << (rows - 1).bit_length())
+            return Pack(tensor, inside, group, panel, side, strips=False)
+        close = nearest(step, (x, y)[place]) not in step.contracted
+        return Pack(tensor, inside, group, panel, 1, strips=close)
+
+    packs = [pack(1, "n_block" if in_blocks else "k_block")]
     if shared:
         packs = [replace(packs[0], width=lcm(rows, width), also="x0")]
     elif not in_place:
-        packs.append(Pack("x0", "m_block", "m", rows, depth["x0", "m"], strips=strips[0]))
+        packs.append(pack(0, "m_block"))
     waits = symmetric or step.finish is not None
     schedule = Schedule(
         recipe="packed",
@@ -157,7 +184,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         accumulator=step.accumulator,
         groups=groups,
         strides=strides,
-        splits=splits(rows, width, shared=shared),
+        splits=splits(rows, width, shared=shared, in_blocks=in_blocks),
         outer=outer,
         inner=inner,
         parallel=len(batch) + 2 - len(summed - {"d"}),
@@ -167,6 +194,7 @@ def packed(step: Geometry, machine: Machine) -> Choice | None:
         lane_tile=width,
         vector_bytes=machine.target.vector_bytes,
         packs=tuple(packs),
+        ahead=ahead,
         linear=linear or (),
         mirrored=symmetric,
         collected=waits and not sparse and size["k"] > 2 * deep,
@@ -306,10 +334,13 @@ def halved(
     return m_task, n_task
 
 
-def splits(rows: int, width: int, *, shared: bool = False) -> tuple[Split, ...]:
+def splits(
+    rows: int, width: int, *, shared: bool = False, in_blocks: bool = False
+) -> tuple[Split, ...]:
     """How the loops of a product are split whose register tile has so many rows and lanes.
 
-    Panels that are ``shared`` hold several tiles of either side.
+    Panels that are ``shared`` hold several tiles of either side. Lanes may be packed and multiplied
+    ``in_blocks`` of a few tiles.
     """
     m_panel, n_panel = ((Split(group, "panel", lcm(rows, width)),) * shared for group in "mn")
     return (
@@ -318,6 +349,7 @@ def splits(rows: int, width: int, *, shared: bool = False) -> tuple[Split, ...]:
         *m_panel,
         Split("m", "tile", rows),
         Split("n", "task", "N_TASK"),
+        *([Split("n", "block", "N_BLOCK")] if in_blocks else []),
         *n_panel,
         Split("n", "tile", width),
         Split("k", "block", "K_BLOCK"),
@@ -368,12 +400,10 @@ def packed_blocks(
     if not shared:
         blocks = ceil(min(m, m_task) / m_block)
         m_block = rounded(ceil(min(m, m_task) / blocks), rows)  # no last block of a few rows
-    return {
-        "M_TASK": m_task,
-        "M_BLOCK": m_block,
-        "N_TASK": n_task,
-        "K_BLOCK": k_block,
-    }
+    found = {"M_TASK": m_task, "M_BLOCK": m_block, "N_TASK": n_task, "K_BLOCK": k_block}
+    if schedule.ahead is not None:
+        found |= ahead_blocks(schedule, found, (min(m, m_task), min(n, n_task)))
+    return found
 
 
 def _over_blocks(

@@ -50,7 +50,10 @@ def _tabulate(nest: Nest, schedule: Schedule, group: Group, slot: int, tensor: s
     name = f"{tensor}_{group.name}_at"
     block, size = _block(schedule, group, tensor)
     # Of a late group the next block's offsets are known too: it is fetched while this one is read.
-    times = 2 if block == "q_block" else 1
+    # So is the next block of an operand that is asked for ahead.
+    ahead = schedule.ahead is not None and schedule.ahead.operand == tensor != schedule.in_place
+    again = block == "q_block" or (ahead and block == f"{group.name}_block" != "k_block")
+    times = 2 if again else 1
     end = (
         Affine(((block, 1), (size, times)))
         if isinstance(size, str)

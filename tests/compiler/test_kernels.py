@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from einsumc.compiler.choose import choose
+from einsumc.compiler.choose import ahead, choose
 from einsumc.compiler.geometry import canonical
 from einsumc.compiler.interpret import interpret
 from einsumc.compiler.machine import Machine
@@ -71,8 +71,38 @@ CASES |= {
     for element, memory in (("f4", None), ("f4", "ji,kj->ki"), ("f4", "ij,jk->ki"), ("f2", None))
 }
 
+LONG = 20000  # rows or lanes of an operand that comes from memory
+CASES |= {
+    f"{equation}-{element}-ahead-{along}": Step(
+        equation, dict(zip("ijk", sizes, strict=True)), element, memory, True, PACKED
+    )
+    for along, equation, element, memory, sizes in (
+        ("rows", "ij,jk->ik", "f8", None, (LONG, BASE, 60)),
+        ("rows", "ij,jk->ik", "f4", "ji,jk->ik", (LONG, BASE, 60)),
+        ("rows in place", "ij,jk->ik", "f4", None, (LONG, BASE, NARROW)),
+        ("lanes", "ij,jk->ik", "f8", None, (BASE, BASE, LONG)),
+        ("lanes", "ij,jk->ik", "f4", "ij,kj->ik", (BASE, BASE, LONG)),
+    )
+}
+CASES |= {
+    f"iajb,jbkc->iakc-f4-ahead-{along}": Step(
+        "iajb,jbkc->iakc", dict(zip("iajbkc", sizes, strict=True)), "f4", memory, True, PACKED
+    )
+    for along, memory, sizes in (
+        ("rows", "jbia,jbkc->iakc", (LONG, 20, 8, 8, 10, 6)),
+        ("lanes", None, (10, 6, 8, 8, LONG, 20)),
+    )
+}
+
 EDGES = (1, 2, 3, 5, 6, 7, 8, 9, 12, 15, 16, 17, 31, 32, 33)
 MOST = 4000  # points of a call, and of one that is interpreted
+
+
+@pytest.fixture(autouse=True)
+def blocks_of_a_panel(monkeypatch):
+    """Blocks that are asked for ahead are so small that there are several."""
+    for name in ("HELD", "SOON", "ABREAST"):
+        monkeypatch.setattr(ahead, name, 1)
 
 
 @cache
@@ -184,7 +214,10 @@ def call(bound_kernel, arrays, tiles=()):
 def test_kernels_are_right_at_every_edge(name):
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     recipe = "packed" if CASES[name].machine is PACKED else "streamed"
-    assert chosen(name)[1].schedule.recipe == recipe
+    schedule = chosen(name)[1].schedule
+    assert schedule.recipe == recipe
+    assert schedule.ahead is not None or "ahead" not in name
+    assert schedule.in_place is not None or "in place" not in name
     for _ in range(25):
         extents, arrays = arrays_for(name, rng)
         *operands, out = arrays

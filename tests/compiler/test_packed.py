@@ -109,8 +109,10 @@ def test_overlapping_panels_are_filled_one_after_the_other():
             {"a": 1500, "m": 50, "n": 1},
         ),
     )
-    for pack in choose(step, MACHINE).schedule.packs:
-        assert not (pack.strips and pack.depth > 1)
+    schedule = choose(step, MACHINE).schedule
+    for pack in schedule.packs:  # what is transposed reaches into the next panel
+        turned = (pack.operand, pack.group, 1) not in schedule.strides
+        assert not (pack.strips and pack.depth > 1 and turned)
 
 
 def turned(a, b, k):

@@ -203,6 +203,19 @@ def test_the_gradient_of_weights_by_a_view():
     np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.parametrize("equation", ["yxijc,vwijc->yxvw", "yxj,vwj->yxvw"])
+def test_products_of_windows_with_each_other(equation):
+    """Positions and taps are both neighbours in memory."""
+    images = integers(4, 6, 50)
+    taps = (2, 3) if "c" in equation else (20,)
+    view = np.lib.stride_tricks.sliding_window_view(images[0], taps[-1], 1)
+    if "c" in equation:
+        view = np.lib.stride_tricks.sliding_window_view(images, taps, (1, 2))
+        view = view.transpose(1, 2, 3, 4, 0)
+    expected = np.einsum(equation, view, view, optimize=True)
+    np.testing.assert_array_equal(einsum(equation, view, view), expected)
+
+
 def test_overlapping_windows_are_never_written():
     image = np.zeros(10)
     view = np.lib.stride_tricks.sliding_window_view(image, 3, writeable=True)
