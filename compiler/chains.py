@@ -216,8 +216,20 @@ class _Search:
             for slices in self._loops([i for i in shared if self.sizes[i] > 1], local, again):
                 chain = Chain(first, last + 1, slices, local)
                 seconds = self._seconds(chain)
-                if seconds <= GAIN * before:
+                if seconds <= GAIN * before and not self._packs_again(chain):
                     yield seconds, chain
+
+    def _packs_again(self, chain: Chain) -> bool:
+        """Whether a product needs a large operand whole in each block, and packs it each time."""
+        loops = {each.index for each in chain.slices}
+        return any(
+            loops.isdisjoint(factor.names)
+            and prod(self.sizes[i] for i in factor.names) * self.items[factor.tensor]
+            > self.machine.l1_bytes
+            for statement in self.statements[chain.first : chain.last]
+            if len(statement.factors) > 1 and statement.contracted
+            for factor in statement.factors
+        )
 
     def _leaves_cache(self, tensors: Collection[str]) -> bool:
         shapes = self.program.shapes
