@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
+from math import prod
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..compiler.errors import EinsumError
 from ..compiler.factorize import Factorization, factorize
 from ..compiler.geometry import Geometry
 from ..compiler.inside import ZERO, boxes_of, kept_inside, with_margins
-from ..compiler.machine import Target
+from ..compiler.machine import Machine, Target
 from ..compiler.paths import pairwise
 from ..compiler.program import Program, Statement, from_expression
 from ..compiler.records import dataclass, replace
@@ -281,7 +282,7 @@ def _prepared(
             sliced = copied
     program, runner = sliced.program, None
     found: tuple[Chain, ...] = ()
-    if in_chains and len(program.statements) > 1:
+    if in_chains and len(program.statements) > 1 and _leaves_cache(program, wide, host):
         from ..compiler.chains import chains, common_workspace
         from .chain import chain_runner
 
@@ -340,6 +341,12 @@ def _prepared(
     placed = (name for name in sliced.sizes if name in shapes and name not in local)
     temporaries = {name: (shapes[name], wide) for name in placed}
     return Execution(program, factorization, temporaries, sliced, bound, found)
+
+
+def _leaves_cache(program: Program, dtype: np.dtype[Any], host: Machine) -> bool:
+    """Whether a core's own cache is too small for any tensor: nothing smaller is cut in blocks."""
+    largest = max(map(prod, program.shapes.values()))
+    return largest * dtype.itemsize > host.l2_bytes
 
 
 def _layouts(

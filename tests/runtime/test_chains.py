@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from einsumc.compiler import chains as search
 from einsumc.compiler.records import replace
-from einsumc.runtime import programs, stored_plan, stored_program
+from einsumc.runtime import execute, programs, stored_plan, stored_program
 from einsumc.runtime.decorator import compile_einsum
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +26,7 @@ def small_caches(patch, l2_bytes):
         patch.setattr(module, "keep", lambda *plan: None)
     patch.setattr(programs, "chains", chains)
     patch.setattr(search, "chains", chains)
+    patch.setattr(execute, "_leaves_cache", lambda *program: True)
     patch.setattr(search._Search, "_seconds", lambda self, chain: 0.0)
     patch.setattr(search, "LEAST_BLOCKS", 2)
     return found

@@ -119,8 +119,8 @@ for equation in ("ij,jk,kl->il", "ij,jk,kl,lm->im", "ab,bc,cd,de,ef->af"):
     expected = np.einsum(equation, *given, optimize=True)
     np.testing.assert_allclose(chain(*given), expected, rtol=1e-9)
 assert counts.compiled == 0 < counts.stored
-about_windows = ("families", "limits", "pad", "regions", "windows_path")
-assert not {f"einsumc.compiler.{name}" for name in about_windows} & set(sys.modules)
+needless = ("chains", "families", "limits", "pad", "regions", "windows_path")
+assert not {f"einsumc.compiler.{name}" for name in needless} & set(sys.modules)
 """
 
 
