@@ -4,14 +4,14 @@ Before, where ``x0`` and ``x1`` are one tensor and ``out[m, n] == out[n, m]``::
 
     for n_tile: for m_tile in m_block..min(m_block+M_BLOCK, M):
         ...
-        rows m: lanes n: out[m*out_m + n*out_n] = acc[m, n]
+        for m: for n: out[m*out_m + n*out_n] = acc[m, n]
 
 after, with tiles of 16 columns::
 
     for n_tile: for m_tile in m_block..min(n_tile+16, m_block+M_BLOCK, M):
         ...
-        rows m: lanes n: out[m*out_m + n*out_n] = acc[m, n]
-        rows m: lanes n: out[n*out_m + m*out_n] = acc[m, n]
+        for m: for n: out[m*out_m + n*out_n] = acc[m, n]
+        for m: for n: out[n*out_m + m*out_n] = acc[m, n]
 
 Tiles that the diagonal crosses are computed whole, so elements next to it are written twice. Both
 times they have the same bits, since products and sums are taken in one order. Blocks of a sum that
@@ -21,7 +21,7 @@ calls a product of this kind syrk.
 Where an epilogue's values are summed, what would be copied is added instead: what is above the
 diagonal counts twice, what is below it is left out::
 
-    rows m: lanes n: total[n] += half(n - m) * (square(acc[m, n]))
+    for m: for n: total[n] += half(n - m) * (square(acc[m, n]))
 
 Where the loops over tiles of rows are outside of those over tiles of columns, the tiles on and
 below the diagonal are computed instead, ``n_tile in 0..m_tile+6``, and copied to above it.

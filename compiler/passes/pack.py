@@ -78,8 +78,8 @@ def _pack(nest: Nest, schedule: Schedule, job: Pack) -> Nest:
     k_stop = Affine((("k_tile", 1),), step)
     k_tile = replace(loops["k"], index="k_tile", step=step)
     k = replace(loops["k"], start=at("k_tile"), stop=(k_stop, *loops["k"].stop))
-    tiles = [loops[s.index] for s in schedule.split_of(group) if isinstance(s.step, int)]
-    lanes = loops[group]
+    names = [s.index for s in schedule.split_of(group) if isinstance(s.step, int)]
+    *tiles, lanes = (_across(loops[name], group, schedule) for name in (*names, group))
     if job.also:
         tiles[0] = replace(tiles[0], start=Affine(()))
     if schedule.below and job.also:  # all that the rows need, which is more than the columns do
@@ -97,6 +97,12 @@ def _as_far(loop: Loop, group: str, schedule: Schedule) -> Loop:
     names |= {f"{group.upper()}_TASK": f"{rows.upper()}_TASK"}
     positions = {name: Affine.index(other) for name, other in names.items()}
     return replace(loop, stop=tuple(stop.replaced(positions) for stop in loop.stop))
+
+
+def _across(loop: Loop, group: str, schedule: Schedule) -> Loop:
+    """A loop over a side of the output that does not end at the diagonal: see :mod:`.mirror`."""
+    others = {f"{side}_tile" for side in (schedule.rows, schedule.lanes) if side != group}
+    return replace(loop, stop=tuple(stop for stop in loop.stop if others.isdisjoint(stop.names)))
 
 
 def _slot(panel: str, schedule: Schedule, job: Pack, group: str) -> Ref:
