@@ -78,6 +78,7 @@ def _better(program: Program, element: str, machine: Machine) -> Program | None:
     for producer in program.statements:
         if (everywhere := _made_again(program, uses, producer)) is not None:
             changed, readers, made = everywhere
+            sizes = changed.sizes
             if seconds(*made) < GAIN * seconds(producer, *readers):
                 return changed
     return None
