@@ -207,13 +207,8 @@ class TileSource:
             statement, *sides = tile_of(tile)
             rows, lanes = (self.axis(side, "rows") for side in sides)
             for ref in statement.factors:
-                if ref.buffer != self.schedule.in_place or not self.in_memory(ref):
-                    continue
-                fixed, _ = self.offset_parts(ref, rows[0], lanes[0])
-                _, step, _ = self.steps(ref, rows[0], lanes[0])
-                place = f"{ref.buffer}, {' + '.join(fixed) or 0}, {step}, {rows[0].size}"
-                self.line(f"{ref.buffer}_rows = find_rows({place}, {rows[1] or rows[0].size})")
-                self.rows_at.add(ref.buffer)
+                if ref.buffer == self.schedule.in_place and self.in_memory(ref):
+                    self.find_rows(ref, rows[0], lanes[0], rows[1] or rows[0].size)
 
     def name_near_rows(self, loop: Loop) -> None:
         """Find rows that a table says where to read, once for all rounds of a sum along them."""
@@ -221,16 +216,19 @@ class TileSource:
             statement, *sides = tile_of(tile)
             rows, lanes = (self.axis(side, "rows")[0] for side in sides)
             for ref in statement.factors:
-                _, step, _ = self.steps(ref, rows, lanes)
-                if not any(t.table and rows.index in t.position.names for t in ref.terms):
-                    continue
-                fixed, _ = self.offset_parts(ref, rows, lanes)
-                text = " + ".join(fixed)
-                if self.fixed.get(ref.buffer) == text:
-                    text = f"{ref.buffer}_at"
-                place = f"{ref.buffer}, {text or 0}, {step}, {rows.size}, {rows.inside}"
-                self.line(f"{ref.buffer}_rows = find_rows({place})")
-                self.rows_at.add(ref.buffer)
+                if any(term.table and rows.index in term.position.names for term in ref.terms):
+                    self.find_rows(ref, rows, lanes, rows.inside)
+
+    def find_rows(self, ref: Ref, rows: Axis, lanes: Axis, inside: str | int | None) -> None:
+        """Find a tile's rows in memory: what moves with the loop around it is added to each."""
+        fixed, _ = self.offset_parts(ref, rows, lanes)
+        begin = " + ".join(fixed) or "0"
+        if self.fixed.get(ref.buffer) == begin:
+            begin = f"{ref.buffer}_at"
+        _, step, _ = self.steps(ref, rows, lanes)
+        place = f"{ref.buffer}, {begin}, {step}, {rows.size}, {inside}"
+        self.line(f"{ref.buffer}_rows = find_rows({place})")
+        self.rows_at.add(ref.buffer)
 
     def name_tests(self, loop: Loop) -> None:
         """Test once whether a panel's tiles are runs, where it is the same in all rounds."""
