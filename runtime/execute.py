@@ -8,6 +8,7 @@ same dtypes, shapes and strides, from any number of threads.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from math import prod
@@ -184,15 +185,12 @@ def prepare_layouts(
         obtain=obtain,
         memory_limit=memory_limit,
     )
-    best = None
-    for chained in (True, False) if in_chains and optimize is True else (False,):
-        try:
-            best = prepared(optimize, in_chains=chained and memory_limit is None)
-        except KernelMissing:
-            if optimize is not True:
-                raise
-        else:
-            break
+    try:
+        best = prepared(optimize, in_chains=in_chains and optimize is True and memory_limit is None)
+    except KernelMissing:
+        if optimize is not True:
+            raise
+        best = None
     if best is not None and (optimize is not True or not any(s.is_general for s in best.steps)):
         return best
     # Of two operands a step, without copies: what a signature's kernels do for any sizes.
@@ -284,16 +282,10 @@ def _prepared(
     found: tuple[Chain, ...] = ()
     if in_chains and len(program.statements) > 1 and _leaves_cache(program, wide, host):
         from ..compiler.chains import chains, common_workspace
-        from .chain import chain_runner
+        from .chain import bind_chain, chain_runner
 
         runner = chain_runner(obtain)
         found = () if runner is None else tuple(chains(program, element(dtype), host))
-        if found:
-            sliced = replace(sliced, workspace=common_workspace(program, found, sliced.sizes))
-    offsets = sliced.workspace.offsets
-    numbers = {name: number for number, name in enumerate([*inputs, program.result, *offsets])}
-    numbers[ZERO] = -1
-    blocks = {each.index for each in sliced.slices}
 
     def made_of(
         part: Program, first: int, last: int, given: Layouts, blocks: Collection[str]
@@ -309,8 +301,6 @@ def _prepared(
                 yield step, level
 
     def chained(chain: Chain) -> ChainStep:
-        from .chain import bind_chain
-
         every = _layouts(program, given, wide)
         common = {name: each for name, each in every.items() if name not in chain.local}
         loops = {each.index for each in chain.slices}
@@ -320,27 +310,42 @@ def _prepared(
 
         return bind_chain(chain, program, common, make, host, runner or 0, element(wide))
 
-    bound: Mapping[tuple[bool, ...], Bound]
-    if found:
+    def numbered(placed: Sliced) -> dict[str, int]:
+        tensors = [*inputs, program.result, *placed.workspace.offsets]
+        return {name: number for number, name in enumerate(tensors)} | {ZERO: -1}
+
+    def in_blocks() -> Execution:
+        placed = replace(sliced, workspace=common_workspace(program, found, sliced.sizes))
         made: list[Step | ChainStep] = []
         begin, end = 0, len(program.statements)
         for chain in found:
-            made += [step for step, _ in made_of(program, begin, chain.first, given, blocks)]
+            made += [step for step, _ in made_of(program, begin, chain.first, given, ())]
             made.append(chained(chain))
             begin = chain.last
-        made += [step for step, _ in made_of(program, begin, end, given, blocks)]
-        bound = {(): bind_steps(made, numbers, [[]] * len(made), [0] * len(made))}
-    else:
+        made += [step for step, _ in made_of(program, begin, end, given, ())]
+        bound: Mapping[tuple[bool, ...], Bound]
+        bound = {(): bind_steps(made, numbered(placed), [[]] * len(made), [0] * len(made))}
+        local = {name for chain in found for name in chain.local}
+        return Execution(program, factorization, temporaries(local), placed, bound, found)
+
+    def one_by_one() -> Execution:
+        blocks = {each.index for each in sliced.slices}
 
         def steps(part: Program) -> list[tuple[Step, int]]:
             return [*made_of(part, 0, len(part.statements), given, blocks)]
 
-        bound = bind_pieces(sliced, numbers, given, steps)
-    shapes = program.shapes
-    local = {name for chain in found for name in chain.local}
-    placed = (name for name in sliced.sizes if name in shapes and name not in local)
-    temporaries = {name: (shapes[name], wide) for name in placed}
-    return Execution(program, factorization, temporaries, sliced, bound, found)
+        bound = bind_pieces(sliced, numbered(sliced), given, steps)
+        return Execution(program, factorization, temporaries(()), sliced, bound)
+
+    def temporaries(local: Collection[str]) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+        shapes = program.shapes
+        placed = (name for name in sliced.sizes if name in shapes and name not in local)
+        return {name: (shapes[name], wide) for name in placed}
+
+    if found:
+        with suppress(KernelMissing):  # steps one by one have other kernels
+            return in_blocks()
+    return one_by_one()
 
 
 def _leaves_cache(program: Program, dtype: np.dtype[Any], host: Machine) -> bool:
