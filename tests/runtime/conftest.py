@@ -1,5 +1,6 @@
 """Fixtures: a stand-in for execution, which counts, and what tests of kernel stores need."""
 
+import importlib
 import shutil
 import sys
 import tempfile
@@ -82,6 +83,24 @@ def empty_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_stores: N
 def few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels for signatures are those of few calls: for tests that any kernels will do for."""
     monkeypatch.setattr(covering, "CALLS", 100)
+
+
+@pytest.fixture
+def module_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str, str], ModuleType]]:
+    """Makes a module of a text that can be imported by its name, for one test."""
+    made: list[str] = []
+
+    def make(name: str, text: str) -> ModuleType:
+        (tmp_path / f"{name}.py").write_text(text)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        made.append(name)
+        return importlib.import_module(name)
+
+    yield make
+    for name in made:
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture

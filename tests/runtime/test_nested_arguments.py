@@ -1,7 +1,5 @@
 """Functions of tuples, lists and dicts: recorded, compiled ahead, called without a compiler."""
 
-import importlib
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -58,11 +56,8 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> 
 
 
 @pytest.fixture
-def nested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "nested_bodies.py").write_text(MODULE)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield importlib.import_module("nested_bodies")
-    del sys.modules["nested_bodies"]
+def nested(module_of):
+    return module_of("nested_bodies", MODULE)
 
 
 def calls(nested, rows: int, columns: int):

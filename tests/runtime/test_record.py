@@ -1,6 +1,5 @@
 """EINSUMC_RECORD: what a run used, whole at any time, from any number of threads and processes."""
 
-import importlib
 import os
 import random
 import signal
@@ -124,12 +123,9 @@ def made():
 
 
 @pytest.fixture
-def bodies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def bodies(module_of):
     """A module with compiled functions that can be imported by its name."""
-    (tmp_path / "recorded_bodies.py").write_text(MODULE)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield importlib.import_module("recorded_bodies")
-    del sys.modules["recorded_bodies"]
+    return module_of("recorded_bodies", MODULE)
 
 
 def test_a_compiled_function_records_its_name_operands_and_arguments(path, bodies):
