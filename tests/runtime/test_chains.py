@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from einsumc.compiler import chains as search
 from einsumc.compiler.records import replace
-from einsumc.runtime import execute, programs, stored_plan, stored_program
+from einsumc.runtime import chain, execute, programs, stored_plan, stored_program
 from einsumc.runtime.decorator import compile_einsum
+from einsumc.runtime.kernels import KernelMissing
 from hypothesis import given
 from hypothesis import strategies as st
 from product_bodies import bodies
@@ -77,6 +78,22 @@ def test_equations(dtype, monkeypatch):
         for _ in range(3):  # in Python, then natively
             np.testing.assert_array_equal(compiled(*operands), np.einsum(equation, *operands))
     assert len(found) >= 2
+
+
+def test_steps_run_one_by_one_where_chains_have_no_kernels(monkeypatch):
+    found = small_caches(monkeypatch, 512)
+
+    def bind_chain(*_):
+        raise KernelMissing("ask for it")
+
+    monkeypatch.setattr(chain, "bind_chain", bind_chain)
+    numbers = np.random.default_rng(1)
+    operands = [numbers.integers(-2, 3, (13, 6, 6)) * 1.0 for _ in range(3)]
+    compiled = compile_einsum("bij,bjk,bkl->bil")
+    expected = np.einsum("bij,bjk,bkl->bil", *operands)
+    np.testing.assert_array_equal(compiled(*operands), expected)
+    assert found
+    assert compiled.explain(*operands).chains == ()
 
 
 def test_an_equation_and_a_body_of_it_have_one_plan():
