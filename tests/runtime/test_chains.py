@@ -86,13 +86,21 @@ def test_steps_run_one_by_one_where_chains_have_no_kernels(monkeypatch):
     def bind_chain(*_):
         raise KernelMissing("ask for it")
 
+    planned, prepared = [], execute._prepared
+
+    def counted(*given, **options):
+        planned.append(options["in_chains"])
+        return prepared(*given, **options)
+
     monkeypatch.setattr(chain, "bind_chain", bind_chain)
+    monkeypatch.setattr(execute, "_prepared", counted)
     numbers = np.random.default_rng(1)
     operands = [numbers.integers(-2, 3, (13, 6, 6)) * 1.0 for _ in range(3)]
     compiled = compile_einsum("bij,bjk,bkl->bil")
     expected = np.einsum("bij,bjk,bkl->bil", *operands)
     np.testing.assert_array_equal(compiled(*operands), expected)
     assert found
+    assert planned == [True]
     assert compiled.explain(*operands).chains == ()
 
 
